@@ -1,0 +1,311 @@
+"""The arrays of one call: checked against the contract, converted, and blanked under the mask.
+
+Shapes and dtypes are checked, never values (but for class indices, where they can be seen): the
+checks are static, so they cost nothing under a compiler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lossary.contract import Array, Contract, LossError, Space
+from lossary.numerics import interior, log1mexp
+from lossary.xp import namespace, visible
+
+Arrays = dict[str, Array]
+
+
+def _log_odds(probability: Array) -> Array:
+    xp = namespace(probability)
+    inside = interior(probability)
+    return xp.log(inside) - xp.log1p(-inside)
+
+
+def _log_odds_of_log(log_probability: Array) -> Array:
+    return log_probability - log1mexp(log_probability)
+
+
+def _log(positive: Array) -> Array:
+    return namespace(positive).log(positive)
+
+
+def _log_inside(probability: Array) -> Array:
+    return _log(interior(probability))
+
+
+def _same(x: Array) -> Array:
+    return x
+
+
+# How predictions may arrive, by the space that a definition takes; the first is that space itself.
+CONVERSIONS: Mapping[str, Mapping[str, Callable[[Array], Array]]] = {
+    "logit": {
+        "logits": _same,
+        "probabilities": _log_odds,
+        "log_probabilities": _log_odds_of_log,
+    },
+    "class logits": {
+        "logits": _same,
+        "probabilities": _log_inside,
+        "log_probabilities": _same,
+    },
+    "log rate": {"log_rates": _same, "rates": _log},
+    "log variance": {"log_variances": _same, "variances": _log},
+}
+
+
+def arrivals(contract: Contract) -> tuple[str, ...]:
+    """The ways in which predictions of this loss may arrive; the canonical one first."""
+    first = contract.inputs[contract.predictions[0]] if contract.predictions else None
+    ways = list(CONVERSIONS.get(first.name, {}) if first else {})
+    return tuple(ways + [form for form in contract.forms if form not in ways])
+
+
+def check(contract: Contract, arrays: Arrays, parameters: Mapping[str, Any]) -> None:
+    """Raise a LossError where libraries, dtypes, shapes or visible class indices do not fit."""
+    name = contract.name
+    try:
+        xp = namespace(*arrays.values())
+    except LossError as error:
+        raise LossError(f"{name}: {error}") from None
+    for argument, array in arrays.items():
+        _check_dtype(xp, contract, argument, array)
+    if contract.predictions:
+        _check_shapes(contract, arrays, parameters)
+
+
+def _check_dtype(xp: Any, contract: Contract, argument: str, array: Array) -> None:
+    dtype = array.dtype
+    if xp.isdtype(dtype, "complex floating"):
+        raise LossError(
+            f"{contract.name}: {argument} is {dtype}; losses take real numbers: pass its real part, "
+            "its absolute value, or both parts as channels"
+        )
+    if argument in contract.predictions and not xp.isdtype(dtype, "real floating"):
+        raise LossError(
+            f"{contract.name}: {argument} is {dtype}, expected a floating-point prediction; "
+            "were prediction and target exchanged? else convert it to float32"
+        )
+
+
+def _check_shapes(contract: Contract, arrays: Arrays, parameters: Mapping[str, Any]) -> None:
+    first_name = contract.predictions[0]
+    first = arrays[first_name]
+    shape = tuple(first.shape)
+    layout = contract.inputs[first_name].layout
+    if layout == "class axis":
+        axis = class_axis(contract, first, parameters)
+        without = shape[:axis] + shape[axis + 1 :]
+    elif layout == "row":
+        if len(shape) < 2:
+            raise LossError(
+                f"{contract.name}: {first_name} has shape {shape}, expected (rows, features)"
+            )
+        axis, without = len(shape) - 1, shape[:-1]
+    else:
+        axis, without = -1, shape
+    for name, array in arrays.items():
+        came, space = tuple(array.shape), contract.inputs[name]
+        if name == first_name or space.layout == "tensor":
+            continue
+        if space.layout == "class" and layout == "class axis":
+            if came == shape:
+                continue
+            if came != without:
+                raise _shape_error(contract, name, came, first_name, shape, without, axis)
+            _check_indices(contract, name, array, shape[axis])
+        elif space.layout == "label":
+            if came != without:
+                raise _shape_error(contract, name, came, first_name, shape, without, None)
+        elif came != shape:
+            raise _shape_error(contract, name, came, first_name, shape, shape, None)
+
+
+def class_axis(contract: Contract, prediction: Array, parameters: Mapping[str, Any]) -> int:
+    """The class axis, counted from the front."""
+    axis = parameters.get("axis", -1)
+    if prediction.ndim == 0 or not -prediction.ndim <= axis < prediction.ndim:
+        raise LossError(
+            f"{contract.name}: axis={axis} does not exist in a prediction of shape "
+            f"{tuple(prediction.shape)}"
+        )
+    return int(axis) % int(prediction.ndim)
+
+
+def _shape_error(
+    contract: Contract,
+    name: str,
+    came: tuple[int, ...],
+    first_name: str,
+    shape: tuple[int, ...],
+    wanted: tuple[int, ...],
+    axis: int | None,
+) -> LossError:
+    expected = f"{wanted}" if axis is None else f"{wanted} (class indices) or {shape} (one-hot or soft)"
+    return LossError(
+        f"{contract.name}: {name} has shape {came} but {first_name} has shape {shape}; "
+        f"expected {expected}; {_shape_advice(name, came, first_name, shape, wanted, axis)}"
+    )
+
+
+def _shape_advice(
+    name: str,
+    came: tuple[int, ...],
+    first_name: str,
+    shape: tuple[int, ...],
+    wanted: tuple[int, ...],
+    axis: int | None,
+) -> str:
+    if shape == (*came, 1) and axis is None:
+        return f"nothing is broadcast: use {first_name}[..., 0]"
+    if came == (*wanted, 1):
+        return f"nothing is broadcast: use {name}[..., 0]"
+    if axis is not None:
+        for other in range(len(shape)):
+            if other != axis and came == shape[:other] + shape[other + 1 :]:
+                return f"if the classes are on axis {other}, say axis={other}"
+    if sorted(came) == sorted(wanted) and came != wanted:
+        return f"transpose {name}"
+    return f"reshape {name}: nothing is broadcast"
+
+
+def _check_indices(contract: Contract, name: str, target: Array, classes: int) -> None:
+    """An index outside the classes is an error wherever values can be seen."""
+    xp = namespace(target)
+    if not visible(target) or 0 in tuple(target.shape):
+        return
+    low, high = int(xp.min(target)), int(xp.max(target))
+    if low < 0 or high >= classes:
+        wrong = low if low < 0 else high
+        hint = f"mark positions to skip with ignore={wrong}"
+        if low == 1 and high == classes:
+            hint = "subtract 1: classes are counted from 0"
+        raise LossError(
+            f"{contract.name}: {name} holds class {wrong}, but the prediction has {classes} classes "
+            f"(0 to {classes - 1}); {hint}"
+        )
+
+
+def check_values(contract: Contract, arrays: Arrays) -> None:
+    """Raise a LossError where a visible value lies outside its space, or is NaN."""
+    for name, array in arrays.items():
+        space = contract.inputs[name]
+        xp = namespace(array)
+        if not visible(array) or not xp.isdtype(array.dtype, "real floating"):
+            continue
+        bad = xp.isnan(array)
+        if space.layout != "class":
+            bad = xp.logical_or(bad, outside(array, space))
+        count = int(xp.sum(xp.astype(bad, xp.int64)))
+        if count:
+            raise LossError(
+                f"{contract.name}: {count} of {int(bad.size) if hasattr(bad, 'size') else 'the'} "
+                f"values of {name} are NaN or outside {space.name} {space.interval}; "
+                "convert them or mask them"
+            )
+
+
+def outside(array: Array, space: Space) -> Array:
+    """Where values lie outside the space's interval."""
+    xp, interval = namespace(array), space.interval
+    low = array < interval.low if interval.closed in ("both", "left") else array <= interval.low
+    high = array > interval.high if interval.closed in ("both", "right") else array >= interval.high
+    return xp.logical_or(low, high)
+
+
+def working(contract: Contract, arrays: Arrays) -> tuple[Arrays, Any]:
+    """Inputs in the dtype that is computed in, and the dtype of the result.
+
+    The result has the prediction's dtype; half precision is computed in float32. Targets that are
+    not class indices or labels are cast to the prediction's dtype.
+    """
+    first = arrays[contract.predictions[0]] if contract.predictions else next(iter(arrays.values()))
+    xp = namespace(first)
+    result = first.dtype
+    half = xp.finfo(result).bits < 32
+    wide = xp.float32 if half else result
+    cast = {}
+    for name, array in arrays.items():
+        space = contract.inputs[name]
+        codes = space.layout == "label" and space.integral
+        codes = codes or (space.layout == "class" and array.ndim == first.ndim - 1)
+        cast[name] = array if codes or array.dtype == wide else xp.astype(array, wide)
+    return cast, result
+
+
+def convert(contract: Contract, arrays: Arrays, arrival: str) -> Arrays:
+    """The first prediction as the definition takes it."""
+    name = contract.predictions[0]
+    conversion = CONVERSIONS[contract.inputs[name].name][arrival]
+    return arrays | {name: conversion(arrays[name])}
+
+
+def ignored(target: Array, ignore: float) -> Array:
+    """True where the target is not the ignored value (NaN understands itself)."""
+    xp = namespace(target)
+    if ignore != ignore:
+        return xp.logical_not(xp.isnan(target))
+    return target != ignore
+
+
+def blank(contract: Contract, arrays: Arrays, mask: Array, parameters: Mapping[str, Any]) -> Arrays:
+    """Masked places filled with a harmless member of their space, so no NaN gets through."""
+    first = arrays[contract.predictions[0]]
+    layout = contract.inputs[contract.predictions[0]].layout
+    blanked = {}
+    for name, array in arrays.items():
+        space, xp = contract.inputs[name], namespace(array)
+        if space.layout == "tensor":
+            blanked[name] = array
+            continue
+        keep = mask
+        per_class = layout == "class axis" and array.ndim == first.ndim
+        if per_class and mask.ndim < array.ndim:
+            axis = class_axis(contract, first, parameters)
+            if mask.ndim == array.ndim - 1:
+                keep = xp.expand_dims(mask, axis=axis)
+        if keep.ndim < array.ndim:
+            keep = xp.reshape(keep, tuple(keep.shape) + (1,) * (array.ndim - keep.ndim))
+        example = space.example if xp.isdtype(array.dtype, "real floating") else 0
+        blanked[name] = xp.where(keep, array, xp.zeros_like(array) + example)
+    return blanked
+
+
+def class_weights_of(
+    contract: Contract, arrays: Arrays, class_weights: Array, parameters: Mapping[str, Any]
+) -> Array:
+    """The weight of each unit's target class; weights of classes are one vector."""
+    target, space = arrays["target"], contract.target
+    first = arrays[contract.predictions[0]]
+    xp = namespace(target, class_weights)
+    if space is not None and space.name in ("binary", "sign"):
+        if tuple(class_weights.shape) != (2,):
+            raise LossError(
+                f"{contract.name}: class_weights has shape {tuple(class_weights.shape)}, expected (2,): "
+                "the weight of no and the weight of yes"
+            )
+        yes = (target + 1) / 2 if space.name == "sign" else target
+        return class_weights[0] * (1 - yes) + class_weights[1] * yes
+    if space is None or space.name != "classes":
+        raise LossError(
+            f"{contract.name}: class_weights need a target of classes, not "
+            f"{space.name if space else 'none'}; give weights per unit instead"
+        )
+    axis = class_axis(contract, first, parameters)
+    classes = first.shape[axis]
+    if tuple(class_weights.shape) != (classes,):
+        raise LossError(
+            f"{contract.name}: class_weights has shape {tuple(class_weights.shape)}, expected "
+            f"({classes},): one per class"
+        )
+    if target.ndim == first.ndim - 1:
+        known = xp.logical_and(target >= 0, target < classes)
+        index = xp.astype(xp.where(known, target, xp.zeros_like(target)), xp.int64)
+        flat = xp.take(class_weights, xp.reshape(index, (-1,)), axis=0)
+        return xp.reshape(flat, tuple(target.shape))
+    shape = [1] * first.ndim
+    shape[axis] = classes
+    return xp.sum(target * xp.reshape(class_weights, tuple(shape)), axis=axis)
+
+

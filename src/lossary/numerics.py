@@ -1,0 +1,205 @@
+"""The numerical helpers of definitions, right in value and derivative on every array library.
+
+Each is written so that differentiating it line by line (which is what the frameworks do) gives a
+derivative as accurate as the value: no branch point with a shared derivative, no cancellation, no
+``0 * inf``. Stability comes from the formula, not from an epsilon.
+"""
+
+from __future__ import annotations
+
+from lossary.contract import Array
+from lossary.xp import device, namespace
+
+
+def stop_gradient(x: Array) -> Array:
+    """``x`` as a constant."""
+    stop = getattr(namespace(x), "stop_gradient", None)
+    return x if stop is None else stop(x)
+
+
+def constant(values: object, like: Array) -> Array:
+    """Numbers as an array of the library, dtype and device of ``like``."""
+    xp = namespace(like)
+    return xp.asarray(values, dtype=like.dtype, device=device(like))
+
+
+def largest(like: Array) -> float:
+    """The largest finite number of the dtype."""
+    return float(namespace(like).finfo(like.dtype).max)
+
+
+def smallest(like: Array) -> float:
+    """The smallest positive normal number of the dtype."""
+    return float(namespace(like).finfo(like.dtype).smallest_normal)
+
+
+def times(weight: Array, value: Array) -> Array:
+    """``weight * value`` where a zero weight wins over an infinite value."""
+    xp = namespace(weight, value)
+    return weight * xp.where(weight == 0, 0.0, value)
+
+
+def softplus(x: Array) -> Array:
+    """``log(1 + exp(x))``."""
+    xp = namespace(x)
+    above = x > 0
+    # where() instead of max and abs: at 0 each library shares their derivatives differently.
+    return xp.where(above, x, 0.0) + xp.log1p(xp.exp(xp.where(above, -x, x)))
+
+
+def sigmoid(x: Array) -> Array:
+    """``1 / (1 + exp(-x))``, with both tails."""
+    xp = namespace(x)
+    small = xp.exp(xp.where(x > 0, -x, x))
+    return xp.where(x > 0, 1.0, small) / (1.0 + small)
+
+
+def log1mexp(x: Array) -> Array:
+    """``log(1 - exp(x))`` for ``x < 0`` (Maechler 2012)."""
+    xp = namespace(x)
+    near = x > -0.6931471805599453
+    return xp.where(
+        near,
+        xp.log(-xp.expm1(xp.where(near, x, -1.0))),
+        xp.log1p(-xp.exp(xp.where(near, -1.0, x))),
+    )
+
+
+def class_range(like: Array, axis: int) -> Array:
+    """0, 1, ... along ``axis``, shaped to meet ``like`` there."""
+    xp = namespace(like)
+    shape = [1] * like.ndim
+    shape[axis] = like.shape[axis]
+    return xp.reshape(xp.arange(like.shape[axis], device=device(like)), tuple(shape))
+
+
+def log_softmax(logits: Array, *, axis: int = -1) -> Array:
+    """``log(exp(z_k) / sum_j exp(z_j))`` along ``axis``; the shape stays.
+
+    Accurate where others round to zero: at ``[20, 0]`` the first is ``-2.06e-9``. The likeliest
+    class ``a`` is ``-log1p(sum of the others' exp(z_j - z_a))``; any other is a difference of which
+    no part cancels. The maximum is a constant in the derivative, where it would cancel with itself.
+    """
+    xp = namespace(logits)
+    high = xp.max(logits, axis=axis, keepdims=True)
+    high = stop_gradient(xp.clip(high, -largest(logits), largest(logits)))
+    likeliest = class_range(logits, axis) == xp.expand_dims(
+        xp.argmax(stop_gradient(logits), axis=axis), axis=axis
+    )
+    exponential = xp.exp(logits - high)
+    total = xp.sum(exponential, axis=axis, keepdims=True)
+    others = xp.sum(xp.where(likeliest, 0.0, exponential), axis=axis, keepdims=True)
+    # exp(high - z_a) is 1; it carries the derivative by the likeliest class.
+    peak = xp.sum(xp.where(likeliest, logits, 0.0), axis=axis, keepdims=True)
+    certain = -xp.log1p(others * xp.exp(high - peak))
+    return xp.where(likeliest, certain, (logits - high) - xp.log(total))
+
+
+def logsumexp(x: Array, *, axis: int = -1, keepdims: bool = False) -> Array:
+    """``log(sum_j exp(x_j))`` along ``axis``."""
+    xp = namespace(x)
+    high = xp.max(x, axis=axis, keepdims=True)
+    high = stop_gradient(xp.clip(high, -largest(x), largest(x)))
+    result = high + xp.log(xp.sum(xp.exp(x - high), axis=axis, keepdims=True))
+    return result if keepdims else xp.squeeze(result, axis=axis)
+
+
+def softmax(logits: Array, *, axis: int = -1) -> Array:
+    """``exp(z_k) / sum_j exp(z_j)`` along ``axis``."""
+    xp = namespace(logits)
+    high = xp.max(logits, axis=axis, keepdims=True)
+    high = stop_gradient(xp.clip(high, -largest(logits), largest(logits)))
+    exponential = xp.exp(logits - high)
+    return exponential / xp.sum(exponential, axis=axis, keepdims=True)
+
+
+def is_index(target: Array, values: Array) -> bool:
+    """Whether ``target`` holds class indices: it lacks the class axis of ``values``."""
+    return bool(target.ndim == values.ndim - 1)
+
+
+def pick(values: Array, target: Array, *, axis: int = -1) -> Array:
+    """The value of the target class along ``axis``, which disappears.
+
+    ``target`` holds class indices (one dimension less than ``values``) or weights per class (same
+    shape: one-hot or a distribution; a weight of 0 wins over an infinite value). An index outside
+    the classes gives NaN, never a wrong number.
+    """
+    xp = namespace(values, target)
+    if not is_index(target, values):
+        return xp.sum(times(target, values), axis=axis)
+    classes = values.shape[axis]
+    known = xp.logical_and(target >= 0, target < classes)
+    index = xp.where(known, target, xp.zeros_like(target))
+    if not xp.isdtype(index.dtype, "integral"):
+        index = xp.astype(index, xp.int64)
+    found = xp.take_along_axis(values, xp.expand_dims(index, axis=axis), axis=axis)
+    return xp.where(known, xp.squeeze(found, axis=axis), float("nan"))
+
+
+def one_hot(target: Array, like: Array, *, axis: int = -1) -> Array:
+    """Class indices as 0 and 1 along ``axis`` in the dtype of ``like``; a distribution stays."""
+    xp = namespace(target, like)
+    if not is_index(target, like):
+        return xp.astype(target, like.dtype)
+    classes = xp.astype(class_range(like, axis), target.dtype)
+    return xp.astype(classes == xp.expand_dims(target, axis=axis), like.dtype)
+
+
+def signs(target: Array) -> Array:
+    """Labels as -1 and 1; a 0 counts as -1, so both codes of a binary label are understood."""
+    xp = namespace(target)
+    return xp.where(target == 0, -1.0, target)
+
+
+def interior(probability: Array) -> Array:
+    """Probabilities inside (0, 1): exactly 0 or 1 becomes the nearest number inside.
+
+    The derivative passes unchanged, so a wrong certain answer still gets a gradient.
+    """
+    xp = namespace(probability)
+    low, high = smallest(probability), 1.0 - float(xp.finfo(probability.dtype).eps) / 2
+    inside = xp.clip(stop_gradient(probability), low, high)
+    return xp.where(probability == inside, probability, inside + (probability - stop_gradient(probability)))
+
+
+def mean_where(values: Array, where: Array, *, axis: int | tuple[int, ...]) -> Array:
+    """The mean of ``values`` along ``axis`` over the places where ``where`` holds; 0 if nowhere."""
+    xp = namespace(values, where)
+    count = xp.sum(xp.astype(where, values.dtype), axis=axis)
+    total = xp.sum(xp.where(where, values, 0.0), axis=axis)
+    return total / xp.where(count == 0, 1.0, count)
+
+
+def norm(x: Array, *, axis: int = -1, keepdims: bool = False) -> Array:
+    """Euclidean length along ``axis``, free of overflow; at 0 the derivative is 0."""
+    xp = namespace(x)
+    scale = stop_gradient(xp.max(xp.abs(x), axis=axis, keepdims=True))
+    scale = xp.where(xp.logical_or(scale == 0, xp.logical_not(xp.isfinite(scale))), 1.0, scale)
+    square = xp.sum(xp.square(x / scale), axis=axis, keepdims=True)
+    zero = square == 0
+    length = scale * xp.where(zero, 0.0, xp.sqrt(xp.where(zero, 1.0, square)))
+    return length if keepdims else xp.squeeze(length, axis=axis)
+
+
+def unit_rows(x: Array, *, axis: int = -1) -> Array:
+    """``x`` scaled to length 1 along ``axis``; a zero vector stays zero, with derivative 0."""
+    xp = namespace(x)
+    length = norm(x, axis=axis, keepdims=True)
+    return x / xp.where(length == 0, 1.0, length)
+
+
+def pairs(labels: Array, mask: Array | None = None) -> tuple[Array, Array]:
+    """Who may be compared with whom: (others, partners), each of shape (n, n).
+
+    ``others[i, j]``: j is not i (and neither is masked); ``partners``: others of the same label.
+    """
+    xp = namespace(labels)
+    n = labels.shape[0]
+    index = xp.arange(n, device=device(labels))
+    others = xp.expand_dims(index, axis=1) != xp.expand_dims(index, axis=0)
+    if mask is not None:
+        both = xp.logical_and(xp.expand_dims(mask, axis=1), xp.expand_dims(mask, axis=0))
+        others = xp.logical_and(others, both)
+    same = xp.expand_dims(labels, axis=1) == xp.expand_dims(labels, axis=0)
+    return others, xp.logical_and(others, same)

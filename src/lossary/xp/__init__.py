@@ -1,0 +1,124 @@
+"""Which array library is this? Found from the type in hand; nothing new is imported.
+
+A value of type X proves that X's library is loaded, so looking up its namespace never loads a
+framework that the user did not.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from lossary.contract import Array, LossError
+
+_HOMES = {
+    "numpy": "array_api_compat.numpy",
+    "ml_dtypes": "array_api_compat.numpy",
+    "cupy": "array_api_compat.cupy",
+    "torch": "lossary.xp.torch",
+    "jax": "lossary.xp.jax",
+    "jaxlib": "lossary.xp.jax",
+    "dask": "array_api_compat.dask.array",
+    "tensorflow": "lossary.xp.tensorflow",
+    "array_api_strict": "array_api_strict",
+}
+_LIBRARIES = {
+    "array_api_compat.numpy": "numpy",
+    "array_api_compat.cupy": "cupy",
+    "lossary.xp.torch": "torch",
+    "lossary.xp.jax": "jax",
+    "array_api_compat.dask.array": "dask",
+    "lossary.xp.tensorflow": "tensorflow",
+    "array_api_strict": "array_api_strict",
+}
+_FOUND: dict[type, ModuleType] = {}
+_NUMBERS = (bool, int, float, type(None), tuple)
+
+
+def namespace(*arrays: Array) -> Any:
+    """The array namespace of the arguments; numbers, tuples and None do not count."""
+    found: ModuleType | None = None
+    for array in arrays:
+        kind = type(array)
+        if kind in _NUMBERS:
+            continue
+        xp = _FOUND.get(kind) or _find(kind)
+        # Compared by identity: hashing modules breaks torch.compile.
+        if found is not None and xp is not found:
+            raise LossError(
+                f"arrays of two libraries came together: {library_name(found)} and "
+                f"{library_name(xp)}; convert one of them"
+            )
+        found = xp
+    if found is None:
+        raise LossError("no array came, only numbers; pass arrays")
+    return found
+
+
+def _find(kind: type) -> ModuleType:
+    for base in kind.__mro__:  # subclasses such as torch.nn.Parameter are found too
+        home = _HOMES.get(base.__module__.partition(".")[0])
+        if home:
+            return _FOUND.setdefault(kind, import_module(home))
+    raise LossError(
+        f"{kind.__module__}.{kind.__qualname__} is not an array of a supported library; pass arrays "
+        "of NumPy, PyTorch, JAX, TensorFlow, CuPy or Dask"
+    )
+
+
+def library_name(xp: ModuleType) -> str:
+    """The short name of a namespace: numpy, torch, jax, tensorflow, cupy, dask."""
+    return _LIBRARIES[xp.__name__]
+
+
+def library(*arrays: Array) -> str:
+    """The short name of the arrays' library."""
+    return library_name(namespace(*arrays))
+
+
+def is_array(value: Any) -> bool:
+    """Whether ``value`` is an array of a supported library."""
+    if type(value) in _NUMBERS:
+        return False
+    try:
+        namespace(value)
+    except LossError:
+        return False
+    return True
+
+
+def device(array: Array) -> Any:
+    """The device to create companions of ``array`` on; None where the library follows by itself."""
+    return array.device if library(array) in ("torch", "cupy") else None
+
+
+def visible(array: Array) -> bool:
+    """Whether the values can be looked at now, without a compiler or a device transfer."""
+    name = library(array)
+    if name == "torch":
+        import torch
+
+        plain = type(array) in (torch.Tensor, torch.nn.Parameter)
+        if torch.compiler.is_compiling() or not plain or array.device.type != "cpu":
+            return False
+        return not torch._C._functorch.is_functorch_wrapped_tensor(array)
+    if name == "jax":
+        import jax
+
+        return not isinstance(array, jax.core.Tracer)
+    if name == "tensorflow":
+        return hasattr(array, "numpy")
+    return name != "dask"
+
+
+def to_numpy(array: Array) -> np.ndarray:
+    """The values as a NumPy array (copied only where the library must)."""
+    if library(array) == "torch":
+        array = array.detach()
+        if array.dtype.itemsize == 2 and str(array.dtype) == "torch.bfloat16":
+            array = array.float()  # NumPy has no bfloat16; float32 holds it exactly
+        array = array.cpu().resolve_conj().resolve_neg().numpy()
+    return np.asarray(array)

@@ -1,0 +1,29 @@
+"""PyTorch by the array API standard, through array-api-compat."""
+
+from typing import Any
+
+from array_api_compat.torch import *  # noqa: F403
+from torch import Tensor, lgamma
+
+
+def stop_gradient(x: Tensor) -> Tensor:
+    return x.detach()
+
+
+def log_gamma(x: Tensor) -> Tensor:
+    return lgamma(x)
+
+
+def isdtype(dtype: Any, kind: Any) -> Any:
+    """The standard's test of a dtype's kind, in a form that torch.compile can trace."""
+    if isinstance(kind, tuple):
+        return True in [isdtype(dtype, item) for item in kind]
+    if kind == "real floating":
+        return dtype.is_floating_point
+    if kind == "complex floating":
+        return dtype.is_complex
+    if kind == "bool":
+        return str(dtype) == "torch.bool"
+    if kind == "integral":
+        return not (dtype.is_floating_point or dtype.is_complex or str(dtype) == "torch.bool")
+    return dtype == kind
