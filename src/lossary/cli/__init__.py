@@ -21,6 +21,11 @@ app = typer.Typer(
 COMMANDS = ("losses", "check", "lab", "doctor")
 
 
+@app.callback()
+def _commands() -> None:
+    # Without a callback typer would merge a lone command into the program.
+
+
 def main() -> None:
     """The ``lossary`` command."""
     for name in COMMANDS:
