@@ -12,7 +12,6 @@ from lossary.contract import LossError
 
 app = typer.Typer(
     name="lossary",
-    help="Every loss, defined once; a doctor for yours; a lab that compares them on your data.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -23,7 +22,7 @@ COMMANDS = ("losses", "check", "lab", "doctor")
 
 @app.callback()
 def _commands() -> None:
-    # Without a callback typer would merge a lone command into the program.
+    """Every loss, defined once; a doctor for yours; a lab that compares them on your data."""
 
 
 def main() -> None:
