@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import json
+from pathlib import Path
+from typing import Any
 
 import typer
 
 from lossary.cli import app
-from lossary.contract import contracts
+from lossary.contract import LossError, contract_of, contracts
+from lossary.evaluate import Loss
 
 
 @app.command("list")
@@ -32,3 +36,42 @@ def list_losses(
     width = max((len(contract.name) for contract in chosen), default=0)
     for contract in chosen:
         print(f"{contract.name:<{width}}  {contract.summary}")
+
+
+@app.command()
+def show(
+    name: str = typer.Argument(help="Any name of a loss."),
+    as_json: bool = typer.Option(False, "--json", help="JSON on stdout."),
+) -> None:
+    """Show the page of one loss: formula, when to use it, head, parameters, properties."""
+    from lossary.show import facts, page
+
+    contract = contract_of(name)
+    print(json.dumps(facts(contract), indent=2) if as_json else page(contract))
+
+
+@app.command()
+def plot(
+    names: list[str] = typer.Argument(help="Losses, with parameters after a colon: huber:delta=2"),
+    output: Path = typer.Option(..., "--output", "-o", help="PNG, SVG or PDF."),
+) -> None:
+    """Draw value and slope of losses as a picture."""
+    from lossary.show import plot as draw
+
+    draw([parse_loss(name) for name in names], output)
+    print(output)
+
+
+def parse_loss(text: str) -> Loss:
+    """``huber:delta=2,reduction=sum`` as a Loss."""
+    name, _, settings = text.partition(":")
+    given: dict[str, Any] = {}
+    for item in filter(None, settings.split(",")):
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise LossError(f"{name}: {item!r} is not a setting; write {name}:{item}=VALUE")
+        try:
+            given[key] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            given[key] = value
+    return Loss(name, **given)
