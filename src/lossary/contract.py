@@ -123,6 +123,8 @@ _positive = Interval(0, math.inf, "neither")
 _nonnegative = Interval(0, math.inf, "left")
 _unit = Interval(0, 1)
 
+ANYTHING = Space("anything")  # what an unannotated argument is taken for
+
 # Inputs.
 Real = Annotated[Array, Space("real")]
 PositiveReal = Annotated[Array, Space("positive", _positive, activation="softplus", example=1.0)]
@@ -268,21 +270,32 @@ class Contract:
 
     @cached_property
     def inputs(self) -> dict[str, Space]:
-        """Positional arguments in order, with their spaces."""
+        """Positional arguments in order, with their spaces (ANYTHING where not annotated)."""
         return {
-            parameter.name: _annotation(self._hints.get(parameter.name), Space) or Space("real")
+            parameter.name: _annotation(self._hints.get(parameter.name), Space) or ANYTHING
             for parameter in inspect.signature(self.compute).parameters.values()
-            if parameter.kind is not parameter.KEYWORD_ONLY
+            if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
         }
+
+    @cached_property
+    def target_name(self) -> str | None:
+        """The argument named target; without annotations, the second of two."""
+        names = list(self.inputs)
+        if "target" in names:
+            return "target"
+        if len(names) == 2 and self.inputs[names[1]] is ANYTHING:
+            return names[1]
+        return None
 
     @cached_property
     def predictions(self) -> tuple[str, ...]:
         """The positional arguments that are differentiable: all but the target."""
-        return tuple(name for name in self.inputs if name != "target")
+        return tuple(name for name in self.inputs if name != self.target_name)
 
     @property
     def target(self) -> Space | None:
-        return self.inputs.get("target")
+        """The space of the target; None where there is none."""
+        return None if self.target_name is None else self.inputs[self.target_name]
 
     @cached_property
     def accepts(self) -> frozenset[str]:
@@ -322,6 +335,11 @@ class Contract:
         text = inspect.getdoc(self.compute) or ""
         match = re.search(r"\.\. math::\s*(.+?)(?:\n\s*\n|\Z)", text, re.DOTALL)
         return re.sub(r"\s+", " ", match.group(1)).strip() if match else ""
+
+    def read(self) -> None:
+        """Read the signature now: a compiler that traces a call cannot."""
+        for fact in ("inputs", "target_name", "predictions", "accepts", "parameters", "unit"):
+            getattr(self, fact)
 
     def has(self, name: str, parameters: Mapping[str, Any] | None = None) -> bool:
         """Whether the property of this name is claimed (at these parameter values)."""

@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from lossary.contract import Array, LossError
-from lossary.numerics import constant
-from lossary.xp import namespace
+from lossary.xp import namespace, visible
 
 REDUCTIONS = ("none", "sum", "mean", "mean_over_batch", "batch_mean")
 EMPTY = ("zero", "nan", "error")
@@ -33,11 +32,13 @@ class Total(NamedTuple):
         return divide(self.sum, self.weight)
 
 
-def divide(total: Array, weight: Array, empty: str = "zero") -> Array:
+def divide(total: Array, weight: Array | int, empty: str = "zero") -> Array:
     """``total / weight``; where the weight is 0: 0, NaN or an error, as ``empty`` says."""
-    xp = namespace(total, weight)
+    xp = namespace(total)
+    if isinstance(weight, int):  # known without looking at values
+        weight = xp.zeros_like(total) + weight
     nothing = weight == 0
-    if empty == "error" and bool(nothing):
+    if empty == "error" and visible(nothing) and bool(nothing):
         raise LossError("nothing counts: every unit is masked, ignored or of weight 0")
     result = total / xp.where(nothing, 1.0, weight)
     return xp.where(nothing, float("nan"), result) if empty == "nan" else result
@@ -86,8 +87,8 @@ def total(
     """The weighted sum of values and the weight behind it."""
     xp = namespace(values)
     product, weight = weighed(values, weights, counts, measure)
-    behind = constant(size(values), values) if weight is None else xp.sum(weight)
-    return Total(xp.sum(product), behind)
+    whole = xp.sum(product)
+    return Total(whole, xp.zeros_like(whole) + size(values) if weight is None else xp.sum(weight))
 
 
 def reduce(
@@ -115,9 +116,9 @@ def reduce(
     if reduction == "sum":
         return xp.sum(product)
     if reduction == "batch_mean":
-        number = constant(values.shape[0] if values.ndim else 1, values)
+        number = values.shape[0] if values.ndim else 1
     elif counts is None:
-        number = constant(size(values), values)
+        number = size(values)
     else:
         number = xp.sum(xp.where(counts, xp.ones_like(values), 0.0))
     return divide(xp.sum(product), number, empty)

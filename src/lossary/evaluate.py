@@ -68,6 +68,7 @@ class Loss:
             contract, presets = resolve(loss)
         else:
             contract = loss if isinstance(loss, Contract) else contract_of(loss)
+        contract.read()
         given = {key: value for key, value in presets.items() if key != "predictions"} | parameters
         ways = inputs.arrivals(contract)
         arrival = predictions or presets.get("predictions")
@@ -171,12 +172,17 @@ class Loss:
         """Unreduced values, what reduces them (weights, counts, measure), and the result's dtype."""
         contract, parameters = self.contract, self.parameters
         bound = self._bind(arrays, named)
-        xp = namespace(*bound.values())
-        if self.ignore is not None and "target" in bound:
-            kept = inputs.ignored(bound["target"], self.ignore)
-            mask = kept if mask is None else xp.logical_and(kept, cost.spread(mask != 0, kept, "mask", contract.name))
+        first = bound[contract.predictions[0]] if contract.predictions else arrays[0]
+        xp = namespace(first)
         if mask is not None:
-            mask = mask != 0 if not xp.isdtype(mask.dtype, "bool") else mask
+            mask = inputs.companion("mask", contract, mask, first)
+            mask = mask if xp.isdtype(mask.dtype, "bool") else mask != 0
+        if self.ignore is not None and contract.target_name is not None:
+            kept = inputs.ignored(bound[contract.target_name], self.ignore)
+            if mask is not None:
+                kept = xp.logical_and(kept, cost.spread(mask, kept, "mask", contract.name))
+            mask = kept
+        if mask is not None:
             bound = inputs.blank(contract, bound, mask, parameters)
         inputs.check(contract, bound, parameters)
         if self.validate:
@@ -191,8 +197,8 @@ class Loss:
         if mask is not None and "mask" in contract.accepts:
             inner["mask"] = mask
         if class_weights is not None:
-            first = bound[contract.predictions[0]]
-            class_weights = xp.astype(class_weights, first.dtype)
+            class_weights = inputs.companion("class_weights", contract, class_weights, first)
+            class_weights = xp.astype(class_weights, bound[contract.predictions[0]].dtype)
             if "class_weights" in contract.accepts:
                 inner["class_weights"] = class_weights
         values = compute(*bound.values(), **parameters, **inner)
@@ -210,6 +216,7 @@ class Loss:
         contract, xp = self.contract, namespace(values)
         measure = None
         if weights is not None:
+            weights = inputs.companion("weights", contract, weights, values)
             weights = cost.spread(xp.astype(weights, values.dtype), values, "weights", contract.name)
         if class_weights is not None:
             factor = inputs.class_weights_of(contract, bound, class_weights, self.parameters)
@@ -219,7 +226,7 @@ class Loss:
                 weights = factor if weights is None else weights * factor
         counts = None
         if contract.counts is not None:
-            counts = contract.counts(bound["target"], mask)
+            counts = contract.counts(bound[contract.target_name], mask)
         elif mask is not None:
             whole = contract.unit is not None and contract.unit.name == "region"
             if whole and "mask" in contract.accepts and mask.ndim > values.ndim:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lossary.contract import Array, Contract, LossError, Space
-from lossary.numerics import interior, log1mexp
-from lossary.xp import namespace, visible
+from lossary.contract import ANYTHING, Array, Contract, LossError, Space
+from lossary.numerics import constant, interior, log1mexp
+from lossary.xp import is_array, namespace, visible
 
 Arrays = dict[str, Array]
 
@@ -118,8 +118,17 @@ def _check_shapes(contract: Contract, arrays: Arrays, parameters: Mapping[str, A
         elif space.layout == "label":
             if came != without:
                 raise _shape_error(contract, name, came, first_name, shape, without, None)
+        elif space is ANYTHING and _may_be_classes(array, came, shape):
+            continue
         elif came != shape:
             raise _shape_error(contract, name, came, first_name, shape, shape, None)
+
+
+def _may_be_classes(array: Array, came: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """An unannotated target of whole numbers that lacks one axis of the prediction."""
+    if not namespace(array).isdtype(array.dtype, "integral"):
+        return False
+    return any(came == shape[:axis] + shape[axis + 1 :] for axis in range(len(shape)))
 
 
 def class_axis(contract: Contract, prediction: Array, parameters: Mapping[str, Any]) -> int:
@@ -230,8 +239,20 @@ def working(contract: Contract, arrays: Arrays) -> tuple[Arrays, Any]:
         space = contract.inputs[name]
         codes = space.layout == "label" and space.integral
         codes = codes or (space.layout == "class" and array.ndim == first.ndim - 1)
+        codes = codes or (space is ANYTHING and not xp.isdtype(array.dtype, "real floating"))
         cast[name] = array if codes or array.dtype == wide else xp.astype(array, wide)
     return cast, result
+
+
+def companion(what: str, contract: Contract, values: Any, like: Array) -> Array:
+    """Weights or a mask as an array of the predictions' library."""
+    if not is_array(values):
+        return constant(values, like)
+    try:
+        namespace(like, values)
+    except LossError as error:
+        raise LossError(f"{contract.name}: {what}: {error}") from None
+    return values
 
 
 def convert(contract: Contract, arrays: Arrays, arrival: str) -> Arrays:
@@ -276,7 +297,7 @@ def class_weights_of(
     contract: Contract, arrays: Arrays, class_weights: Array, parameters: Mapping[str, Any]
 ) -> Array:
     """The weight of each unit's target class; weights of classes are one vector."""
-    target, space = arrays["target"], contract.target
+    target, space = arrays[str(contract.target_name)], contract.target
     first = arrays[contract.predictions[0]]
     xp = namespace(target, class_weights)
     if space is not None and space.name in ("binary", "sign"):

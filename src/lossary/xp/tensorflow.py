@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
+import ml_dtypes
 import tensorflow as tf
 
 Tensor = Any
@@ -58,7 +58,7 @@ def isdtype(dtype: Any, kind: Any) -> Any:
 
 
 def finfo(dtype: Any) -> Any:
-    return np.finfo(tf.as_dtype(getattr(dtype, "dtype", dtype)).as_numpy_dtype)
+    return ml_dtypes.finfo(tf.as_dtype(getattr(dtype, "dtype", dtype)).as_numpy_dtype)
 
 
 def astype(x: Tensor, dtype: Any, /, *, copy: Any = True) -> Tensor:

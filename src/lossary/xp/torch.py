@@ -4,6 +4,7 @@ from typing import Any
 
 from array_api_compat.torch import *  # noqa: F403
 from torch import Tensor, lgamma
+from torch import squeeze as _squeeze
 
 
 def stop_gradient(x: Tensor) -> Tensor:
@@ -12,6 +13,11 @@ def stop_gradient(x: Tensor) -> Tensor:
 
 def log_gamma(x: Tensor) -> Tensor:
     return lgamma(x)
+
+
+def squeeze(x: Tensor, axis: Any) -> Tensor:
+    """Without the compatibility layer's sorting of axes, which torch.compile cannot trace."""
+    return _squeeze(x, axis)
 
 
 def isdtype(dtype: Any, kind: Any) -> Any:
