@@ -1,0 +1,86 @@
+"""Other implementations of the same signatures: faster or leaner, never different in meaning.
+
+``find(loss, library)`` gives the :class:`Kernel` objects of a loss in order of preference; importing this
+package or calling ``find`` imports no toolchain. For a kernel to run, three questions are asked:
+
+1. ``kernel.supports(prediction, target, **parameters)``: None, or the one-line reason why not
+   (dtype, layout, device, a toolchain that is missing, a transformation in progress). It looks at
+   shapes and flags, never at values. A kernel asked for by name that declines is an error.
+2. ``kernel.from_size``: ``auto`` takes the kernel from that many prediction elements on, as measured.
+3. What is wanted:
+
+   - ``kernel.values(prediction, target, **parameters)``: the unreduced units, differentiable by the
+     framework, any order of derivative;
+   - ``kernel.scaled_sum(prediction, target, *, scale, weights=None, **parameters)``: the differentiable
+     scalar ``scale * sum(weights * values)``, its gradient written in the same pass. The mean passes
+     ``scale = 1/n``, the weighted mean ``1 / sum(weights)``. ``weights`` has the shape of the units; a unit of
+     weight 0 is absent: its prediction and target are not read into the result, whatever they hold,
+     so a mask or an ignored target is passed as weights and nothing needs to be blanked before;
+   - ``kernel.value_and_grad(prediction, target, *, scale, weights=None, **parameters)``: (that sum,
+     gradient by the prediction) for libraries without a tape of their own: NumPy and eager JAX.
+
+Each of the three is None where a kernel does not offer it. Second derivatives, ``vmap`` and ``jvp`` go
+through the definition, which the kernels find in the registry by the loss's name.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from lossary.kernels import formulas
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One implementation of one loss for one library; see the package's docstring."""
+
+    name: str
+    loss: str
+    library: str
+    supports: Callable[..., str | None]
+    values: Callable[..., Any] | None = None
+    scaled_sum: Callable[..., Any] | None = None
+    value_and_grad: Callable[..., Any] | None = None
+    from_size: int = 0
+
+
+def _formulas() -> tuple[str, ...]:
+    return tuple(name for name, _ in inspect.getmembers(formulas, inspect.isfunction))
+
+
+@functools.cache
+def manifest() -> dict[tuple[str, str], tuple[str, ...]]:
+    """(loss, library) -> the modules that implement it, "toolchain.module", in order of preference."""
+    rows = {
+        **{
+            (loss, library): (f"numba.on_{library}",)
+            for loss in (*_formulas(), *WHOLE_ARRAY)
+            for library in ("numpy", "torch", "jax")
+        },
+    }
+    for (loss, library), modules in EXTRA.items():
+        rows[loss, library] = (*rows.get((loss, library), ()), *modules)
+    return rows
+
+
+# Losses whose units read more than one number; the numba module that holds each.
+WHOLE_ARRAY: dict[str, str] = {}
+EXTRA: dict[tuple[str, str], tuple[str, ...]] = {}
+
+
+def find(loss: str, library: str, name: str | None = None) -> tuple[Kernel, ...]:
+    """The kernels of ``loss`` on arrays of ``library``, all or those called ``name``."""
+    modules = manifest().get((loss, library), ())
+    if name is not None:
+        modules = tuple(module for module in modules if module.partition(".")[0] == name)
+    return tuple(_module(module).kernel(loss) for module in modules)
+
+
+def _module(path: str) -> ModuleType:
+    return importlib.import_module(f"lossary.kernels.{path}")

@@ -1,0 +1,164 @@
+"""Pointwise losses: one kernel per formula and purpose, its source written from the formula.
+
+The source text depends on ``formulas.py`` and this file alone, and the name of a kernel carries a hash
+of all that it is made of, so Numba's disk cache is found again in every process and never stale.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import inspect
+import math
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+from numba import float64, intp, njit
+
+from lossary.kernels import formulas
+from lossary.kernels.numba import machine, pool, scalar
+from lossary.kernels.numba.memory import address
+
+REAL = {"float32": np.float32, "float64": np.float64}
+
+# Sums run in double precision within a block and pairwise over blocks, in an order that does not
+# depend on the number of threads.
+BLOCK = {np.float32: 2048, np.float64: 512}
+SMALLEST_SHARE = 1 << 17  # elements below which waking a thread costs more than it saves
+
+
+class _TypedConstants(ast.NodeTransformer):
+    """Numbers in a formula become constants of its precision: a bare 0.5 would widen float32."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, float] = {}
+
+    def visit_Constant(self, node: ast.Constant) -> ast.AST:
+        if not isinstance(node.value, float):
+            return node
+        name = f"constant{len(self.values)}"
+        self.values[name] = node.value
+        return ast.Name(name, ast.Load())
+
+
+def formula_parameters(loss: str) -> tuple[str, ...]:
+    """The names of a formula's parameters, in order."""
+    return tuple(inspect.signature(getattr(formulas, loss)).parameters)[2:]
+
+
+@functools.cache
+def _fingerprint() -> str:
+    parts = [Path(module.__file__).read_bytes() for module in (formulas, machine, scalar)]
+    return hashlib.sha256(b"".join([*parts, Path(__file__).read_bytes()])).hexdigest()[:12]
+
+
+@functools.cache
+def _formula(loss: str, real: type) -> tuple[Callable[..., Any], dict[str, Any]]:
+    tree = ast.parse(textwrap.dedent(inspect.getsource(getattr(formulas, loss))))
+    constants = _TypedConstants()
+    tree = constants.visit(tree)
+    tree.body[0].body.insert(0, ast.parse("always_inline()").body[0])
+    space = scalar.functions(real) | {k: real(v) for k, v in constants.values.items()}
+    space["always_inline"] = machine.always_inline
+    ast.fix_missing_locations(tree)
+    exec(compile(tree, formulas.__file__, "exec"), space)
+    return njit(fastmath={"contract"}, error_model="numpy")(space[loss]), space
+
+
+def source(loss: str, *, weighted: bool, gradient: bool, values: bool) -> str:
+    """The source of one kernel: a block loop that is vectorised, and the loop over blocks.
+
+    Addresses come as integers, 0 for what the kernel does not use. ``partial`` receives one sum per
+    block; ``gradient`` the slopes times ``scale`` (and weight); ``values`` the unreduced values.
+    """
+    arrays = ["prediction", "target"]
+    arrays += ["weights"] * weighted + ["gradient"] * gradient + ["values"] * values
+    parameters = formula_parameters(loss)
+    call = ", ".join(["prediction[i]", "target[i]", *parameters])
+    body = [f"value, slope = formula({call})"]
+    if weighted:  # a weight of 0 means absent, whatever is there
+        body += ["weight = weights[i]", "present = weight != zero"]
+        body += ["value = where(present, weight * value, zero)"]
+        body += ["slope = where(present, weight * slope, zero)"]
+    body += ["gradient[i] = slope * scale"] * gradient + ["values[i] = value"] * values
+    lines = [
+        f"def block({', '.join([*arrays, 'scale', *parameters])}):",
+        "    full_width()",
+        "    total = 0.0",
+        "    for i in range(prediction.size):",
+        *(f"        {line}" for line in body),
+        "        total += float64(value)",
+        "    return total",
+        "",
+        f"def {loss}_{_fingerprint()}(first, last, size, prediction_at, target_at, weights_at,",
+        f"    gradient_at, values_at, partial_at, scale{''.join(f', {p}' for p in parameters)}):",
+        *(f"    {name} = array_at({name}_at, size)" for name in arrays),
+        "    partial = doubles_at(partial_at, last)",
+        "    total = 0.0",
+        "    for index in range(first, last):",
+        f"        low, high = index * {{block_size}}, min((index + 1) * {{block_size}}, size)",
+        "        total = block("
+        + ", ".join([*(f"{name}[low:high]" for name in arrays), "real(scale)"])
+        + "".join(f", real({p})" for p in parameters)
+        + ")",
+        "        partial[index] = total",
+        "    return total",
+    ]
+    return "\n".join(lines)
+
+
+@functools.cache
+def kernel(
+    loss: str, real: type, weighted: bool, gradient: bool, values: bool
+) -> Callable[..., float]:
+    """The compiled kernel; compiled once per machine, then read from Numba's disk cache."""
+    text = source(loss, weighted=weighted, gradient=gradient, values=values)
+    text = text.replace("{block_size}", str(BLOCK[real]))
+    formula, space = _formula(loss, real)
+    space = space | {
+        "__name__": __name__, "formula": formula, "real": real, "zero": real(0), "float64": np.float64,
+        "array_at": machine.ARRAY_AT[real], "doubles_at": machine.ARRAY_AT[np.float64],
+        "full_width": machine.full_width,
+    }  # fmt: skip
+    # Compiled under this file's name: Numba keeps its cache beside the file of the source.
+    exec(compile(text, __file__, "exec"), space)
+    fast = {"reassoc", "contract", "nsz"}
+    space["block"] = njit(fastmath=fast, error_model="numpy")(space["block"])
+    function = space[f"{loss}_{_fingerprint()}"]
+    purpose = f"{real.__name__}{'_weighted' * weighted}{'_gradient' * gradient}{'_values' * values}"
+    function.__name__ = function.__qualname__ = f"{function.__name__}_{purpose}"
+    integers, reals = 9, 1 + len(formula_parameters(loss))
+    signature = float64(*[intp] * integers, *[float64] * reals)
+    return numba.njit(signature, nogil=True, cache=True, error_model="numpy")(function)
+
+
+def launch(
+    loss: str,
+    dtype: str,
+    shape: tuple[int, ...],
+    prediction: int,
+    target: int,
+    weights: int,
+    gradient: int,
+    values: int,
+    scale: float,
+    parameters: tuple[float, ...],
+) -> float:
+    """Run over the numbers at these addresses; returns the (weighted) sum of the values."""
+    real, size = REAL[dtype], math.prod(shape)
+    run = kernel(loss, real, weights != 0, gradient != 0, values != 0)
+    blocks = -(-size // BLOCK[real])
+    if blocks == 0:
+        return 0.0
+    partial = np.empty(blocks)
+    rest = (size, prediction, target, weights, gradient, values, address(partial), scale)
+    if blocks == 1:
+        return run(0, 1, *rest, *parameters)
+    parts = min(pool.threads(), -(-size // SMALLEST_SHARE))
+    pool.run(run, blocks, parts, *rest, *parameters)
+    return float(partial.sum())

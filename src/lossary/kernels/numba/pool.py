@@ -1,0 +1,96 @@
+"""Threads for kernels that release the interpreter's lock: fork-safe, callable from any thread."""
+
+from __future__ import annotations
+
+import _thread
+import os
+import queue
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+
+def threads() -> int:
+    """How many threads a kernel may use: torch's setting where torch is loaded, else the CPUs."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        return int(torch.get_num_threads())
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class _Share:
+    """One thread's share of a call: it takes ranges until none is left, then ``done`` opens."""
+
+    def __init__(self, function: Callable[..., Any], ranges: Iterator[Any], rest: Any) -> None:
+        self.function, self.ranges, self.rest = function, ranges, rest
+        self.error: BaseException | None = None
+        self.done = _thread.allocate_lock()
+        self.done.acquire()
+
+    def run(self) -> None:
+        try:
+            # A list's iterator hands each range to exactly one thread.
+            for first, last in self.ranges:
+                self.function(first, last, *self.rest)
+        except BaseException as error:  # raised again on the caller's thread
+            self.error = error
+        finally:
+            self.done.release()
+
+
+class _Pool:
+    def __init__(self) -> None:
+        self.shares: queue.SimpleQueue[_Share] = queue.SimpleQueue()
+        self.workers = 0
+        self.growing = threading.Lock()
+
+    def _work(self) -> None:
+        while True:
+            self.shares.get().run()
+
+    def run(self, function: Callable[..., Any], blocks: int, parts: int, rest: Any) -> None:
+        if self.workers < parts - 1:
+            with self.growing:
+                while self.workers < parts - 1:
+                    threading.Thread(target=self._work, daemon=True, name="lossary").start()
+                    self.workers += 1
+        # Several ranges per thread: a thread whose CPU is busy elsewhere takes fewer of them.
+        ranges = iter(split(blocks, 4 * parts))
+        shares = [_Share(function, ranges, rest) for _ in range(parts)]
+        for share in shares[1:]:
+            self.shares.put(share)
+        shares[0].run()
+        for share in shares:  # all of them, for they write into the caller's buffers
+            share.done.acquire()
+        for share in shares:
+            if share.error is not None:
+                raise share.error
+
+
+_pool = _Pool()
+
+
+def _after_fork() -> None:
+    # Threads do not survive a fork, and a lock may be held by one that is gone.
+    global _pool
+    _pool = _Pool()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def split(blocks: int, parts: int) -> list[tuple[int, int]]:
+    """0..blocks in at most ``parts`` ranges of nearly equal length."""
+    parts = min(parts, blocks)
+    edges = [blocks * i // parts for i in range(parts + 1)]
+    return list(zip(edges[:-1], edges[1:], strict=True))
+
+
+def run(function: Callable[..., Any], blocks: int, parts: int, *rest: Any) -> None:
+    """Run ``function(first, last, *rest)`` over all blocks on ``parts`` threads."""
+    if parts <= 1 or blocks <= 1:
+        function(0, blocks, *rest)
+    else:
+        _pool.run(function, blocks, min(parts, blocks), rest)
