@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lossary import cost, inputs
+from lossary import choose, cost, inputs
 from lossary.contract import Array, Contract, LossError, contract_of, resolve
 from lossary.cost import EMPTY, REDUCTIONS, Total
 from lossary.gradient import value_and_grad
 from lossary.xp import library, namespace
+
+if TYPE_CHECKING:
+    from lossary.kernels import Kernel
 
 _SETTINGS = {
     "reduction": "mean",
@@ -20,6 +23,16 @@ _SETTINGS = {
     "validate": None,
     "implementation": "auto",
 }
+
+
+class _Call(NamedTuple):
+    """The arrays of one call, checked and cast; masked places are still as they came."""
+
+    arrays: dict[str, Array]
+    result: Any  # the dtype of the result
+    weights: Array | None
+    class_weights: Array | None
+    mask: Array | None
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
@@ -105,14 +118,23 @@ class Loss:
         ``weights`` and ``mask`` (True counts) have the shape of the unreduced values or of their
         leading dimensions; ``class_weights`` has one number per class.
         """
-        values, details, result = self._evaluate(arrays, named, weights, class_weights, mask)
-        reduced = cost.reduce(values, self.reduction, empty=self.empty, **details)
-        return _as(reduced, result)
+        call = self._prepare(arrays, named, weights, class_weights, mask)
+        kernel = self._kernel(call)
+        if kernel is not None and kernel.scaled_sum is not None and self.reduction != "none":
+            share = self._share(call)
+            if share is not None:
+                return kernel.scaled_sum(*call.arrays.values(), **share, **self.parameters)
+        values, details = self._evaluate(call)
+        return _as(cost.reduce(values, self.reduction, empty=self.empty, **details), call.result)
 
     def values(self, *arrays: Array, mask: Array | None = None, **named: Array) -> Array:
         """The unreduced losses, one per unit, unweighted; 0 where masked or ignored."""
-        values, details, result = self._evaluate(arrays, named, None, None, mask)
-        return _as(cost.reduce(values, "none", **details), result)
+        call = self._prepare(arrays, named, None, None, mask)
+        kernel = self._kernel(call)
+        if kernel is not None and kernel.values is not None and call.mask is None:
+            return kernel.values(*call.arrays.values(), **self.parameters)
+        values, details = self._evaluate(call)
+        return _as(cost.reduce(values, "none", **details), call.result)
 
     def total(
         self,
@@ -123,34 +145,47 @@ class Loss:
         **named: Array,
     ) -> Total:
         """Weighted sum and weight. Totals of any split of the data add to the whole's."""
-        values, details, _ = self._evaluate(arrays, named, weights, class_weights, mask)
+        values, details = self._evaluate(self._prepare(arrays, named, weights, class_weights, mask))
         return cost.total(values, **details)
 
     def value_and_grad(
-        self, *arrays: Array, wrt: tuple[str, ...] | None = None, **keywords: Any
+        self,
+        *arrays: Array,
+        weights: Array | None = None,
+        class_weights: Array | None = None,
+        mask: Array | None = None,
+        **named: Array,
     ) -> tuple[Array, Array | tuple[Array, ...]]:
         """The reduced loss and its gradient by the prediction (a tuple of them if there are several)."""
-        bound = self._bind(arrays, {k: keywords.pop(k) for k in list(keywords) if k in self.contract.inputs})
-        names = wrt or self.contract.predictions
-        inputs.check(self.contract, bound, self.parameters)
+        bound = self._bind(arrays, named)
+        call = self._prepare((), bound, weights, class_weights, mask)
+        kernel = self._kernel(call)
+        if kernel is not None and kernel.value_and_grad is not None:
+            share = self._share(call)
+            if share is not None:
+                return kernel.value_and_grad(*call.arrays.values(), **share, **self.parameters)
+        companions = {"weights": weights, "class_weights": class_weights, "mask": mask}
 
         def function(*predictions: Array) -> Array:
-            given = bound | dict(zip(names, predictions, strict=True))
+            given = bound | dict(zip(self.contract.predictions, predictions, strict=True)) | companions
             home = namespace(*predictions)
             if home is not namespace(*bound.values()):  # NumPy differentiated by another library
                 given = {key: _move(value, home) for key, value in given.items()}
-                moved = {key: _move(value, home) for key, value in keywords.items()}
-            else:
-                moved = keywords
-            return self(**given, **moved)
+            return self(**given)
 
-        value, gradients = value_and_grad(function, tuple(bound[name] for name in names))
+        value, gradients = value_and_grad(
+            function, tuple(bound[name] for name in self.contract.predictions)
+        )
         return value, gradients[0] if len(gradients) == 1 else gradients
 
     def explain(self, *arrays: Array, **named: Array) -> str:
         """Which implementation runs for these arrays, and why the others do not."""
-        bound = self._bind(arrays, named)
-        return f"{self.contract.name} on {library(*bound.values())}: the definition"
+        call = self._prepare(arrays, named, None, None, None)
+        where = f"{self.contract.name} on {library(*call.arrays.values())}"
+        reason = self._definition_only(call)
+        if reason is not None:
+            return f"{where}: the definition, because {reason}"
+        return choose.explain(self.contract, self.implementation, call.arrays, self.parameters)
 
     # -- the steps ----------------------------------------------------------------------------
 
@@ -161,79 +196,143 @@ class Loss:
             raise LossError(f"{self.contract.name}: takes {', '.join(names)}; got {came}")
         return dict(zip(names, arrays, strict=False)) | dict(named)
 
-    def _evaluate(
+    def _prepare(
         self,
         arrays: tuple[Array, ...],
         named: Mapping[str, Array],
         weights: Array | None,
         class_weights: Array | None,
         mask: Array | None,
-    ) -> tuple[Array, dict[str, Array | None], Any]:
-        """Unreduced values, what reduces them (weights, counts, measure), and the result's dtype."""
-        contract, parameters = self.contract, self.parameters
+    ) -> _Call:
+        """Everything that came, checked, in the dtype that is computed in."""
+        contract = self.contract
         bound = self._bind(arrays, named)
-        first = bound[contract.predictions[0]] if contract.predictions else arrays[0]
-        xp = namespace(first)
+        first = next(iter(bound.values()))
+        inputs.check(contract, bound, self.parameters)
         if mask is not None:
             mask = inputs.companion("mask", contract, mask, first)
-            mask = mask if xp.isdtype(mask.dtype, "bool") else mask != 0
+            if not namespace(mask).isdtype(mask.dtype, "bool"):
+                mask = mask != 0
         if self.ignore is not None and contract.target_name is not None:
             kept = inputs.ignored(bound[contract.target_name], self.ignore)
             if mask is not None:
-                kept = xp.logical_and(kept, cost.spread(mask, kept, "mask", contract.name))
+                mask = cost.spread(mask, kept, "mask", contract.name)
+                kept = namespace(kept).logical_and(kept, mask)
             mask = kept
-        if mask is not None:
-            bound = inputs.blank(contract, bound, mask, parameters)
-        inputs.check(contract, bound, parameters)
+        inputs.check_classes(contract, bound, self.parameters, mask)
+        bound, result = inputs.working(contract, bound)
+        if weights is not None:
+            weights = inputs.companion("weights", contract, weights, first)
+        if class_weights is not None:
+            class_weights = inputs.companion("class_weights", contract, class_weights, first)
+            kind = bound[contract.predictions[0]].dtype
+            class_weights = namespace(first).astype(class_weights, kind)
+        return _Call(bound, result, weights, class_weights, mask)
+
+    def _evaluate(self, call: _Call) -> tuple[Array, dict[str, Array | None]]:
+        """The definition's unreduced values, and what reduces them: weights, counts, measure."""
+        contract = self.contract
+        bound = call.arrays
+        if call.mask is not None:
+            bound = inputs.blank(contract, bound, call.mask, self.parameters)
         if self.validate:
             inputs.check_values(contract, bound)
-        bound, result = inputs.working(contract, bound)
         compute = contract.compute
         if self.predictions in contract.forms:
             compute = contract.forms[self.predictions]
         elif self.predictions is not None:
             bound = inputs.convert(contract, bound, self.predictions)
         inner: dict[str, Array] = {}
-        if mask is not None and "mask" in contract.accepts:
-            inner["mask"] = mask
-        if class_weights is not None:
-            class_weights = inputs.companion("class_weights", contract, class_weights, first)
-            class_weights = xp.astype(class_weights, bound[contract.predictions[0]].dtype)
-            if "class_weights" in contract.accepts:
-                inner["class_weights"] = class_weights
-        values = compute(*bound.values(), **parameters, **inner)
-        details = self._details(bound, values, weights, class_weights, mask)
-        return values, details, result
+        if call.mask is not None and "mask" in contract.accepts:
+            inner["mask"] = call.mask
+        if call.class_weights is not None and "class_weights" in contract.accepts:
+            inner["class_weights"] = call.class_weights
+        values = compute(*bound.values(), **self.parameters, **inner)
+        weights, measure = self._weights(call, bound, values, values.dtype)
+        counts = None
+        if contract.counts is not None:
+            counts = contract.counts(bound[str(contract.target_name)], call.mask)
+        elif call.mask is not None:
+            counts = inputs.counted(contract, call.mask, values)
+        return values, {"weights": weights, "counts": counts, "measure": measure}
 
-    def _details(
-        self,
-        bound: dict[str, Array],
-        values: Array,
-        weights: Array | None,
-        class_weights: Array | None,
-        mask: Array | None,
-    ) -> dict[str, Array | None]:
-        contract, xp = self.contract, namespace(values)
-        measure = None
+    def _weights(
+        self, call: _Call, bound: dict[str, Array], shaped: Array, dtype: Any
+    ) -> tuple[Array | None, Array | None]:
+        """(weights of the units, weights that only the mean's denominator sees)."""
+        weights, measure = call.weights, None
         if weights is not None:
-            weights = inputs.companion("weights", contract, weights, values)
-            weights = cost.spread(xp.astype(weights, values.dtype), values, "weights", contract.name)
-        if class_weights is not None:
-            factor = inputs.class_weights_of(contract, bound, class_weights, self.parameters)
-            if "class_weights" in contract.accepts:
+            weights = namespace(weights).astype(weights, dtype)
+            weights = cost.spread(weights, shaped, "weights", self.contract.name)
+        if call.class_weights is not None:
+            factor = inputs.class_weights_of(
+                self.contract, bound, call.class_weights, self.parameters
+            )
+            if "class_weights" in self.contract.accepts:
                 measure = factor
             else:
                 weights = factor if weights is None else weights * factor
-        counts = None
-        if contract.counts is not None:
-            counts = contract.counts(bound[contract.target_name], mask)
-        elif mask is not None:
-            whole = contract.unit is not None and contract.unit.name == "region"
-            if whole and "mask" in contract.accepts and mask.ndim > values.ndim:
-                counts = xp.any(mask, axis=tuple(range(values.ndim, mask.ndim)))
-            else:
-                counts = cost.spread(mask, values, "mask", contract.name)
-        return {"weights": weights, "counts": counts, "measure": measure}
+        return weights, measure
+
+    # -- the fast path ------------------------------------------------------------------------
+
+    def _definition_only(self, call: _Call) -> str | None:
+        """Why no kernel can stand in for this loss, whatever it supports; None where one may."""
+        contract = self.contract
+        unit = contract.unit.name if contract.unit else None
+        if len(call.arrays) != 2 or contract.target_name is None or unit not in ("element", "sample"):
+            return "kernels take one prediction and one target, and return one value for each"
+        if self.predictions is not None:
+            return f"predictions arrive as {self.predictions}"
+        if self.validate:
+            return "values are validated"
+        if self.empty != "zero":
+            return f"empty={self.empty!r}"
+        if 0 in tuple(next(iter(call.arrays.values())).shape):
+            return "the input has no elements"
+        for name in ("weights", "class_weights"):
+            if getattr(getattr(call, name), "requires_grad", False):
+                return f"the {name} ask for a gradient"
+        return None
+
+    def _kernel(self, call: _Call) -> Kernel | None:
+        if self.implementation == choose.DEFINITION:
+            return None
+        if self.implementation == "auto" and self._definition_only(call) is not None:
+            return None
+        inner = {} if call.class_weights is None else {"class_weights": call.class_weights}
+        if "class_weights" not in self.contract.accepts:
+            inner = {}
+        return choose.choose(
+            self.contract, self.implementation, call.arrays, {**self.parameters, **inner}
+        )
+
+    def _share(self, call: _Call) -> dict[str, Any] | None:
+        """``scale`` and ``weights`` with which a kernel's sum is this reduction; None: it cannot be."""
+        prediction = call.arrays[self.contract.predictions[0]]
+        xp = namespace(prediction)
+        units = inputs.units(self.contract, prediction, self.parameters)
+        weights, measure = self._weights(call, call.arrays, units, prediction.dtype)
+        counts = None if call.mask is None else inputs.counted(self.contract, call.mask, units)
+        if counts is not None:
+            weights = xp.where(counts, xp.ones_like(units) if weights is None else weights, 0.0)
+        if weights is not None:
+            weights = xp.broadcast_to(weights, units.shape)
+        behind: float = cost.size(units)
+        if self.reduction == "sum":
+            behind = 1
+        elif self.reduction == "batch_mean":
+            behind = units.shape[0] if units.ndim else 1
+        elif self.reduction == "mean":
+            both = [factor for factor in (weights, measure) if factor is not None]
+            if both:
+                behind = float(xp.sum(both[0] if len(both) == 1 else both[0] * both[1]))
+        elif counts is not None:
+            behind = float(xp.sum(xp.where(counts, xp.ones_like(units), 0.0)))
+        share: dict[str, Any] = {"scale": 1.0 / behind if behind else 0.0, "weights": weights}
+        if call.class_weights is not None and "class_weights" in self.contract.accepts:
+            share["class_weights"] = call.class_weights
+        return share
 
     # -- the object ---------------------------------------------------------------------------
 

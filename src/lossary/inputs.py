@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lossary.contract import ANYTHING, Array, Contract, LossError, Space
+from lossary.cost import spread
 from lossary.numerics import constant, interior, log1mexp
 from lossary.xp import is_array, namespace, visible
 
@@ -114,7 +115,6 @@ def _check_shapes(contract: Contract, arrays: Arrays, parameters: Mapping[str, A
                 continue
             if came != without:
                 raise _shape_error(contract, name, came, first_name, shape, without, axis)
-            _check_indices(contract, name, array, shape[axis])
         elif space.layout == "label":
             if came != without:
                 raise _shape_error(contract, name, came, first_name, shape, without, None)
@@ -179,11 +179,19 @@ def _shape_advice(
     return f"reshape {name}: nothing is broadcast"
 
 
-def _check_indices(contract: Contract, name: str, target: Array, classes: int) -> None:
-    """An index outside the classes is an error wherever values can be seen."""
-    xp = namespace(target)
-    if not visible(target) or 0 in tuple(target.shape):
+def check_classes(
+    contract: Contract, arrays: Arrays, parameters: Mapping[str, Any], mask: Array | None
+) -> None:
+    """Raise a LossError where a class index that counts, and can be seen, is outside the classes."""
+    name, space = contract.target_name, contract.target
+    if name is None or space is None or space.layout != "class":
         return
+    target, prediction = arrays[name], arrays[contract.predictions[0]]
+    if target.ndim == prediction.ndim or not visible(target) or 0 in tuple(target.shape):
+        return
+    xp, classes = namespace(target), prediction.shape[class_axis(contract, prediction, parameters)]
+    if mask is not None:
+        target = xp.where(spread(mask, target, "mask", contract.name), target, xp.zeros_like(target))
     low, high = int(xp.min(target)), int(xp.max(target))
     if low < 0 or high >= classes:
         wrong = low if low < 0 else high
@@ -291,6 +299,23 @@ def blank(contract: Contract, arrays: Arrays, mask: Array, parameters: Mapping[s
         example = space.example if xp.isdtype(array.dtype, "real floating") else 0
         blanked[name] = xp.where(keep, array, xp.zeros_like(array) + example)
     return blanked
+
+
+def units(contract: Contract, prediction: Array, parameters: Mapping[str, Any]) -> Array:
+    """An array of the shape of the unreduced values, for its shape and dtype alone."""
+    if contract.unit is not None and contract.unit.name == "element":
+        return prediction
+    index = [slice(None)] * prediction.ndim
+    index[class_axis(contract, prediction, parameters)] = 0  # type: ignore[call-overload]
+    return prediction[tuple(index)]
+
+
+def counted(contract: Contract, mask: Array, values: Array) -> Array:
+    """Which units count: the mask, spread to them; a region counts if any of its places does."""
+    region = contract.unit is not None and contract.unit.name == "region"
+    if region and "mask" in contract.accepts and mask.ndim > values.ndim:
+        return namespace(mask).any(mask, axis=tuple(range(values.ndim, mask.ndim)))
+    return spread(mask, values, "mask", contract.name)
 
 
 def class_weights_of(

@@ -95,23 +95,29 @@ def device(array: Array) -> Any:
     return array.device if library(array) in ("torch", "cupy") else None
 
 
-def visible(array: Array) -> bool:
-    """Whether the values can be looked at now, without a compiler or a device transfer."""
-    name = library(array)
+def tracing(*arrays: Array) -> bool:
+    """Whether a compiler or a transformation stands between us and the values."""
+    name = library(*arrays)
     if name == "torch":
         import torch
 
-        plain = type(array) in (torch.Tensor, torch.nn.Parameter)
-        if torch.compiler.is_compiling() or not plain or array.device.type != "cpu":
-            return False
-        return not torch._C._functorch.is_functorch_wrapped_tensor(array)
+        if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+            return True
+        return any(type(array) not in (torch.Tensor, torch.nn.Parameter) for array in arrays)
     if name == "jax":
         import jax
 
-        return not isinstance(array, jax.core.Tracer)
+        return any(isinstance(array, jax.core.Tracer) for array in arrays)
     if name == "tensorflow":
-        return hasattr(array, "numpy")
-    return name != "dask"
+        return any(not hasattr(array, "numpy") for array in arrays)
+    return name == "dask"
+
+
+def visible(array: Array) -> bool:
+    """Whether the values can be looked at now, without a compiler or a device transfer."""
+    if tracing(array):
+        return False
+    return library(array) != "torch" or array.device.type == "cpu"
 
 
 def to_numpy(array: Array) -> np.ndarray:
