@@ -1,4 +1,4 @@
-"""Which implementation runs: the definition, or a kernel of the manifest that supports this call."""
+"""Which implementation runs: the definition, or a kernel of the manifest that supports the call."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def choose(
         if implementation == "auto":
             return None
         raise LossError(
-            f"{contract.name}: implementation={implementation!r} was asked for, but a compiler or a "
-            "transformation traces this call; use implementation='auto'"
+            f"{contract.name}: implementation={implementation!r} was asked for, but a compiler or "
+            "a transformation traces this call; use implementation='auto'"
         )
     found = verdicts(contract, implementation, arrays, parameters)
     for kernel, reason in found:

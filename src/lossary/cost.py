@@ -24,7 +24,8 @@ class Total(NamedTuple):
             return self
         return Total(self.sum + other.sum, self.weight + other.weight)
 
-    __radd__ = __add__
+    def __radd__(self, other: Any) -> Total:
+        return self + other
 
     @property
     def mean(self) -> Array:
@@ -102,14 +103,15 @@ def reduce(
 ) -> Array:
     """Unreduced values to what the optimiser sees.
 
-    ``none`` keeps the shape; ``sum``; ``mean`` is the weighted sum over the sum of the weights of the
-    units that count; ``mean_over_batch`` divides by their number instead (Keras); ``batch_mean``
+    ``none`` keeps the shape; ``sum``; ``mean`` is the weighted sum over the sum of the weights of
+    the units that count; ``mean_over_batch`` divides by their number instead (Keras); ``batch_mean``
     divides the sum by the size of the first dimension. ``counts`` is True where a unit counts.
     ``measure`` enters the mean's denominator only: for values that are weighted already.
     """
     xp = namespace(values)
     if reduction == "mean":
-        return divide(*total(values, weights=weights, counts=counts, measure=measure), empty)
+        whole = total(values, weights=weights, counts=counts, measure=measure)
+        return divide(whole.sum, whole.weight, empty)
     product, _ = weighed(values, weights, counts, measure)
     if reduction == "none":
         return product
@@ -143,7 +145,7 @@ class Objective:
         return f"Objective({', '.join(f'{name}={term!r}' for name, term in self.terms.items())})"
 
     def values(self, **inputs: Any) -> dict[str, Array]:
-        """Each term's contribution, factor included. ``inputs``: the arguments of each term's loss."""
+        """Each term's contribution, factor included. ``inputs``: arguments of each term's loss."""
         if inputs.keys() != self.terms.keys():
             raise LossError(
                 f"Objective: inputs came for {', '.join(inputs) or 'nothing'}; "

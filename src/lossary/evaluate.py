@@ -39,8 +39,8 @@ class _Call(NamedTuple):
 class Loss:
     """A loss with its choices made: ``Loss("huber", delta=2.0)(prediction, target)``.
 
-    ``loss`` is a name (any spelling of the field) or a function of (prediction, target) that returns
-    unreduced values. Further keywords are the loss's own parameters.
+    ``loss`` is a name (any spelling of the field) or a function of (prediction, target) that
+    returns unreduced values. Further keywords are the loss's own parameters.
 
     - ``reduction``: none, sum, mean, mean_over_batch or batch_mean (see ``cost.reduce``).
     - ``predictions``: how they arrive: logits, probabilities, log_probabilities, rates ...;
@@ -129,12 +129,18 @@ class Loss:
 
     def values(self, *arrays: Array, mask: Array | None = None, **named: Array) -> Array:
         """The unreduced losses, one per unit, unweighted; 0 where masked or ignored."""
+        return self.units(*arrays, mask=mask, **named)[0]
+
+    def units(
+        self, *arrays: Array, mask: Array | None = None, **named: Array
+    ) -> tuple[Array, Array | None]:
+        """The ``values``, and where they count (broadcastable to them; None: everywhere)."""
         call = self._prepare(arrays, named, None, None, mask)
         kernel = self._kernel(call)
         if kernel is not None and kernel.values is not None and call.mask is None:
-            return kernel.values(*call.arrays.values(), **self.parameters)
+            return kernel.values(*call.arrays.values(), **self.parameters), None
         values, details = self._evaluate(call)
-        return _as(cost.reduce(values, "none", **details), call.result)
+        return _as(cost.reduce(values, "none", **details), call.result), details["counts"]
 
     def total(
         self,
@@ -156,7 +162,7 @@ class Loss:
         mask: Array | None = None,
         **named: Array,
     ) -> tuple[Array, Array | tuple[Array, ...]]:
-        """The reduced loss and its gradient by the prediction (a tuple of them if there are several)."""
+        """The reduced loss and its gradient by the prediction (a tuple if there are several)."""
         bound = self._bind(arrays, named)
         call = self._prepare((), bound, weights, class_weights, mask)
         kernel = self._kernel(call)
@@ -167,7 +173,9 @@ class Loss:
         companions = {"weights": weights, "class_weights": class_weights, "mask": mask}
 
         def function(*predictions: Array) -> Array:
-            given = bound | dict(zip(self.contract.predictions, predictions, strict=True)) | companions
+            given = (
+                bound | dict(zip(self.contract.predictions, predictions, strict=True)) | companions
+            )
             home = namespace(*predictions)
             if home is not namespace(*bound.values()):  # NumPy differentiated by another library
                 given = {key: _move(value, home) for key, value in given.items()}
@@ -191,10 +199,11 @@ class Loss:
 
     def _bind(self, arrays: tuple[Array, ...], named: Mapping[str, Array]) -> dict[str, Array]:
         names = tuple(self.contract.inputs)
-        if len(arrays) + len(named) != len(names) or any(name not in names for name in named):
+        given = dict(zip(names, arrays, strict=False)) | dict(named)
+        if len(arrays) + len(named) != len(names) or given.keys() != set(names):
             came = ", ".join([*names[: len(arrays)], *named]) or "nothing"
             raise LossError(f"{self.contract.name}: takes {', '.join(names)}; got {came}")
-        return dict(zip(names, arrays, strict=False)) | dict(named)
+        return {name: given[name] for name in names}
 
     def _prepare(
         self,
@@ -229,7 +238,7 @@ class Loss:
             class_weights = namespace(first).astype(class_weights, kind)
         return _Call(bound, result, weights, class_weights, mask)
 
-    def _evaluate(self, call: _Call) -> tuple[Array, dict[str, Array | None]]:
+    def _evaluate(self, call: _Call) -> tuple[Array, dict[str, Any]]:
         """The definition's unreduced values, and what reduces them: weights, counts, measure."""
         contract = self.contract
         bound = call.arrays
@@ -238,9 +247,11 @@ class Loss:
         if self.validate:
             inputs.check_values(contract, bound)
         compute = contract.compute
-        if self.predictions in contract.forms:
+        if self.predictions is None:
+            pass
+        elif self.predictions in contract.forms:
             compute = contract.forms[self.predictions]
-        elif self.predictions is not None:
+        else:
             bound = inputs.convert(contract, bound, self.predictions)
         inner: dict[str, Array] = {}
         if call.mask is not None and "mask" in contract.accepts:
@@ -280,7 +291,11 @@ class Loss:
         """Why no kernel can stand in for this loss, whatever it supports; None where one may."""
         contract = self.contract
         unit = contract.unit.name if contract.unit else None
-        if len(call.arrays) != 2 or contract.target_name is None or unit not in ("element", "sample"):
+        if (
+            len(call.arrays) != 2
+            or contract.target_name is None
+            or unit not in ("element", "sample")
+        ):
             return "kernels take one prediction and one target, and return one value for each"
         if self.predictions is not None:
             return f"predictions arrive as {self.predictions}"
@@ -308,7 +323,7 @@ class Loss:
         )
 
     def _share(self, call: _Call) -> dict[str, Any] | None:
-        """``scale`` and ``weights`` with which a kernel's sum is this reduction; None: it cannot be."""
+        """``scale`` and ``weights`` that make a kernel's sum this reduction; None: it cannot be."""
         prediction = call.arrays[self.contract.predictions[0]]
         xp = namespace(prediction)
         units = inputs.units(self.contract, prediction, self.parameters)
@@ -383,17 +398,23 @@ class Loss:
         chosen |= {
             key: value
             for key, value in self.parameters.items()
-            if self.contract.parameters[key].required or value != self.contract.parameters[key].default
+            if self.contract.parameters[key].required
+            or value != self.contract.parameters[key].default
         }
-        return f"Loss({', '.join([name, *(f'{key}={_literal(value)}' for key, value in chosen.items())])})"
+        settings = (f"{key}={_literal(value)}" for key, value in chosen.items())
+        return f"Loss({', '.join([name, *settings])})"
 
 
-def _rebuild(compute: Callable[..., Array], settings: dict[str, Any], parameters: dict[str, Any]) -> Loss:
+def _rebuild(
+    compute: Callable[..., Array], settings: dict[str, Any], parameters: dict[str, Any]
+) -> Loss:
     return Loss(compute, **settings, **parameters)
 
 
 def _literal(value: Any) -> str:
-    return f"float({str(value)!r})" if isinstance(value, float) and value - value != 0 else repr(value)
+    return (
+        f"float({str(value)!r})" if isinstance(value, float) and value - value != 0 else repr(value)
+    )
 
 
 def _one_of(name: str, setting: str, value: Any, allowed: tuple[Any, ...]) -> None:

@@ -60,6 +60,8 @@ def arrivals(contract: Contract) -> tuple[str, ...]:
     """The ways in which predictions of this loss may arrive; the canonical one first."""
     first = contract.inputs[contract.predictions[0]] if contract.predictions else None
     ways = list(CONVERSIONS.get(first.name, {}) if first else {})
+    if not ways and contract.forms:
+        ways = ["probabilities"]  # as of masks, which have no conversion but a form of their own
     return tuple(ways + [form for form in contract.forms if form not in ways])
 
 
@@ -80,8 +82,8 @@ def _check_dtype(xp: Any, contract: Contract, argument: str, array: Array) -> No
     dtype = array.dtype
     if xp.isdtype(dtype, "complex floating"):
         raise LossError(
-            f"{contract.name}: {argument} is {dtype}; losses take real numbers: pass its real part, "
-            "its absolute value, or both parts as channels"
+            f"{contract.name}: {argument} is {dtype}; losses take real numbers: pass its real "
+            "part, its absolute value, or both parts as channels"
         )
     if argument in contract.predictions and not xp.isdtype(dtype, "real floating"):
         raise LossError(
@@ -151,7 +153,9 @@ def _shape_error(
     wanted: tuple[int, ...],
     axis: int | None,
 ) -> LossError:
-    expected = f"{wanted}" if axis is None else f"{wanted} (class indices) or {shape} (one-hot or soft)"
+    expected = (
+        f"{wanted}" if axis is None else f"{wanted} (class indices) or {shape} (one-hot or soft)"
+    )
     return LossError(
         f"{contract.name}: {name} has shape {came} but {first_name} has shape {shape}; "
         f"expected {expected}; {_shape_advice(name, came, first_name, shape, wanted, axis)}"
@@ -182,7 +186,7 @@ def _shape_advice(
 def check_classes(
     contract: Contract, arrays: Arrays, parameters: Mapping[str, Any], mask: Array | None
 ) -> None:
-    """Raise a LossError where a class index that counts, and can be seen, is outside the classes."""
+    """Raise a LossError where a visible class index that counts is outside the classes."""
     name, space = contract.target_name, contract.target
     if name is None or space is None or space.layout != "class":
         return
@@ -191,7 +195,9 @@ def check_classes(
         return
     xp, classes = namespace(target), prediction.shape[class_axis(contract, prediction, parameters)]
     if mask is not None:
-        target = xp.where(spread(mask, target, "mask", contract.name), target, xp.zeros_like(target))
+        target = xp.where(
+            spread(mask, target, "mask", contract.name), target, xp.zeros_like(target)
+        )
     low, high = int(xp.min(target)), int(xp.max(target))
     if low < 0 or high >= classes:
         wrong = low if low < 0 else high
@@ -199,8 +205,8 @@ def check_classes(
         if low == 1 and high == classes:
             hint = "subtract 1: classes are counted from 0"
         raise LossError(
-            f"{contract.name}: {name} holds class {wrong}, but the prediction has {classes} classes "
-            f"(0 to {classes - 1}); {hint}"
+            f"{contract.name}: {name} holds class {wrong}, but the prediction has {classes} "
+            f"classes (0 to {classes - 1}); {hint}"
         )
 
 
@@ -328,8 +334,8 @@ def class_weights_of(
     if space is not None and space.name in ("binary", "sign"):
         if tuple(class_weights.shape) != (2,):
             raise LossError(
-                f"{contract.name}: class_weights has shape {tuple(class_weights.shape)}, expected (2,): "
-                "the weight of no and the weight of yes"
+                f"{contract.name}: class_weights has shape {tuple(class_weights.shape)}, expected "
+                "(2,): the weight of no and the weight of yes"
             )
         yes = (target + 1) / 2 if space.name == "sign" else target
         return class_weights[0] * (1 - yes) + class_weights[1] * yes
@@ -353,5 +359,3 @@ def class_weights_of(
     shape = [1] * first.ndim
     shape[axis] = classes
     return xp.sum(target * xp.reshape(class_weights, tuple(shape)), axis=axis)
-
-

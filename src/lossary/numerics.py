@@ -7,7 +7,7 @@ derivative as accurate as the value: no branch point with a shared derivative, n
 
 from __future__ import annotations
 
-from lossary.contract import Array
+from lossary.contract import Array, LossError
 from lossary.xp import device, namespace
 
 
@@ -113,6 +113,85 @@ def softmax(logits: Array, *, axis: int = -1) -> Array:
     return exponential / xp.sum(exponential, axis=axis, keepdims=True)
 
 
+def one_minus_softmax(logits: Array, *, axis: int = -1) -> Array:
+    """``1 - softmax`` with every digit: of a class beyond 1/2 it is the share of all the others."""
+    xp = namespace(logits)
+    high = xp.max(logits, axis=axis, keepdims=True)
+    high = stop_gradient(xp.clip(high, -largest(logits), largest(logits)))
+    exponential = xp.exp(logits - high)
+    total = xp.sum(exponential, axis=axis, keepdims=True)
+    share = exponential / total
+    sure = share > 0.5  # at most one class
+    others = xp.sum(xp.where(sure, 0.0, exponential), axis=axis, keepdims=True)
+    return xp.where(sure, others / total, 1.0 - share)
+
+
+def log_one_minus_softmax(logits: Array, *, axis: int = -1) -> Array:
+    """``log(1 - softmax)``, also where the difference is too small for a number."""
+    xp = namespace(logits)
+    high = xp.max(logits, axis=axis, keepdims=True)
+    shifted = logits - stop_gradient(xp.clip(high, -largest(logits), largest(logits)))
+    share = softmax(shifted, axis=axis)
+    sure = share > 0.5
+    absent = xp.logical_or(sure, shifted == -float("inf"))
+    alone = xp.all(absent, axis=axis, keepdims=True)
+    others = xp.where(alone, 0.0, xp.where(sure, -float("inf"), shifted))
+    total = xp.sum(xp.exp(shifted), axis=axis, keepdims=True)
+    rest = logsumexp(others, axis=axis, keepdims=True) - xp.log(total)
+    rest = xp.where(alone, -float("inf"), rest)
+    return xp.where(sure, rest, xp.log1p(-xp.where(sure, 0.0, share)))
+
+
+def log_normalized(probabilities: Array, *, axis: int = -1) -> Array:
+    """``log(p_k / sum_j p_j)`` along ``axis``; exactly 0 counts as the smallest normal number.
+
+    The derivative passes a 0 unchanged, so a wrong certain answer still gets a gradient.
+    """
+    xp = namespace(probabilities)
+    low = smallest(probabilities)
+    lifted = low + (probabilities - stop_gradient(probabilities))
+    positive = xp.where(probabilities < low, lifted, probabilities)
+    share = positive / xp.sum(positive, axis=axis, keepdims=True)
+    sure = share > 0.5
+    others = xp.sum(xp.where(sure, 0.0, positive), axis=axis, keepdims=True)
+    peak = xp.where(sure, positive, 1.0)
+    return xp.where(sure, -xp.log1p(others / peak), xp.log(share))
+
+
+def power(base: Array, exponent: float) -> Array:
+    """``base ** exponent`` of numbers from 0 up; at 0 the derivative is 0."""
+    xp = namespace(base)
+    zero = base == 0
+    return xp.where(zero, 0.0 if exponent else 1.0, xp.where(zero, 1.0, base) ** exponent)
+
+
+def positive_part(x: Array) -> Array:
+    """``max(x, 0)``; at 0 the derivative is 0 on every library."""
+    return namespace(x).where(x <= 0, 0.0, x)
+
+
+def log_of_weight(weight: Array) -> Array:
+    """``log(weight)``, but 0 where the weight is 0: for ``weight * log(weight)``."""
+    xp = namespace(weight)
+    return xp.log(xp.where(weight == 0, 1.0, weight))
+
+
+def per_class(numbers: object, like: Array, *, axis: int = -1, what: str = "numbers") -> object:
+    """One number for all classes as it is, or one per class, shaped to meet ``like`` along ``axis``."""
+    if isinstance(numbers, (int, float)):
+        return numbers
+    classes = like.shape[axis]
+    given = constant(numbers, like)
+    if tuple(given.shape) != (classes,):
+        raise LossError(
+            f"{what} has shape {tuple(given.shape)}, but the prediction has {classes} classes; "
+            f"give one number for all, or {classes}"
+        )
+    shape = [1] * like.ndim
+    shape[axis] = classes
+    return namespace(like).reshape(given, tuple(shape))
+
+
 def is_index(target: Array, values: Array) -> bool:
     """Whether ``target`` holds class indices: it lacks the class axis of ``values``."""
     return bool(target.ndim == values.ndim - 1)
@@ -160,7 +239,9 @@ def interior(probability: Array) -> Array:
     xp = namespace(probability)
     low, high = smallest(probability), 1.0 - float(xp.finfo(probability.dtype).eps) / 2
     inside = xp.clip(stop_gradient(probability), low, high)
-    return xp.where(probability == inside, probability, inside + (probability - stop_gradient(probability)))
+    return xp.where(
+        probability == inside, probability, inside + (probability - stop_gradient(probability))
+    )
 
 
 def mean_where(values: Array, where: Array, *, axis: int | tuple[int, ...]) -> Array:

@@ -186,14 +186,18 @@ def calls(contract: Contract) -> list[str]:
 
 
 def path(contract: Contract, points: int = 401) -> tuple[str, np.ndarray, tuple[Array, ...]]:
-    """A line through the loss's inputs: axis label, positions, and inputs with a row per position."""
+    """A line through the inputs: axis label, positions, and inputs with a row per position."""
     first = contract.inputs[contract.predictions[0]] if contract.predictions else Space("weights")
     target = contract.target
     if len(contract.predictions) == 1 and target is not None:
         if first.layout == "class axis" and target.layout == "class":
             margin = np.linspace(-8.0, 8.0, points)
             logits = np.stack([margin, np.zeros(points)], axis=1)
-            return "logit of the true class minus the other", margin, (logits, np.zeros(points, int))
+            return (
+                "logit of the true class minus the other",
+                margin,
+                (logits, np.zeros(points, int)),
+            )
         if first.layout == "element" and target.layout == "element":
             return _element_path(first, target, points)
     raise LossError(

@@ -1,4 +1,4 @@
-"""The command line: data goes to stdout, everything else to stderr; bad input ends with exit code 2."""
+"""The command line: data goes to stdout, the rest to stderr; bad input ends with exit code 2."""
 
 from __future__ import annotations
 

@@ -64,8 +64,8 @@ def _find(kind: type) -> ModuleType:
         if home:
             return _FOUND.setdefault(kind, import_module(home))
     raise LossError(
-        f"{kind.__module__}.{kind.__qualname__} is not an array of a supported library; pass arrays "
-        "of NumPy, PyTorch, JAX, TensorFlow, CuPy or Dask"
+        f"{kind.__module__}.{kind.__qualname__} is not an array of a supported library; pass "
+        "arrays of NumPy, PyTorch, JAX, TensorFlow, CuPy or Dask"
     )
 
 
