@@ -1,0 +1,259 @@
+"""Rare classes and easy examples: weights, priors and margins by frequency."""
+
+from __future__ import annotations
+
+import math
+
+from lossary.contract import (
+    CONVEX,
+    MONOTONE,
+    NONNEGATIVE,
+    SHIFT_INVARIANT,
+    SMOOTH,
+    STRICTLY_PROPER,
+    Array,
+    Binary,
+    Classes,
+    ClassLogits,
+    Fraction,
+    Logit,
+    Nonnegative,
+    NonnegativeNumbers,
+    PerElement,
+    PerSample,
+    Positive,
+    PositiveNumbers,
+    Probability,
+    UnitInterval,
+    loss,
+    named,
+)
+from lossary.numerics import (
+    interior,
+    log_softmax,
+    one_hot,
+    one_minus_softmax,
+    per_class,
+    pick,
+    power,
+    sigmoid,
+    softplus,
+    times,
+)
+from lossary.xp import namespace
+
+
+def _binary_focal(
+    yes: Array, no: Array, wrong: Array, target: Array, gamma: float, alpha: float | None
+) -> Array:
+    """Surprises at yes and no, and the probability of being wrong, put together."""
+    share = (target, 1.0 - target)
+    if alpha is not None:
+        share = (alpha * share[0], (1.0 - alpha) * share[1])
+    surprise = times(share[0], yes) + times(share[1], no)
+    return surprise if gamma == 0 else times(power(wrong, gamma), surprise)
+
+
+def _binary_focal_of_probabilities(
+    prediction: Probability,
+    target: Binary,
+    *,
+    gamma: Nonnegative = 2.0,
+    alpha: UnitInterval | None = None,
+) -> PerElement:
+    xp, inside = namespace(prediction, target), interior(prediction)
+    wrong = target * (1.0 - inside) + (1.0 - target) * inside
+    return _binary_focal(-xp.log(inside), -xp.log1p(-inside), wrong, target, gamma, alpha)
+
+
+@loss(
+    properties={
+        SMOOTH,
+        NONNEGATIVE,
+        MONOTONE,
+        CONVEX.at(gamma=0.0),
+        STRICTLY_PROPER.at(gamma=0.0, alpha=None),
+    },
+    aliases=(
+        "focal",
+        "sigmoid_focal",
+        "focal_loss_binary",
+        "focal_bce",
+        "binary_focal_cross_entropy",
+        named("binary_focal_crossentropy", predictions="probabilities"),
+    ),
+    paper="arXiv:1708.02002",
+    forms={"probabilities": _binary_focal_of_probabilities},
+)
+def binary_focal(
+    prediction: Logit,
+    target: Binary,
+    *,
+    gamma: Nonnegative = 2.0,
+    alpha: UnitInterval | None = None,
+) -> PerElement:
+    r"""Binary cross-entropy that turns away from examples which are already right.
+
+    .. math:: \ell(z, y) = -\alpha_y (1 - p_y)^\gamma \log p_y,
+              \quad p_1 = \sigma(z), \; p_0 = 1 - p_1
+
+    Use it when easy examples of the common answer drown the rare one, as in dense detection. The
+    larger ``gamma``, the less an easy example counts; ``alpha`` weighs yes by alpha and no by
+    1 - alpha (None: neither; torchvision's default is 0.25, Keras and optax weigh neither unless
+    told). The best prediction is less sure than the log-odds of yes but has their sign. For a
+    ``target`` between 0 and 1 the factor holds the mean probability of being wrong, as elsewhere.
+    Keras' name (binary_focal_crossentropy) takes probabilities.
+    """
+    wrong = target * sigmoid(-prediction) + (1.0 - target) * sigmoid(prediction)
+    return _binary_focal(softplus(-prediction), softplus(prediction), wrong, target, gamma, alpha)
+
+
+@loss(
+    properties={
+        SMOOTH,
+        NONNEGATIVE,
+        SHIFT_INVARIANT,
+        MONOTONE,
+        CONVEX.at(gamma=0.0),
+        STRICTLY_PROPER.at(gamma=0.0, alpha=1.0),
+    },
+    aliases=(
+        "softmax_focal",
+        "focal_loss_multiclass",
+        "multiclass_focal",
+        "sparse_categorical_focal",
+        "categorical_focal_cross_entropy",
+        named("categorical_focal_crossentropy", predictions="probabilities", alpha=0.25),
+    ),
+    paper="arXiv:1708.02002",
+)
+def categorical_focal(
+    prediction: ClassLogits,
+    target: Classes,
+    *,
+    gamma: Nonnegative = 2.0,
+    alpha: NonnegativeNumbers = 1.0,
+    axis: int = -1,
+) -> PerSample:
+    r"""Cross-entropy that turns away from examples which are already right.
+
+    .. math:: \ell(z, y) = -\alpha_y (1 - p_y)^\gamma \log p_y, \quad p = \operatorname{softmax}(z)
+
+    Use it when easy examples drown the hard ones. The larger ``gamma``, the less an easy example
+    counts; ``alpha`` is a factor, one for all or one per class. The best prediction is less sure
+    than the probabilities but keeps their order. Keras' name (categorical_focal_crossentropy)
+    takes probabilities and has its factor of 0.25.
+    """
+    surprise = -log_softmax(prediction, axis=axis)
+    if gamma != 0:
+        surprise = times(power(one_minus_softmax(prediction, axis=axis), gamma), surprise)
+    weight = per_class(alpha, prediction, axis=axis, what="categorical_focal: alpha")
+    return pick(weight * surprise, target, axis=axis)
+
+
+@loss(
+    properties={CONVEX, SMOOTH, NONNEGATIVE, SHIFT_INVARIANT, MONOTONE},
+    aliases=("class_balanced_weighting", "effective_number", "cb"),
+    paper="arXiv:1901.05555",
+)
+def class_balanced(
+    prediction: ClassLogits,
+    target: Classes,
+    *,
+    class_counts: PositiveNumbers,
+    beta: Fraction = 0.999,
+    axis: int = -1,
+) -> PerSample:
+    r"""Cross-entropy weighed by the inverse of each class's effective number of examples.
+
+    .. math:: \ell(z, y) = \frac{1 - \beta}{1 - \beta^{n_y}} \left(\log \sum_k e^{z_k} - z_y\right)
+
+    Use it when classes are unequally frequent: ``class_counts`` holds the number n of training
+    examples of each. ``beta`` leads from no weighting (0) to weighting by inverse frequency
+    (towards 1). The best prediction is the probability of each class times its weight, divided by
+    their sum. Released code also scales the weights to a mean of 1: that is another learning rate.
+    """
+    counts = _list(class_counts)
+    if beta > 0:
+        rate = math.log1p(-(1.0 - beta))
+        counts = [(1.0 - beta) / -math.expm1(count * rate) for count in counts]
+    else:
+        counts = [1.0 for _ in counts]
+    weight = per_class(counts, prediction, axis=axis, what="class_balanced: class_counts")
+    return pick(-weight * log_softmax(prediction, axis=axis), target, axis=axis)
+
+
+@loss(
+    properties={
+        CONVEX,
+        SMOOTH,
+        NONNEGATIVE,
+        SHIFT_INVARIANT,
+        MONOTONE,
+        STRICTLY_PROPER.at(tau=0.0),
+    },
+    aliases=(
+        "logit_adjusted_cross_entropy",
+        "logit_adjusted_crossentropy",
+        named("balanced_softmax", tau=1.0),
+    ),
+    paper="arXiv:2007.07314; arXiv:2007.10740",
+)
+def logit_adjustment(
+    prediction: ClassLogits,
+    target: Classes,
+    *,
+    class_counts: PositiveNumbers,
+    tau: Nonnegative = 1.0,
+    axis: int = -1,
+) -> PerSample:
+    r"""Cross-entropy of logits to which the frequency of each class is added.
+
+    .. math:: \ell(z, y) = -\log \frac{n_y^\tau e^{z_y}}{\sum_k n_k^\tau e^{z_k}}
+
+    Use it when classes are unequally frequent in training but count equally afterwards:
+    ``class_counts`` holds the number n of training examples of each. The best prediction is, for
+    ``tau=1`` (balanced softmax), the logarithm of how much likelier the input is in each class,
+    whose largest entry makes the fewest errors per class.
+    """
+    counts = _list(class_counts)
+    offsets = [tau * (math.log(count) - math.log(max(counts))) for count in counts]
+    shift = per_class(offsets, prediction, axis=axis, what="logit_adjustment: class_counts")
+    return pick(-log_softmax(prediction + shift, axis=axis), target, axis=axis)
+
+
+@loss(
+    properties={CONVEX, SMOOTH, NONNEGATIVE, SHIFT_INVARIANT, MONOTONE},
+    aliases=("label_distribution_aware_margin",),
+    paper="arXiv:1906.07413",
+)
+def ldam(
+    prediction: ClassLogits,
+    target: Classes,
+    *,
+    class_counts: PositiveNumbers,
+    max_margin: Nonnegative = 0.5,
+    scale: Positive = 30.0,
+    axis: int = -1,
+) -> PerSample:
+    r"""Cross-entropy that asks a wider margin of rarer classes.
+
+    .. math:: \ell(z, y) = -\log \frac{e^{s (z_y - \Delta_y)}}
+              {e^{s (z_y - \Delta_y)} + \sum_{k \ne y} e^{s z_k}},
+              \quad \Delta_k = m \left(\frac{\min_j n_j}{n_k}\right)^{1/4}
+
+    Use it when classes are unequally frequent and the prediction is a cosine: ``class_counts`` holds
+    the number n of training examples of each, ``max_margin`` m is the rarest one's margin and
+    ``scale`` s the inverse temperature. The best prediction ranks the classes by their probability,
+    the rarer ones raised by their margin.
+    """
+    counts = _list(class_counts)
+    margins = [max_margin * (min(counts) / count) ** 0.25 for count in counts]
+    asked = per_class(margins, prediction, axis=axis, what="ldam: class_counts")
+    hot = one_hot(target, prediction, axis=axis)
+    scores = scale * (prediction - asked * hot)
+    return pick(-log_softmax(scores, axis=axis), target, axis=axis)
+
+
+def _list(numbers: object) -> list[float]:
+    return [float(number) for number in numbers]  # type: ignore[attr-defined]

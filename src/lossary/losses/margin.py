@@ -1,0 +1,154 @@
+"""Margins: what to score when only the decision counts, not its probability."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from lossary.contract import (
+    CONVEX,
+    MONOTONE,
+    NONNEGATIVE,
+    SHIFT_INVARIANT,
+    SMOOTH,
+    Array,
+    Classes,
+    ClassLogits,
+    Margin,
+    Nonnegative,
+    PerElement,
+    PerSample,
+    Signs,
+    lipschitz,
+    loss,
+    named,
+)
+from lossary.numerics import one_hot, positive_part, signs, softplus, times
+from lossary.xp import namespace
+
+
+@loss(
+    properties={CONVEX, NONNEGATIVE, MONOTONE, lipschitz(1)},
+    aliases=("binary_hinge", "svm", "max_margin", named("perceptron", margin=0.0)),
+    paper="doi:10.1007/BF00994018",
+)
+def hinge(prediction: Margin, target: Signs, *, margin: Nonnegative = 1.0) -> PerElement:
+    r"""How far the score falls short of the margin on the right side.
+
+    .. math:: \ell(z, y) = \max(0, m - y z)
+
+    Use it when only the decision counts: answers beyond the ``margin`` cost nothing, so the
+    hardest examples alone shape the result. The best prediction is the sign of the likelier
+    answer, not its probability. ``target`` is -1 or 1; 0 counts as -1. With ``margin=0`` it is
+    the perceptron's.
+    """
+    return positive_part(margin - signs(target) * prediction)
+
+
+@loss(
+    properties={CONVEX, SMOOTH, NONNEGATIVE, MONOTONE},
+    aliases=("l2_svm", "quadratic_hinge"),
+    paper="doi:10.1162/neco.2007.19.5.1155",
+)
+def squared_hinge(prediction: Margin, target: Signs, *, margin: Nonnegative = 1.0) -> PerElement:
+    r"""The squared shortfall from the margin on the right side.
+
+    .. math:: \ell(z, y) = \max(0, m - y z)^2
+
+    Use it as a hinge without a corner: it punishes far-off answers harder and its minimum is easier
+    to find. The best prediction is 2 p - 1 (at ``margin=1``), p the probability of 1. ``target`` is
+    -1 or 1; 0 counts as -1.
+    """
+    xp = namespace(prediction, target)
+    return xp.square(positive_part(margin - signs(target) * prediction))
+
+
+@loss(
+    properties={CONVEX, SMOOTH, NONNEGATIVE, MONOTONE, lipschitz(1)},
+    aliases=("logistic_margin",),
+    paper="doi:10.1214/aos/1016218223",
+)
+def soft_margin(prediction: Margin, target: Signs) -> PerElement:
+    r"""Binary cross-entropy written in the margin, for targets of -1 and 1.
+
+    .. math:: \ell(z, y) = \log(1 + e^{-y z})
+
+    Use it for labels coded -1 and 1 (0 counts as -1): the best prediction is the log-odds of 1.
+    """
+    return softplus(-signs(target) * prediction)
+
+
+def _gaps(prediction: Array, target: Array, margin: float, axis: int) -> tuple[Array, Array]:
+    """(how far each class comes within the margin of the true one, the true one's score)."""
+    xp = namespace(prediction, target)
+    hot = one_hot(target, prediction, axis=axis)
+    true = xp.sum(times(hot, prediction), axis=axis, keepdims=True)
+    # The scores are subtracted first: score + margin would round.
+    return xp.where(hot == 1, 0.0, (prediction - true) + margin * (1.0 - hot)), true
+
+
+@loss(
+    properties={CONVEX, NONNEGATIVE, MONOTONE, SHIFT_INVARIANT.at(zero_rival=False)},
+    aliases=(
+        named("multiclass_hinge", zero_rival=False),
+        named("crammer_singer", zero_rival=False),
+        named("multiclass_perceptron", zero_rival=False, margin=0.0),
+    ),
+    paper="Crammer and Singer, JMLR 2 (2001) 265-292",
+)
+def categorical_hinge(
+    prediction: ClassLogits,
+    target: Classes,
+    *,
+    margin: Nonnegative = 1.0,
+    zero_rival: bool = True,
+    axis: int = -1,
+) -> PerSample:
+    r"""How far the true class falls short of beating its strongest rival by the margin.
+
+    .. math:: \ell(z, y) = \max(0, m + \max_{k \ne y} z_k - z_y)
+
+    Use it when only the decision between several classes counts. The best prediction ranks the
+    likeliest class first, if that is likelier than all others together. With ``zero_rival`` a
+    score of 0 joins the rivals, as Keras' categorical_hinge has it; the textbook's form without is
+    found as crammer_singer and multiclass_hinge (optax).
+    """
+    xp = namespace(prediction, target)
+    gaps, true = _gaps(prediction, target, margin, axis)
+    worst = xp.max(gaps, axis=axis)
+    if not zero_rival:
+        return worst
+    own = xp.squeeze(margin - true, axis=axis)
+    return xp.where(own > worst, own, worst)
+
+
+@loss(
+    properties={CONVEX, NONNEGATIVE, MONOTONE, SHIFT_INVARIANT, SMOOTH.at(p=2)},
+    aliases=(
+        "multiclass_margin",
+        named("weston_watkins", divide_by_classes=False),
+    ),
+    paper="Weston and Watkins, ESANN (1999) 219-224",
+)
+def multi_margin(
+    prediction: ClassLogits,
+    target: Classes,
+    *,
+    p: Literal[1, 2] = 1,
+    margin: Nonnegative = 1.0,
+    divide_by_classes: bool = True,
+    axis: int = -1,
+) -> PerSample:
+    r"""The shortfalls from the margin against every wrong class, added.
+
+    .. math:: \ell(z, y) = \frac1K \sum_{k \ne y} \max(0, m - z_y + z_k)^p
+
+    Use it like the categorical hinge when every rival shall be pushed away, not only the strongest.
+    ``divide_by_classes`` divides by the number K of classes, as PyTorch does; the textbook's sum is
+    found as weston_watkins. The best prediction ranks the likeliest class first, if that is likelier
+    than all others together.
+    """
+    xp = namespace(prediction, target)
+    gaps, _ = _gaps(prediction, target, margin, axis)
+    short = positive_part(gaps)
+    total = xp.sum(xp.square(short) if p == 2 else short, axis=axis)
+    return total / prediction.shape[axis] if divide_by_classes else total
