@@ -1,0 +1,39 @@
+"""Overlap losses from their papers: flat lists of probabilities and of mask values."""
+
+from mpmath import fsum, mpf
+
+
+def _counts(p, y):
+    both = fsum(a * b for a, b in zip(p, y, strict=True))
+    false_positive = fsum(a * (1 - b) for a, b in zip(p, y, strict=True))
+    false_negative = fsum((1 - a) * b for a, b in zip(p, y, strict=True))
+    return both, false_positive, false_negative
+
+
+def _coefficient(above, below):
+    """Two empty masks are alike."""
+    return mpf(1) if below == 0 else above / below
+
+
+def dice(prediction, target, *, smooth, squared):
+    power = 2 if squared else 1
+    shared = 2 * fsum(a * b for a, b in zip(prediction, target, strict=True))
+    below = fsum(a**power for a in prediction) + fsum(b**power for b in target)
+    return 1 - _coefficient(shared + smooth, below + smooth)
+
+
+def jaccard(prediction, target, *, smooth):
+    shared = fsum(a * b for a, b in zip(prediction, target, strict=True))
+    union = fsum(prediction) + fsum(target) - shared
+    return 1 - _coefficient(shared + smooth, union + smooth)
+
+
+def tversky(prediction, target, *, alpha, beta, smooth):
+    both, false_positive, false_negative = _counts(prediction, target)
+    below = both + alpha * false_positive + beta * false_negative + smooth
+    return 1 - _coefficient(both + smooth, below)
+
+
+def focal_tversky(prediction, target, *, alpha, beta, gamma, smooth):
+    index = tversky(prediction, target, alpha=alpha, beta=beta, smooth=smooth)
+    return index ** (1 / mpf(gamma))
