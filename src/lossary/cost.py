@@ -104,8 +104,9 @@ def reduce(
     """Unreduced values to what the optimiser sees.
 
     ``none`` keeps the shape; ``sum``; ``mean`` is the weighted sum over the sum of the weights of
-    the units that count; ``mean_over_batch`` divides by their number instead (Keras); ``batch_mean``
-    divides the sum by the size of the first dimension. ``counts`` is True where a unit counts.
+    the units that count; ``mean_over_batch`` divides by their number instead (Keras);
+    ``batch_mean`` divides the sum by the size of the first dimension. ``counts`` is True where a
+    unit counts.
     ``measure`` enters the mean's denominator only: for values that are weighted already.
     """
     xp = namespace(values)

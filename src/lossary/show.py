@@ -89,10 +89,20 @@ def head(contract: Contract) -> str:
 
 
 def implementations(contract: Contract) -> list[str]:
-    """Where something faster than the definition runs, from the kernels' manifest."""
-    from lossary import kernels
+    """What may run besides the definition, by library, from the kernels' manifest.
 
-    return kernels.describe(contract.name)
+    ``Loss.explain`` says which of them runs for given arrays, and why the others do not.
+    """
+    from lossary.kernels import manifest
+
+    rows = {
+        library: ", ".join(dict.fromkeys(module.partition(".")[0] for module in modules))
+        for (name, library), modules in manifest().items()
+        if name == contract.name
+    }
+    return [f"{library}: {kernels}, else the definition" for library, kernels in rows.items()] or [
+        "the definition, on every library"
+    ]
 
 
 def page(contract: Contract, width: int = 80) -> str:
@@ -165,7 +175,7 @@ def page(contract: Contract, width: int = 80) -> str:
     )
     section("Paper", [data["paper"]] if data["paper"] else [])
     section("Use", calls(contract))
-    section("Implementations", data["implementations"])
+    section("Runs", data["implementations"])
     return "\n".join(lines)
 
 
