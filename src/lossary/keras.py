@@ -1,0 +1,424 @@
+"""Every loss as Keras expects it, on each of its backends.
+
+>>> import lossary.keras
+>>> model.compile(loss=lossary.keras.Huber(delta=2.0))          # an object
+>>> model.compile(loss=lossary.keras.focal)                     # a function
+>>> lossary.keras.install(); model.compile(loss="focal")        # by name
+
+For each name of a loss there is a class (``MeanSquaredError``, ``FocalLoss``, ``KLDivergence``: any
+spelling of the field) and a function (``mean_squared_error``), both generated from the loss's
+contract. They follow Keras: ``(y_true, y_pred)``, its reductions, sample weights and masks,
+``from_logits=False``, one value per sample. Importing this module registers them, so a saved model
+loads without ``custom_objects``. Errors are ``ValueError``, as Keras raises.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+from keras import dtype_policies, ops, tree
+from keras.losses import Loss as HostLoss
+from keras.src import backend
+from keras.src.losses import ALL_OBJECTS_DICT
+from keras.src.losses.loss import reduce_weighted_values, squeeze_or_expand_to_same_rank
+
+from lossary.contract import REGISTRY, Alias, Array, Contract, LossError, contracts, key_of, resolve
+from lossary.evaluate import Loss
+from lossary.inputs import arrivals
+
+# How predictions arrive in Keras: behind the output layer's activation.
+_ACTIVATED = {"logits": "probabilities", "log_rates": "rates"}
+# Scores of these are compared, never made probabilities.
+_SCORED = ("margin",)
+# Keras smooths no ratio of sums: only its denominator holds an epsilon.
+_DEFAULTS = {"smooth": 0.0}
+_SMOOTHED = ("binary", "classes", "multi-hot")
+
+
+class KerasLoss(HostLoss):
+    """What the generated classes share; each fixes ``contract`` and its signature."""
+
+    contract: Contract
+    key: str
+    presets: Mapping[str, Any]
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        signature = _signature(self.contract, self.key, self.presets)
+        bound = signature.bind(*arguments, **options)
+        self._chosen = {
+            name: value
+            for name, value in bound.arguments.items()
+            if name not in _HOST and value != signature.parameters[name].default
+        }
+        bound.apply_defaults()
+        given = dict(bound.arguments)
+        self._given_dtype = given["dtype"]
+        super().__init__(**{name: given.pop(name) for name in _HOST})
+        self.axis = given.get("axis", -1)
+        self.label_smoothing = given.get("label_smoothing", 0.0)
+        inside = {name: given[name] for name in self.contract.parameters if name in given}
+        if self.label_smoothing and "label_smoothing" not in inside:
+            _check_smoothing(self.contract, self.label_smoothing)
+        if self.axis is None:
+            inside.pop("axis", None)
+        self.loss = Loss(
+            self.contract,
+            predictions=_arrival(given),
+            ignore=given.get("ignore_class"),
+            **inside,
+        )
+
+    def __call__(self, y_true: Array, y_pred: Array, sample_weight: Array | None = None) -> Array:
+        """The reduced loss, as Keras reduces."""
+        mask = None if isinstance(y_pred, (list, tuple, dict)) else backend.get_keras_mask(y_pred)
+        with keras.name_scope(self.name):
+            y_pred = tree.map_structure(
+                lambda x: ops.convert_to_tensor(x, dtype=self.dtype), y_pred
+            )
+            y_true = tree.map_structure(self._target_tensor, y_true)
+            values = self._values(y_true, y_pred, mask)
+            return reduce_weighted_values(
+                values,
+                sample_weight=sample_weight,
+                mask=backend.get_keras_mask(values),
+                reduction=self.reduction,
+                dtype=self.dtype,
+            )
+
+    def _target_tensor(self, y_true: Any) -> Array:
+        """Class indices and labels stay whole numbers: bfloat16 cannot tell class 256 from 257."""
+        tensor = ops.convert_to_tensor(y_true)
+        if self._takes_codes and keras.backend.is_int_dtype(_dtype(tensor)):
+            return tensor
+        return ops.cast(tensor, self.dtype)
+
+    @property
+    def _takes_codes(self) -> bool:
+        target = self.contract.target
+        return target is not None and target.layout in ("class", "label") and target.integral
+
+    def call(self, y_true: Array, y_pred: Array) -> Array:
+        """One value per sample; those that do not count carry a Keras mask."""
+        return self._values(y_true, y_pred, None)
+
+    def _values(self, y_true: Array, y_pred: Array, mask: Array | None) -> Array:
+        try:
+            arrays = self._arrays(y_true, y_pred)
+            values, counts = self.loss.units(*arrays, mask=mask)
+        except LossError as error:
+            raise LossError(_in_keras_words(str(error))) from None
+        unit = self.contract.unit
+        if unit is not None and unit.name == "element" and len(values.shape):
+            values, counts = _average(values, counts, -1 if self.axis is None else self.axis)
+        if counts is not None:
+            backend.set_keras_mask(values, ops.broadcast_to(counts, ops.shape(values)))
+        return values
+
+    def _arrays(self, y_true: Array, y_pred: Array) -> tuple[Array, ...]:
+        """The definition's arguments, in its order, from Keras' pair."""
+        contract = self.contract
+        predictions = _predictions(contract, y_pred)
+        if contract.target is None:
+            return predictions
+        first = predictions[0]
+        target = self._aligned(y_true, first)
+        if self._takes_codes and len(target.shape) < len(first.shape):
+            target = ops.cast(target, "int32")
+        target = self._smoothed(target, first)
+        if self.axis is None:  # one region: everything, the batch included
+            predictions = tuple(ops.reshape(item, (1, -1)) for item in predictions)
+            target = ops.reshape(target, (1, -1))
+        given = dict(zip(contract.predictions, predictions, strict=True)) | {"target": target}
+        return tuple(given[name] for name in contract.inputs)
+
+    def _aligned(self, y_true: Array, y_pred: Array) -> Array:
+        """``y_true`` with the dimension of size 1 that Keras forgives added or removed."""
+        layout, shape, wanted = self.contract.target.layout, y_true.shape, y_pred.shape
+        if layout == "class":
+            axis = self.axis if isinstance(self.axis, int) else -1
+            if len(shape) == len(wanted) > 0 and shape[axis] == 1 and not self._wants_one_hot:
+                return ops.squeeze(y_true, axis=axis)
+            if len(shape) == len(wanted) and self.key.startswith("sparse_"):
+                raise LossError(
+                    f"{self.key}: y_true has shape {tuple(shape)}, like y_pred, so it is one-hot; "
+                    f"this loss takes class indices of shape {_without(wanted, axis)}: use "
+                    f"{self.key.removeprefix('sparse_')}, or ops.argmax(y_true, axis={axis})"
+                )
+        elif layout == "element":
+            y_true, _ = squeeze_or_expand_to_same_rank(y_true, y_pred)
+        else:
+            return y_true
+        shape = y_true.shape
+        if len(shape) == len(wanted) and not _alike(shape, wanted):
+            raise LossError(
+                f"{self.key}: y_true and y_pred must have the same shape; y_true has "
+                f"{tuple(shape)}, y_pred {tuple(wanted)}: nothing is broadcast"
+            )
+        return y_true
+
+    @property
+    def _wants_one_hot(self) -> bool:
+        return self.key.startswith("categorical_")
+
+    def _smoothed(self, y_true: Array, y_pred: Array) -> Array:
+        """Labels with a share moved to all classes, where the definition does not do it itself."""
+        share = self.label_smoothing
+        if not share or "label_smoothing" in self.contract.parameters:
+            return y_true
+        if self.contract.target.layout != "class":
+            return ops.cast(y_true, y_pred.dtype) * (1.0 - share) + 0.5 * share
+        classes = y_pred.shape[self.axis]
+        if len(y_true.shape) < len(y_pred.shape):
+            y_true = ops.one_hot(y_true, classes, axis=self.axis)
+        return ops.cast(y_true, y_pred.dtype) * (1.0 - share) + share / classes
+
+    def get_config(self) -> dict[str, Any]:
+        """What was chosen: name, reduction and all that differs from the defaults."""
+        config = {"name": self.name, "reduction": self.reduction, **self._chosen}
+        if self._given_dtype is not None:
+            config["dtype"] = dtype_policies.serialize(self._dtype_policy)
+        return config
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> KerasLoss:
+        """The loss of a ``get_config``."""
+        known = _signature(cls.contract, cls.key, cls.presets).parameters
+        unknown = [name for name in config if name not in known]
+        if unknown:
+            raise LossError(
+                f"{cls.key}: the config has {unknown[0]!r}, which this version does not know (it "
+                f"knows {', '.join(known)}); was it written by a newer version of lossary?"
+            )
+        config = dict(config)
+        if isinstance(config.get("dtype"), dict):
+            config["dtype"] = dtype_policies.deserialize(config["dtype"])
+        return cls(**config)
+
+    def __repr__(self) -> str:
+        chosen = ", ".join(f"{name}={value!r}" for name, value in self._chosen.items())
+        return f"lossary.keras.{type(self).__name__}({chosen})"
+
+
+_HOST = ("reduction", "name", "dtype")
+
+
+def _signature(contract: Contract, key: str, presets: Mapping[str, Any]) -> inspect.Signature:
+    """Keras' order: the loss's own parameters, from_logits ..., reduction, name, dtype."""
+    own = {
+        name: presets.get(name, _DEFAULTS.get(name, item.default))
+        if name in presets or not item.required
+        else inspect.Parameter.empty
+        for name, item in contract.parameters.items()
+    }
+    conventions: dict[str, Any] = {}
+    ways = arrivals(contract) if contract.family not in _SCORED else ()
+    if "logits" in ways and "probabilities" in ways:
+        conventions["from_logits"] = presets.get("predictions") == "logits"
+    if len(ways) > 1:
+        conventions["predictions"] = presets.get("predictions") or _ACTIVATED.get(ways[0], ways[0])
+    target, unit = contract.target, contract.unit
+    if target is not None:
+        if target.name in _SMOOTHED:
+            conventions["label_smoothing"] = own.pop("label_smoothing", 0.0)
+        if target.layout == "class":
+            conventions["ignore_class"] = None
+    if unit is not None and unit.name in ("element", "region"):
+        own.pop("axis", None)
+        conventions["axis"] = None if unit.name == "region" else -1
+    elif "axis" in own:
+        conventions["axis"] = own.pop("axis")
+    host = {"reduction": "sum_over_batch_size", "name": key, "dtype": None}
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    everything = {**own, **conventions, **host}
+    required = [name for name, default in everything.items() if default is inspect.Parameter.empty]
+    ordered = [*required, *(name for name in everything if name not in required)]
+    return inspect.Signature(
+        [inspect.Parameter(name, kind, default=everything[name]) for name in ordered]
+    )
+
+
+def _arrival(given: Mapping[str, Any]) -> str | None:
+    return "logits" if given.get("from_logits") else given.get("predictions")
+
+
+def _check_smoothing(contract: Contract, share: float) -> None:
+    if not 0 <= share < 1:
+        raise LossError(f"{contract.name}: label_smoothing={share!r} is outside [0, 1)")
+
+
+def _predictions(contract: Contract, y_pred: Array) -> tuple[Array, ...]:
+    """``y_pred`` as the definition's predictions: a list, a dictionary, or one tensor to split.
+
+    Keras gives a loss one output. A loss of several predictions (mean and variance; anchor, positive
+    and negative) takes them as equal parts of the last axis.
+    """
+    names = contract.predictions
+    if isinstance(y_pred, Mapping):
+        if set(y_pred) != set(names):
+            raise LossError(
+                f"{contract.name}: y_pred has {', '.join(map(str, y_pred))}; "
+                f"expected {', '.join(names)}"
+            )
+        parts = [y_pred[name] for name in names]
+    elif isinstance(y_pred, (list, tuple)):
+        parts = list(y_pred)
+    elif len(names) == 1:
+        parts = [y_pred]
+    else:
+        size = y_pred.shape[-1] if len(y_pred.shape) else 0
+        if not size or size % len(names):
+            raise LossError(
+                f"{contract.name}: y_pred has shape {tuple(y_pred.shape)}; its last axis must be "
+                f"divisible into {', '.join(names)}"
+            )
+        parts = ops.split(y_pred, len(names), axis=-1)
+    if len(parts) != len(names):
+        raise LossError(
+            f"{contract.name}: y_pred has {len(parts)} parts, expected {', '.join(names)}"
+        )
+    return tuple(parts)
+
+
+def _average(values: Array, counts: Array | None, axis: Any) -> tuple[Array, Array | None]:
+    """Per-element values averaged along the axis, over the places that count."""
+    if counts is None:
+        return ops.mean(values, axis=axis), None
+    if counts.shape[-1] == 1 and axis in (-1, len(values.shape) - 1):
+        return ops.mean(values, axis=axis), ops.squeeze(counts, axis=-1)
+    counts = ops.broadcast_to(counts, ops.shape(values))
+    number = ops.sum(ops.cast(counts, values.dtype), axis=axis)
+    return ops.divide_no_nan(ops.sum(values, axis=axis), number), number > 0
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Equal shapes; a dimension that is not known yet (None) equals any."""
+    return all(a == b or a is None or b is None for a, b in zip(one, other, strict=True))
+
+
+def _without(shape: Any, axis: int) -> tuple[Any, ...]:
+    sizes = list(shape)
+    del sizes[axis]
+    return tuple(sizes)
+
+
+def _in_keras_words(message: str) -> str:
+    return re.sub(r"\bprediction\b", "y_pred", re.sub(r"\btarget\b", "y_true", message))
+
+
+def _class_name(key: str) -> str:
+    return "".join(part[:1].upper() + part[1:] for part in key.split("_"))
+
+
+def _make_class(key: str, contract: Contract, alias: Alias) -> type[KerasLoss]:
+    body = {
+        "contract": contract,
+        "key": key,
+        "presets": alias.presets,
+        "__doc__": inspect.getdoc(contract.compute),
+        "__module__": __name__,
+        "__signature__": _signature(contract, key, alias.presets),
+    }
+    made = type(_class_name(key), (KerasLoss,), body)
+    return keras.saving.register_keras_serializable(package="lossary")(made)
+
+
+def _make_function(key: str, kind: type[KerasLoss]) -> Callable[..., Array]:
+    def function(y_true: Array, y_pred: Array, *arguments: Any, **options: Any) -> Array:
+        y_pred = tree.map_structure(_floating, y_pred)
+        y_true = tree.map_structure(ops.convert_to_tensor, y_true)
+        return kind(*arguments, **options).call(y_true, y_pred)
+
+    function.__name__ = function.__qualname__ = key
+    function.__doc__ = kind.__doc__
+    pair = [
+        inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        for name in ("y_true", "y_pred")
+    ]
+    options = [
+        item for name, item in inspect.signature(kind).parameters.items() if name not in _HOST
+    ]
+    function.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [pair[0], pair[1], *(item.replace(kind=item.KEYWORD_ONLY) for item in options)]
+    )
+    return keras.saving.register_keras_serializable(package="lossary")(function)
+
+
+def _dtype(tensor: Array) -> str:
+    return keras.backend.standardize_dtype(tensor.dtype)
+
+
+def _floating(x: Any) -> Array:
+    tensor = ops.convert_to_tensor(x)
+    if keras.backend.is_float_dtype(_dtype(tensor)):
+        return tensor
+    return ops.cast(tensor, keras.backend.floatx())
+
+
+_CLASSES: dict[str, type[KerasLoss]] = {}
+_FUNCTIONS: dict[str, Callable[..., Array]] = {}
+
+
+def _generate() -> None:
+    contracts()
+    for key, (contract, alias) in REGISTRY.items():
+        if not contract.predictions or key in _CLASSES:
+            continue
+        _CLASSES[key] = _make_class(key, contract, alias)
+        _FUNCTIONS[key] = _make_function(key, _CLASSES[key])
+
+
+def get(identifier: Any) -> Any:
+    """A loss by any of its names (a class's spelling gives an object); others as Keras gets them."""
+    if not isinstance(identifier, str):
+        return keras.losses.get(identifier)
+    resolve(identifier)  # a LossError with the nearest names
+    key = key_of(identifier)
+    return _FUNCTIONS[key] if identifier == identifier.lower() else _CLASSES[key]()
+
+
+_KERAS_OWN: dict[str, Any] = {}
+
+
+def install() -> None:
+    """Let Keras find these losses by name: ``model.compile(loss="focal")``.
+
+    Where Keras has a loss of the same name, Lossary's takes its place until ``uninstall``.
+    """
+    ours = {key: _FUNCTIONS[key] for key in _FUNCTIONS}
+    ours |= {kind.__name__: kind for kind in _CLASSES.values()}
+    ours |= {name: __getattr__(name) for name in [*ALL_OBJECTS_DICT] if _knows(name)}
+    _KERAS_OWN.update({name: ALL_OBJECTS_DICT.get(name) for name in ours if name not in _KERAS_OWN})
+    ALL_OBJECTS_DICT.update(ours)
+
+
+def uninstall() -> None:
+    """Give Keras its own names back."""
+    for name, own in _KERAS_OWN.items():
+        if own is None:
+            ALL_OBJECTS_DICT.pop(name, None)
+        else:
+            ALL_OBJECTS_DICT[name] = own
+    _KERAS_OWN.clear()
+
+
+def _knows(name: str) -> bool:
+    return key_of(name) in _CLASSES and name != "Loss"
+
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("_") or not _knows(name):
+        raise AttributeError(f"module 'lossary.keras' has no attribute {name!r}")
+    home = _FUNCTIONS if name == name.lower() or name == name.upper() else _CLASSES
+    return home[key_of(name)]
+
+
+def __dir__() -> list[str]:
+    names = [kind.__name__ for kind in _CLASSES.values()]
+    return sorted([*names, *_FUNCTIONS, "KerasLoss", "get", "install", "uninstall"])
+
+
+_generate()
