@@ -61,7 +61,7 @@ def manifest() -> dict[tuple[str, str], tuple[str, ...]]:
         **{
             (loss, library): (f"numba.on_{library}",)
             for loss in (*_formulas(), *WHOLE_ARRAY)
-            for library in ("numpy", "torch", "jax")
+            for library in ("numpy", "torch")
         },
     }
     for (loss, library), modules in EXTRA.items():
@@ -70,7 +70,7 @@ def manifest() -> dict[tuple[str, str], tuple[str, ...]]:
 
 
 # Losses whose units read more than one number; the numba module that holds each.
-WHOLE_ARRAY: dict[str, str] = {}
+WHOLE_ARRAY: dict[str, str] = {"cross_entropy": "softmax"}
 EXTRA: dict[tuple[str, str], tuple[str, ...]] = {}
 
 

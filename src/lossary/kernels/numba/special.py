@@ -1,0 +1,46 @@
+"""Compile a plain function several times, with other names bound: precision, flags, helpers.
+
+Numba's disk cache does not know closures again in another process. A function object with its own
+globals it does: the source stays in one file, and the name tells the variants apart.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any
+
+from numba import njit
+
+from lossary.kernels import formulas
+from lossary.kernels.numba import machine, scalar
+
+# A sum may be reordered; a difference may not, and NaN and infinity keep their meaning.
+LOOSE = {"reassoc", "contract", "nsz"}
+EXACT = {"contract"}
+
+
+@functools.cache
+def fingerprint(*modules: ModuleType) -> str:
+    """A short hash of the sources that a kernel is made of: part of its name in the disk cache."""
+    files = [module.__file__ for module in (formulas, machine, scalar, *modules)] + [__file__]
+    contents = b"".join(Path(str(file)).read_bytes() for file in files)
+    return hashlib.sha256(contents).hexdigest()[:12]
+
+
+def bind(function: Callable[..., Any], names: Mapping[str, Any], flags: set[str]) -> Any:
+    """``function`` compiled as a helper, with ``names`` as its globals."""
+    bound = FunctionType(function.__code__, dict(names), function.__name__)
+    return njit(fastmath=flags, error_model="numpy")(bound)
+
+
+def entry(
+    function: Callable[..., Any], names: Mapping[str, Any], signature: Any, variant: str
+) -> Any:
+    """``function`` compiled for one signature, kept on disk, run without the interpreter's lock."""
+    bound = FunctionType(function.__code__, dict(names), f"{function.__name__}_{variant}")
+    bound.__qualname__ = bound.__name__
+    return njit(signature, nogil=True, cache=True, error_model="numpy")(bound)
