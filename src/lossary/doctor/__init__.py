@@ -1,0 +1,53 @@
+"""The doctor: find what is wrong with a loss before it costs a week."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from lossary.contract import LossError
+from lossary.doctor.case import Case
+from lossary.doctor.registry import CHECKS, Check, NotApplicable, all_checks, check_of
+from lossary.doctor.report import SEVERITIES, Finding, Report
+
+__all__ = ["CHECKS", "Case", "Check", "Finding", "Report", "all_checks", "check_of", "diagnose", "examine"]
+
+
+def examine(prediction: Any = None, target: Any = None, *, loss: Any = None,
+            ignore_checks: Iterable[str] = (), only: Iterable[str] | None = None, **more: Any) -> Report:
+    """Look at predictions, targets and the loss between them; see :class:`Case` for all arguments.
+
+    Arrays of any supported library, saved or live. Returns a :class:`Report`. Raises ``LossError``
+    when there is nothing to examine: an empty array, text, an unknown loss.
+    """
+    case = Case.of(prediction=prediction, target=target, loss=loss, **more)
+    return diagnose(case, ignore_checks, only)
+
+
+def diagnose(case: Case, ignore_checks: Iterable[str] = (), only: Iterable[str] | None = None) -> Report:
+    """Ask every check that is not ignored, or ``only`` those named."""
+    ignored = {check_of(name).name for name in ignore_checks}
+    chosen = list(all_checks()) if only is None else [check_of(name).name for name in only]
+    findings: list[Finding] = []
+    fine: list[str] = []
+    not_applicable: dict[str, str] = {}
+    for name in chosen:
+        if name in ignored:
+            continue
+        try:
+            finding = CHECKS[name](case)
+        except NotApplicable as reason:
+            not_applicable[name] = f"needs {reason}"
+            continue
+        except LossError as problem:  # the loss refuses a variation of these arrays
+            not_applicable[name] = f"needs a loss that takes these arrays ({problem})"
+            continue
+        if finding is None:
+            fine.append(name)
+        else:
+            findings.append(finding)
+    if any(finding.severity == "error" and finding.check != "callable" for finding in findings):
+        # That the loss does not run is then a consequence, told already with its cause.
+        findings = [finding for finding in findings if finding.check != "callable" or not case.subject.own]
+    findings.sort(key=lambda item: SEVERITIES.index(item.severity))
+    return Report(tuple(findings), tuple(fine), not_applicable)

@@ -1,0 +1,313 @@
+"""Everything the doctor may be told about one loss in use; checks take what they need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from lossary.contract import LossError
+from lossary.doctor.arrays import Summary, dtype_name, library_of, row_deviation, spread, summarize, to_numpy
+from lossary.doctor.registry import NotApplicable, need
+from lossary.doctor.subject import Subject, subject_of
+
+BATCH_ROWS = 512  # rows on which a callable is tried
+BATCH_ENTRIES = 2**19
+UNIT_TOLERANCE = {"float16": 5e-3, "bfloat16": 2e-2}
+
+
+@dataclass
+class Case:
+    """Arrays, the loss and, where known, how training uses them. All but the arrays is optional.
+
+    ``prediction``: one array, or a tuple or mapping of them in the loss's order. ``target``: the
+    labels or values. ``loss``: a name, a ``Loss``, or any callable. ``predictions`` says how
+    predictions arrive (``"logits"``, ``"probabilities"``, ``"log_probabilities"``) where the loss
+    does not know. ``reference`` names the Lossary loss that a callable of yours means to be.
+    """
+
+    prediction: Any = None
+    target: Any = None
+    loss: Any = None
+    weights: Any = None
+    class_weights: Any = None
+    mask: Any = None  # True where a unit counts
+    arguments: str = "prediction,target"
+    predictions: str | None = None
+    reference: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    axis: int | None = None
+    ignore: int | None = None
+    # How training uses the loss.
+    batch_size: int | None = None
+    accumulation: int | None = None  # micro-batches whose means are averaged
+    counts: Sequence[int] | None = None  # units that count in each micro-batch or rank
+    combine: str = "mean"  # of the micro-batches' means: "mean" or "count"
+    ranks: int | None = None
+    gather: str = "detached"  # how other ranks' embeddings arrive: "detached", "gradient", "scaled"
+    sequence: bool | None = None  # a language model: logits (batch, time, vocabulary)
+    # CTC.
+    lengths: Any = None
+    target_lengths: Any = None
+    blank: int = 0
+    # Gradients that the user computed.
+    gradient: Any = None
+    hessian: Any = None
+    # What training logged.
+    history: Sequence[float] | None = None
+    validation_history: Sequence[float] | None = None
+    metric_history: Sequence[float] | None = None
+    metric_goal: str = "max"
+    regularization: float | None = None  # the share of the training loss that is a penalty
+    terms: Any = None  # an Objective, or {name: Term}
+    margin: float | None = None
+    variance: Any = None
+    # For forecasts without arrays.
+    shape: Sequence[int] | None = None
+    dtype: str | None = None
+    memory: float | None = None  # bytes of the device
+    epsilon: float | None = None
+    trained: bool | None = None  # None: unknown
+
+    @classmethod
+    def of(cls, **given: Any) -> Case:
+        known = {item.name for item in fields(cls)}
+        unknown = sorted(set(given) - known)
+        if unknown:
+            raise LossError(f"examine() has no argument {unknown[0]!r}; it has {', '.join(sorted(known))}")
+        case = cls(**given)
+        if case.arguments.replace(" ", "") not in ("prediction,target", "target,prediction"):
+            raise LossError(f"arguments={case.arguments!r}; expected 'prediction,target' or 'target,prediction'")
+        case._check()
+        return case
+
+    def _check(self) -> None:
+        for name in ("prediction", "target"):
+            if getattr(self, name) is not None:
+                array = self.arrays[0] if name == "prediction" else self.target_array
+                if array is not None and array.size == 0:
+                    raise LossError(f"{name} is empty, shape {array.shape}; there is nothing to examine")
+
+    # The arrays.
+
+    @cached_property
+    def inputs(self) -> dict[str, np.ndarray]:
+        """Every prediction by the name that the loss gives it, in its order."""
+        given = self.prediction
+        names = self.subject.contract.predictions if self.subject and self.subject.contract else ()
+        if given is None:
+            return {}
+        if isinstance(given, Mapping):
+            missing = [name for name in names if name not in given]
+            if missing and len(names) > 1:
+                raise LossError(f"{self.subject.name} needs predictions {', '.join(names)}; "
+                                f"{missing[0]!r} is missing")
+            return {name: to_numpy(given[name], name) for name in (names if not missing else given)}
+        if isinstance(given, (tuple, list)) and len(given) and hasattr(given[0], "shape"):
+            labels = [*names, *(f"prediction{i}" for i in range(len(names), len(given)))]
+            return {label: to_numpy(array, label) for label, array in zip(labels, given, strict=False)}
+        return {names[0] if names else "prediction": to_numpy(given, "prediction")}
+
+    @cached_property
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        return tuple(self.inputs.values())
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """The first prediction."""
+        need(self.arrays, "predictions")
+        return self.arrays[0]
+
+    @cached_property
+    def target_array(self) -> np.ndarray | None:
+        return None if self.target is None else to_numpy(self.target, "target")
+
+    @property
+    def truth(self) -> np.ndarray:
+        need(self.target is not None, "targets")
+        return self.target_array
+
+    @cached_property
+    def mask_array(self) -> np.ndarray | None:
+        return None if self.mask is None else to_numpy(self.mask, "mask").astype(bool)
+
+    @cached_property
+    def weights_array(self) -> np.ndarray | None:
+        return None if self.weights is None else to_numpy(self.weights, "weights")
+
+    @cached_property
+    def class_weights_array(self) -> np.ndarray | None:
+        if self.class_weights is not None:
+            return to_numpy(self.class_weights, "class_weights")
+        own = getattr(self.subject.callable, "weight", None) if self.subject else None
+        return None if own is None or not hasattr(own, "shape") else to_numpy(own, "class weights")
+
+    @property
+    def prediction_dtype(self) -> str:
+        if self.dtype:
+            return self.dtype
+        first = self.prediction
+        if isinstance(first, Mapping):
+            first = next(iter(first.values()))
+        elif isinstance(first, (tuple, list)) and len(first) and hasattr(first[0], "dtype"):
+            first = first[0]
+        return dtype_name(first)
+
+    # The loss.
+
+    @cached_property
+    def library(self) -> str:
+        """The user's library: that of the loss, else that of the predictions."""
+        first = self.prediction
+        if isinstance(first, (tuple, list)) and len(first):
+            first = first[0]
+        return library_of(first)
+
+    @cached_property
+    def subject(self) -> Subject | None:
+        loss = self.loss if self.loss is not None else None
+        return subject_of(loss, predictions=self.predictions, arguments=self.arguments,
+                          reference=self.reference, library=self.library, parameters=self.parameters, ignore=self.ignore)
+
+    @property
+    def known(self) -> Subject:
+        need(self.subject is not None, "a loss")
+        return self.subject
+
+    @property
+    def foreign(self) -> Subject:
+        """A callable of the user's; Lossary's own losses are proved by Lossary's tests."""
+        need(self.subject is not None and not self.subject.own, "a loss callable of your own")
+        return self.subject
+
+    @property
+    def reads(self) -> str | None:
+        return self.subject.reads if self.subject else None
+
+    @property
+    def class_scores(self) -> bool:
+        """Whether the loss reads one score per class."""
+        return self.reads in ("class logits", "simplex", "log simplex")
+
+    @property
+    def binary_scores(self) -> bool:
+        return self.reads in ("logit", "probability", "log probability")
+
+    @property
+    def ignored(self) -> int | None:
+        return self.ignore if self.ignore is not None else (self.subject.ignore if self.subject else None)
+
+    @property
+    def class_axis(self) -> int:
+        """The axis of class scores that the loss reads, as a nonnegative number."""
+        axis = self.axis
+        if axis is None and self.subject:
+            axis = self.subject.parameters.get("axis")
+            if axis is None and self.subject.library == "torch" and not self.subject.own:
+                axis = 1
+        axis = -1 if axis is None else axis
+        rank = self.predicted.ndim
+        need(-rank <= axis < rank, "a class axis")
+        return axis % rank
+
+    @property
+    def classes(self) -> int:
+        need(self.class_scores, "a loss over classes")
+        return self.predicted.shape[self.class_axis]
+
+    @cached_property
+    def index_target(self) -> bool:
+        """Whether the target holds class numbers: one axis fewer than the class scores."""
+        shape = list(self.predicted.shape)
+        del shape[self.class_axis]
+        return tuple(shape) == self.truth.shape and self.truth.shape != self.predicted.shape
+
+    # What counts, and summaries of one pass.
+
+    @cached_property
+    def counted(self) -> np.ndarray | None:
+        """True where a target counts: the mask, and labels other than the ignored one; None: all."""
+        keep = self.mask_array
+        if self.ignored is not None and self.target is not None:
+            here = self.truth != self.ignored
+            if not here.all():
+                keep = here if keep is None else keep & here
+        return keep
+
+    @cached_property
+    def prediction_summary(self) -> Summary:
+        return summarize(self.predicted)
+
+    @cached_property
+    def target_summary(self) -> Summary:
+        keep = self.counted
+        truth = self.truth
+        if keep is not None and keep.shape != truth.shape[: keep.ndim]:
+            keep = None
+        return summarize(truth, keep)
+
+    @property
+    def unit_tolerance(self) -> float:
+        return UNIT_TOLERANCE.get(self.prediction_dtype, 1e-3)
+
+    def rows_sum_to_one(self, *, exponential: bool = False) -> bool:
+        """Whether every row over the class axis is a distribution (or its logarithm)."""
+        summary = self.prediction_summary
+        if summary.nan or (summary.infinite and not exponential):
+            return False
+        if exponential and summary.high > self.unit_tolerance:
+            return False
+        if not exponential and (summary.low < -self.unit_tolerance or summary.high > 1 + self.unit_tolerance):
+            return False
+        tolerance = self.unit_tolerance
+        return row_deviation(self.predicted, self.class_axis, exponential=exponential,
+                             tolerance=tolerance) <= tolerance
+
+    # Trying the loss.
+
+    @cached_property
+    def batch(self) -> dict[str, Any]:
+        """Some rows of everything, to call the loss with: ``subject(**case.batch)``."""
+        first = self.predicted
+        rows = max(1, min(BATCH_ROWS, BATCH_ENTRIES // max(1, first[:1].size))) if first.ndim else 1
+        contiguous = self.subject is not None and self.subject.unit in ("anchor", "tensor")
+        take = slice(0, rows) if contiguous or self.sequence else spread(len(first) if first.ndim else 1, rows)
+
+        def cut(array: np.ndarray | None) -> np.ndarray | None:
+            if array is None or array.ndim == 0 or len(array) != len(first):
+                return array
+            return np.ascontiguousarray(array[take])
+
+        predictions = tuple(cut(array) for array in self.arrays)
+        return {
+            "prediction": predictions if len(predictions) > 1 else predictions[0],
+            "target": cut(self.target_array),
+            "weights": cut(self.weights_array),
+            "mask": cut(self.mask_array),
+        }
+
+    @cached_property
+    def attempt(self) -> tuple[float | None, str]:
+        """The loss of the batch, or the one line that says why it has none."""
+        try:
+            options = {key: value for key, value in self.batch.items() if value is not None}
+            return self.known(options.pop("prediction"), options.pop("target", None), **options), ""
+        except LossError as error:
+            return None, str(error)
+
+    @property
+    def value(self) -> float:
+        """The loss on the batch; a check that needs it is skipped when the loss does not run."""
+        need(self.subject is not None, "a loss")
+        number, problem = self.attempt
+        if number is None:
+            raise NotApplicable(f"a loss that runs on these arrays ({problem})")
+        return number
+
+    def line(self, default: str, **by_library: str) -> str:
+        """The line of code to change, in the user's framework."""
+        library = self.subject.library if self.subject and not self.subject.own else self.library
+        return by_library.get(library, default)

@@ -1,0 +1,105 @@
+"""The checks by name: one function each, whose docstring is its page."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from lossary.contract import LossError
+from lossary.doctor.report import Finding, Severity
+
+if TYPE_CHECKING:
+    from lossary.doctor.case import Case
+
+
+class NotApplicable(Exception):  # noqa: N818 - not an error: the check has nothing to look at
+    """What a check needs and this case does not have."""
+
+
+def need(condition: object, what: str) -> None:
+    """Leave the check quietly when the case lacks something: ``need(case.history, "history=")``."""
+    if not condition:
+        raise NotApplicable(what)
+
+
+@dataclass(frozen=True)
+class Check:
+    """A named question to a :class:`~lossary.doctor.case.Case`."""
+
+    name: str
+    severity: Severity
+    ask: Callable[[Case], Finding | None]
+
+    @cached_property
+    def page(self) -> str:
+        return inspect.getdoc(self.ask) or ""
+
+    @property
+    def summary(self) -> str:
+        return self.page.partition("\n")[0]
+
+    @property
+    def searches(self) -> tuple[str, ...]:
+        """What people type when they have this fault."""
+        found = re.search(r"^People type:(.*?)(?:\n\s*\n|\Z)", self.page, re.DOTALL | re.MULTILINE)
+        text = " ".join(found.group(1).split()) if found else ""
+        return tuple(phrase.strip() for phrase in text.split(";") if phrase.strip())
+
+    def __call__(self, case: Case) -> Finding | None:
+        finding = self.ask(case)
+        if finding is None:
+            return None
+        return replace(finding, check=self.name, severity=finding.severity or self.severity)
+
+
+CHECKS: dict[str, Check] = {}
+_GROUPS = ("scale", "encoding", "values", "averages", "masks", "weights", "sequence", "embeddings",
+           "gradients", "numerics", "implementation", "signal", "terms", "history")
+
+
+def check(name: str, severity: Severity) -> Callable[[Callable[[Case], Finding | None]], Check]:
+    """Register a function that looks at a case and returns a finding, or None when all is well."""
+
+    def register(ask: Callable[[Case], Finding | None]) -> Check:
+        CHECKS[name] = Check(name, severity, ask)
+        return CHECKS[name]
+
+    return register
+
+
+def all_checks() -> dict[str, Check]:
+    """Every check, cheapest groups first."""
+    for group in _GROUPS:
+        import_module(f"lossary.doctor.checks.{group}")
+    return CHECKS
+
+
+def check_of(name: str) -> Check:
+    """The check of this name, or of the symptom that people type; else a LossError with the nearest."""
+    known = all_checks()
+    if name in known:
+        return known[name]
+    matches = search(name)
+    if matches:
+        return matches[0]
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    hint = f"; did you mean {', '.join(near)}?" if near else ""
+    raise LossError(f"{name}: no check or symptom of this name{hint} `lossary explain` lists all")
+
+
+def search(text: str) -> list[Check]:
+    """Checks whose symptoms hold the words of ``text``, best first."""
+    words = {word for word in text.lower().split() if len(word) > 2 or word.isdigit()}
+    scored = []
+    for item in all_checks().values():
+        phrases = [set(phrase.lower().split()) for phrase in (*item.searches, item.name.replace("-", " "))]
+        best = max(len(words & phrase) / max(1, len(words | phrase)) for phrase in phrases)
+        if best >= 0.5:
+            scored.append((best, item))
+    return [item for _, item in sorted(scored, key=lambda pair: -pair[0])]

@@ -1,0 +1,83 @@
+"""What the doctor says: findings, in an order, as text or JSON."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+Severity = Literal["error", "warning", "note"]
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was seen, why it matters, and the one change to make."""
+
+    seen: str
+    why: str
+    fix: str
+    severity: Severity | None = None  # None: the check's own
+    check: str = ""
+
+    @property
+    def page(self) -> str:
+        """Where the whole story is told."""
+        return f"docs/doctor/{self.check}.md"
+
+    def __str__(self) -> str:
+        lines = [f"{self.severity}  {self.check}"]
+        for label, text in (("seen", self.seen), ("why", self.why), ("fix", self.fix)):
+            lines += textwrap.wrap(
+                text, 80, initial_indent=f"  {label:4}  ", subsequent_indent=" " * 8,
+                break_long_words=False, break_on_hyphens=False,
+            )
+        return "\n".join([*lines, f"  page  lossary explain {self.check}"])
+
+
+@dataclass(frozen=True)
+class Report:
+    """Findings by severity, and what was looked at and found fine or could not be looked at."""
+
+    findings: tuple[Finding, ...]
+    fine: tuple[str, ...]
+    not_applicable: dict[str, str]
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        return tuple(finding for finding in self.findings if finding.severity == "error")
+
+    @property
+    def warnings(self) -> tuple[Finding, ...]:
+        return tuple(finding for finding in self.findings if finding.severity == "warning")
+
+    @property
+    def exit_code(self) -> int:
+        """0 when clean or only notes, 1 when there is an error or a warning."""
+        return 1 if self.errors or self.warnings else 0
+
+    def named(self, check: str) -> Finding | None:
+        """The finding of this check, if there is one."""
+        return next((finding for finding in self.findings if finding.check == check), None)
+
+    def to_json(self) -> str:
+        rows = [asdict(finding) | {"page": finding.page} for finding in self.findings]
+        return json.dumps(
+            {"findings": rows, "fine": self.fine, "not_applicable": self.not_applicable}, indent=2
+        )
+
+    def __str__(self) -> str:
+        parts = [str(finding) for finding in self.findings]
+        if not parts:
+            parts.append("No findings.")
+        if self.fine:
+            parts.append(_wrapped("Looked at and fine", self.fine))
+        return "\n\n".join(parts)
+
+
+def _wrapped(title: str, names: tuple[str, ...]) -> str:
+    return textwrap.fill(
+        f"{title} ({len(names)}): {', '.join(names)}", 80, subsequent_indent="  ",
+        break_on_hyphens=False,
+    )

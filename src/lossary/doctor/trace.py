@@ -1,0 +1,123 @@
+"""Which operation of a loss made the first value that is not finite?"""
+
+from __future__ import annotations
+
+import linecache
+import re
+import traceback
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lossary.contract import LossError
+from lossary.doctor.subject import Subject
+
+_INTERNAL = ("/torch/", "/numpy/", "/jax/", "/doctor/", "/keras/", "/tensorflow/", "array_api_compat", "/xp/")
+REMEDIES = {
+    "log": "log(x.clip(min=smallest))  # or a formula on logits, which needs no log of 0",
+    "sqrt": "sqrt(x + 1e-12)  # at 0 the root has an infinite slope",
+    "div": "x / where(y == 0, 1, y)  # and mask those rows",
+    "exp": "logsumexp or softplus  # instead of log and sum of exp",
+    "pow": "clip(x, min=1e-12) ** p  # a fractional power of 0 has an infinite slope",
+    "norm": "sqrt((x * x).sum(-1) + 1e-12)  # the norm has no slope at 0",
+    "mul": "where(mask, x, 0)  # 0 times infinity is NaN: select, do not multiply",
+    "sub": "log_softmax or logsumexp  # infinity minus infinity is NaN",
+}
+
+
+@dataclass(frozen=True)
+class Culprit:
+    """An operation and the line of code that it stands in."""
+
+    operation: str
+    line: str
+
+    def __str__(self) -> str:
+        return f"{self.operation} in `{self.line}`" if self.line else self.operation
+
+    @property
+    def remedy(self) -> str:
+        for key, text in REMEDIES.items():
+            if key in self.operation.lower():
+                return text
+        return "clip or mask the values that enter this operation"
+
+
+def culprit(subject: Subject, prediction: Any, target: Any, options: dict[str, Any]) -> Culprit | None:
+    """The first operation whose result is not finite although its inputs are, when it can be found."""
+    if not subject.own and subject.library == "torch":
+        return _torch_forward(subject, prediction, target, options) or _torch_backward(
+            subject, prediction, target, options)
+    if subject.own or subject.library == "numpy":
+        return _numpy_forward(subject, prediction, target, options)
+    return None
+
+
+def _numpy_forward(subject: Subject, prediction: Any, target: Any, options: dict[str, Any]) -> Culprit | None:
+    problem: FloatingPointError | None = None
+    try:
+        with np.errstate(divide="raise", invalid="raise", over="raise"):
+            subject.raw(prediction, target, **options)
+    except FloatingPointError as error:
+        problem = error
+    except LossError as error:
+        if isinstance(error.__cause__, FloatingPointError):
+            problem = error.__cause__
+    if problem is None:
+        return None
+    operation = re.sub(r".*encountered in ", "", str(problem))
+    return Culprit(operation, _line_of(traceback.extract_tb(problem.__traceback__)))
+
+
+def _line_of(frames: traceback.StackSummary) -> str:
+    outside = [frame for frame in frames if not any(part in frame.filename for part in _INTERNAL)]
+    losses = [frame for frame in outside if "evaluate" not in frame.filename and "cost" not in frame.filename]
+    chosen = (losses or outside)[-1:] if frames else []
+    return (chosen[0].line or "").strip() if chosen else ""
+
+
+def _torch_forward(subject: Subject, prediction: Any, target: Any, options: dict[str, Any]) -> Culprit | None:
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    found: list[Culprit] = []
+
+    class Watch(TorchFunctionMode):
+        """Looks at every operation's result; the first that is not finite is remembered."""
+
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = function(*args, **(kwargs or {}))
+            if not found and isinstance(result, torch.Tensor) and result.is_floating_point():
+                given = [item for item in args if isinstance(item, torch.Tensor) and item.is_floating_point()]
+                with torch._C.DisableTorchFunctionSubclass():
+                    bad = given and not result.isfinite().all() and all(item.isfinite().all() for item in given)
+                if bad:
+                    name = getattr(function, "__name__", str(function)).strip("_")
+                    found.append(Culprit(name, _line_of(traceback.extract_stack()[:-1])))
+            return result
+
+    with Watch():
+        subject.raw(prediction, target, **options)
+    return found[0] if found else None
+
+
+def _torch_backward(subject: Subject, prediction: Any, target: Any, options: dict[str, Any]) -> Culprit | None:
+    import torch
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            with torch.autograd.detect_anomaly():
+                subject.gradient(prediction, target, **options)
+        except (RuntimeError, LossError) as error:
+            match = re.search(r"Function '(\w+?)Backward\d*'", str(error))
+            if match is None:
+                return None
+            text = "\n".join(str(item.message) for item in caught)
+            places = re.findall(r'File "(.+?)", line (\d+)', text)
+            places = [place for place in places if not any(part in place[0] for part in _INTERNAL)]
+            line = linecache.getline(places[-1][0], int(places[-1][1])).strip() if places else ""
+            return Culprit(f"the slope of {match.group(1).lower()}", line)
+    return None
