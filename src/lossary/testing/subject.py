@@ -1,0 +1,156 @@
+"""The loss under test: its contract, its oracle, its samples, and what was computed of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from lossary.contract import Contract
+from lossary.evaluate import Loss
+from lossary.testing.libraries import Library
+from lossary.testing.oracle import Oracle, Truth, truth_of
+from lossary.testing.precision import Exact
+from lossary.testing.samples import Batch, Sample, hard_samples, parameter_sets, plain_batch
+
+
+class CheckFailed(AssertionError):  # noqa: N818 - reads as what it is
+    """A check found the loss wrong; the message says where and by how much."""
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A loss to be checked.
+
+    ``oracle`` is its formula in mpmath; without one, the float64 result is the reference for
+    float32. ``parameter_sets`` are the parameter values to check at, the first being the main ones;
+    by default they are made from the parameters' intervals. ``make`` builds the loss from its
+    contract (a mutant of ``Loss`` goes here).
+    """
+
+    contract: Contract
+    oracle: Oracle | None = None
+    parameter_sets: Sequence[Mapping[str, Any]] = ()
+    make: type[Loss] = Loss
+    _computed: dict[Any, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The loss's name."""
+        return self.contract.name
+
+    @property
+    def unit(self) -> str:
+        """The name of the contract's unit; element where a user's function does not say."""
+        return self.contract.unit.name if self.contract.unit else "element"
+
+    @property
+    def layouts(self) -> set[str]:
+        """How the inputs are arranged."""
+        return {space.layout for space in self.contract.inputs.values()}
+
+    @property
+    def independent(self) -> bool:
+        """Whether one unit's value depends on that unit's inputs alone."""
+        return self.unit in ("element", "sample", "region")
+
+    @cached_property
+    def settings(self) -> list[dict[str, Any]]:
+        """Checked parameter values, completed by the defaults; the main ones first."""
+        chosen = [dict(given) for given in self.parameter_sets] or parameter_sets(self.contract)
+        return [self.contract.check_parameters(given) for given in chosen]
+
+    @property
+    def main(self) -> dict[str, Any]:
+        """The main parameter values."""
+        return self.settings[0]
+
+    def loss(self, parameters: Mapping[str, Any] | None = None, **settings: Any) -> Loss:
+        """The loss at these parameter values (default: the main ones)."""
+        given = self.main if parameters is None else parameters
+        return self.make(self.contract, **settings, **given)
+
+    def batch(self, **wishes: Any) -> Batch:
+        """An everyday batch at the main parameter values."""
+        return plain_batch(self.contract, self.main, **wishes)
+
+    @cached_property
+    def samples(self) -> list[Sample]:
+        """The hard batches at every setting; the main one first."""
+        return [sample for given in self.settings for sample in hard_samples(self.contract, given)]
+
+    def truth(self, sample: Sample) -> Truth:
+        """The oracle's word on a sample; computed once."""
+        key = ("truth", id(sample))
+        if key not in self._computed:
+            assert self.oracle is not None
+            self._computed[key] = truth_of(
+                self.contract, self.oracle, sample.arrays, sample.parameters
+            )
+        return self._computed[key]
+
+    def computed(
+        self, library: Library, sample: Sample, dtype: str
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Values and gradients of a sample in one library and dtype; computed once."""
+        key = (library.name, id(sample), dtype)
+        if key not in self._computed:
+            arrays = as_dtype(sample.arrays, dtype)
+            run = self.loss(sample.parameters).values
+            if library.differentiates:
+                self._computed[key] = library.values_and_gradients(
+                    run, arrays, self.contract.predictions
+                )
+            else:
+                self._computed[key] = library.values(run, arrays), {}
+        return self._computed[key]
+
+    def reference(self, library: Library, sample: Sample) -> Truth:
+        """Without an oracle: the float64 result, and how far float32's roundings move it."""
+        values, gradients = self.computed(library, sample, "float64")
+        moves = []
+        rng = np.random.default_rng(5)
+        for _ in range(4):
+            moved = dict(sample.arrays)
+            for name, array in sample.arrays.items():
+                if array.dtype.kind == "f" and not self.contract.inputs[name].integral:
+                    signs = rng.choice([-1.0, 1.0], array.shape)
+                    interval = self.contract.inputs[name].interval
+                    bounds = (interval.low, interval.high)
+                    moved[name] = np.clip(array * (1 + 2.0**-23 * signs), *bounds)
+            run = self.loss(sample.parameters).values
+            if library.differentiates:
+                moves.append(library.values_and_gradients(run, moved, self.contract.predictions))
+            else:
+                moves.append((library.values(run, moved), {}))
+        def exact(value: np.ndarray, others: list[np.ndarray]) -> Exact:
+            with np.errstate(invalid="ignore"):
+                spread = 2 * np.max([np.abs(other - value) for other in others], axis=0)
+            spread = np.where(np.isfinite(spread), spread, 0.0)
+            nothing = np.zeros(np.shape(value))
+            return Exact(np.asarray(value), nothing, {"float32": spread, "float64": nothing})
+
+        slopes = {
+            name: exact(gradient, [other[1][name] for other in moves])
+            for name, gradient in gradients.items()
+        }
+        return Truth(
+            exact(values, [other[0] for other in moves]),
+            {name: (slope, slope) for name, slope in slopes.items()},
+        )
+
+
+def as_dtype(arrays: Mapping[str, np.ndarray], dtype: str) -> Batch:
+    """Real arrays in this dtype; indices and labels stay."""
+    return {
+        name: array.astype(dtype) if array.dtype.kind == "f" else array
+        for name, array in arrays.items()
+    }
+
+
+def parameters_text(parameters: Mapping[str, Any]) -> str:
+    """``delta=1.0, axis=-1``."""
+    return ", ".join(f"{name}={value!r}" for name, value in parameters.items()) or "no parameters"
