@@ -1,4 +1,4 @@
-"""Structural similarity from Wang 2003, 2004 and Zhao 2017: (channels, d1[, d2[, d3]]) nested lists."""
+"""Structural similarity from Wang 2003, 2004 and Zhao 2017; nested lists (channels, d1[, d2[, d3]])."""
 
 from itertools import product
 

@@ -35,5 +35,7 @@ def tversky(prediction, target, *, alpha, beta, smooth):
 
 
 def focal_tversky(prediction, target, *, alpha, beta, gamma, smooth):
-    index = tversky(prediction, target, alpha=alpha, beta=beta, smooth=smooth)
-    return index ** (1 / mpf(gamma))
+    share = tversky(prediction, target, alpha=alpha, beta=beta, smooth=smooth)
+    if 0 < share < mpf(10) ** -40 and gamma > 1:
+        raise ValueError("beside a perfect mask the slope grows without bound: it has no value there")
+    return share ** (1 / mpf(gamma))
