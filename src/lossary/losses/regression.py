@@ -96,9 +96,9 @@ def percentage_error(
     .. math:: \ell(p, y) = 100 \, \frac{|p - y|}{\max(|y|, \text{floor})}
 
     Use it when an error of 1 matters on a target of 10 and not on one of 1000, and no target is
-    near 0. The best prediction is a median in which a target counts by 1/\|target\|, so it lies low.
-    A percentage as in Keras; ``scale=1`` gives the fraction, as in scikit-learn. Targets closer to 0
-    than ``floor`` count as that far from 0.
+    near 0. The best prediction is a median in which a target counts by 1/abs(target), so it lies
+    low. A percentage as in Keras; ``scale=1`` gives the fraction, as in scikit-learn. Targets
+    closer to 0 than ``floor`` count as that far from 0.
     """
     xp = namespace(prediction, target)
     return scale * (xp.abs(prediction - target) / xp.clip(xp.abs(target), floor, None))

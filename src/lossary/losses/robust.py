@@ -134,9 +134,9 @@ def barron(
               \right)^{\alpha/2} - 1 \right), \quad z = r / c
 
     Use it to choose how much outliers count by one number, ``alpha``: 2 is half the square, 1
-    pseudo-Huber, 0 Cauchy, -2 Geman-McClure, minus infinity Welsch; the removable singularities take
-    their limits. All are half the square within ``scale`` (c) of the target. The best prediction
-    moves from the mean towards the mode as ``alpha`` falls.
+    pseudo-Huber, 0 Cauchy, -2 Geman-McClure, minus infinity Welsch; the removable singularities
+    take their limits. All are half the square within ``scale`` (c) of the target. The best
+    prediction moves from the mean towards the mode as ``alpha`` falls.
     """
     xp = namespace(prediction, target)
     z = (prediction - target) / scale
@@ -191,8 +191,8 @@ def cauchy(prediction: Real, target: Real, *, scale: Positive = 1.0) -> PerEleme
 
     .. math:: \ell(r) = \log \left( 1 + \tfrac12 (r/c)^2 \right)
 
-    Use it when errors have heavy tails: an error far beyond ``scale`` (c) pulls ever less, but never
-    not at all. Half the square within ``scale``. The best prediction lies near the mode.
+    Use it when errors have heavy tails: an error far beyond ``scale`` (c) pulls ever less, but
+    never not at all. Half the square within ``scale``. The best prediction lies near the mode.
     """
     return log_one_plus_square((prediction - target) / (math.sqrt(2.0) * scale))
 

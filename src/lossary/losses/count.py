@@ -1,0 +1,245 @@
+"""Counts and amounts: what to predict when the target is not negative and its spread grows."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+from lossary.contract import (
+    CONVEX,
+    NONNEGATIVE,
+    SMOOTH,
+    ZERO_AT_TARGET,
+    Array,
+    Counts,
+    Interval,
+    LogRate,
+    NonnegativeReal,
+    PerElement,
+    PositiveReal,
+    elicits,
+    loss,
+    named,
+)
+from lossary.numerics import times
+from lossary.special import (
+    HALF_LOG_TWO_PI,
+    exp_gap,
+    log_gap,
+    power_gap,
+    quotient,
+    stirling,
+)
+from lossary.xp import namespace
+
+TweediePower = Annotated[float, Interval(1, math.inf, "left")]
+
+
+def _relative_entropy(target: Array, rate: Array, log_ratio: Array | None = None) -> Array:
+    """``y log(y/rate) - y + rate``, half the Poisson deviance; ``log_ratio`` is log(rate/y)."""
+    xp = namespace(target, rate)
+    none = target == 0
+    count = xp.where(none, 1.0, target)
+    ratio, excess = rate / count, (rate - count) / count
+    if log_ratio is not None:
+        # Where the rate underflows, its logarithm still stands.
+        far = xp.logical_and(ratio < 1e-6, xp.logical_not(none))
+        ratio = xp.where(far, 1.0, ratio)
+        gap = xp.where(far, excess - log_ratio, log_gap(xp.where(far, 0.0, excess), ratio))
+    else:
+        ratio = xp.where(none, 1.0, ratio)
+        gap = log_gap(xp.where(none, 0.0, excess), ratio)
+    return xp.where(none, rate, count * gap)
+
+
+def _surprise_at_best(target: Array) -> Array:
+    """The Poisson surprise at a count under its own rate."""
+    xp = namespace(target)
+    none = target == 0
+    count = xp.where(none, 1.0, target)
+    return xp.where(none, 0.0, stirling(1.0 / count) + (0.5 * xp.log(count) + HALF_LOG_TWO_PI))
+
+
+def _poisson_nll_of_rates(
+    prediction: NonnegativeReal, target: Counts, *, full: bool = False
+) -> PerElement:
+    xp = namespace(prediction, target)
+    if full:
+        return _relative_entropy(target, prediction) + _surprise_at_best(target)
+    # Where the target is 0 the logarithm is not needed, and may not exist.
+    return prediction - target * xp.log(xp.where(target == 0, 1.0, prediction))
+
+
+@loss(
+    properties={CONVEX, SMOOTH, NONNEGATIVE.at(full=True), elicits("log mean")},
+    aliases=(
+        "half_poisson",
+        "log_poisson",
+        named("poisson", predictions="rates"),
+    ),
+    paper="doi:10.2307/2344614",
+    forms={"rates": _poisson_nll_of_rates},
+)
+def poisson_nll(prediction: LogRate, target: Counts, *, full: bool = False) -> PerElement:
+    r"""Surprise at a count under a Poisson distribution of the predicted log rate.
+
+    .. math:: \ell(z, y) = e^z - y z
+
+    Use it for counts of rare, independent events, whose variance equals their mean. The best
+    prediction is the logarithm of the mean. ``full=True`` adds log(y!), exactly (PyTorch adds
+    Stirling's approximation, for counts above 1). Log rates as in PyTorch; Keras' name ``poisson``
+    takes rates, as does ``predictions="rates"``, with no epsilon in the logarithm.
+    """
+    xp = namespace(prediction, target)
+    rate = xp.exp(prediction)
+    if not full:
+        return rate - times(target, prediction)
+    log_ratio = prediction - xp.log(xp.where(target == 0, 1.0, target))
+    return _relative_entropy(target, rate, log_ratio) + _surprise_at_best(target)
+
+
+@loss(
+    properties={SMOOTH, NONNEGATIVE, elicits("mean")},
+    aliases=("nb_nll", "nb2_nll"),
+    paper="Hilbe 2011, Negative Binomial Regression",
+)
+def negative_binomial_nll(
+    prediction: PositiveReal, target: Counts, dispersion: PositiveReal
+) -> PerElement:
+    r"""Surprise at a count under a negative binomial distribution of predicted mean and dispersion.
+
+    .. math:: \ell(\mu, y, \alpha) = \log \frac{\Gamma(r)\, y!}{\Gamma(y + r)}
+              + r \log(1 + \alpha \mu) + y \log\left(1 + \frac1{\alpha \mu}\right),
+              \quad r = \tfrac1\alpha
+
+    Use it for counts whose variance exceeds their mean: it is mean + ``dispersion`` x mean squared,
+    and as the dispersion falls to 0 this becomes ``poisson_nll`` in full. The best prediction is
+    the mean. Some libraries take 1/dispersion, and call it the total count or r.
+    """
+    xp = namespace(prediction, target, dispersion)
+    mean, alpha = prediction, dispersion
+    none = target == 0
+    count = xp.where(none, 1.0, target)
+    growth, spread = 1.0 + alpha * mean, 1.0 + alpha * count
+    # Loader's saddle point: two entropies that do not cancel, and what Stirling's formula lacks.
+    inner = quotient(alpha * (count - mean), growth)
+    outer = quotient(mean - count, count * growth)
+    entropies = quotient(log_gap(inner, quotient(spread, growth)), alpha) + count * log_gap(
+        outer, quotient(mean, growth) * (spread / count)
+    )
+    gammas = stirling(alpha) + stirling(1.0 / count) - stirling(quotient(alpha, spread))
+    some = entropies + gammas + (0.5 * xp.log(count * spread) + HALF_LOG_TWO_PI)
+    # At a count of 0: log(1 + alpha mean) / alpha; near 0, what it lacks to the mean.
+    product = alpha * mean
+    near = product < 1.0
+    small = xp.where(near, product, 0.0)
+    lack = quotient(log_gap(small, 1.0 + small), alpha)
+    far = quotient(xp.log1p(xp.where(near, 1.0, product)), alpha)
+    return xp.where(none, xp.where(near, mean - lack, far), some)
+
+
+@loss(
+    properties={CONVEX, SMOOTH, NONNEGATIVE, ZERO_AT_TARGET, elicits("mean")},
+    aliases=("mean_poisson_deviance",),
+    paper="McCullagh and Nelder 1989, Generalized Linear Models",
+)
+def poisson_deviance(
+    prediction: PositiveReal, target: NonnegativeReal, *, half: bool = False
+) -> PerElement:
+    r"""Twice the extra Poisson surprise over that of a perfect prediction.
+
+    .. math:: \ell(\mu, y) = 2 \left( y \log \frac y\mu - y + \mu \right)
+
+    Use it for counts, or amounts per exposure, when a perfect prediction should cost 0: it has the
+    gradient of twice the ``poisson_nll`` of rates. The best prediction is the mean. It is
+    ``tweedie_deviance`` at power 1.
+    """
+    value = _relative_entropy(target, prediction)
+    return value if half else 2.0 * value
+
+
+@loss(
+    properties={SMOOTH, NONNEGATIVE, ZERO_AT_TARGET, elicits("mean")},
+    aliases=("mean_gamma_deviance", named("half_gamma", half=True)),
+    paper="McCullagh and Nelder 1989, Generalized Linear Models",
+)
+def gamma_deviance(
+    prediction: PositiveReal, target: PositiveReal, *, half: bool = False
+) -> PerElement:
+    r"""Twice the extra surprise under a Gamma distribution over that of a perfect prediction.
+
+    .. math:: \ell(\mu, y) = 2 \left( \frac y\mu - 1 - \log \frac y\mu \right)
+
+    Use it for positive amounts whose spread is a constant share of their mean (claims, durations):
+    only the ratio of target to prediction counts. The best prediction is the mean. It is
+    ``tweedie_deviance`` at power 2.
+    """
+    value = log_gap(quotient(target - prediction, prediction), quotient(target, prediction))
+    return value if half else 2.0 * value
+
+
+@loss(
+    properties={
+        SMOOTH,
+        NONNEGATIVE,
+        ZERO_AT_TARGET,
+        CONVEX.at(power=1.0),
+        elicits("mean"),
+    },
+    aliases=(
+        "mean_tweedie_deviance",
+        "tweedie_nll",
+        named("half_tweedie", half=True),
+        named("inverse_gaussian_deviance", power=3.0),
+    ),
+    paper="Tweedie 1984; doi:10.1111/j.2517-6161.1987.tb01685.x",
+)
+def tweedie_deviance(
+    prediction: PositiveReal,
+    target: NonnegativeReal,
+    *,
+    power: TweediePower = 1.5,
+    half: bool = False,
+) -> PerElement:
+    r"""Twice the extra surprise under a Tweedie distribution over that of a perfect prediction.
+
+    .. math:: \ell(\mu, y) = 2 \left( \frac{y^{2-p}}{(1-p)(2-p)} - \frac{y \mu^{1-p}}{1-p}
+              + \frac{\mu^{2-p}}{2-p} \right)
+
+    Use it for amounts that are often exactly 0 and else positive (rain, insurance claims), with a
+    ``power`` between 1 and 2: the variance grows as the mean to that power. The best prediction is
+    the mean. Power 1 is the Poisson and 2 the Gamma deviance, both as limits, 3 the inverse
+    Gaussian one; from 2 on the target must be positive. Predictions are means, as in scikit-learn's
+    metric.
+    """
+    xp = namespace(prediction, target)
+    none = target == 0
+    # All in units of the prediction, with a target of 0 put aside.
+    amount = xp.where(none, 1.0, target)
+    whole = xp.where(none, 1.0, prediction)
+    ratio, excess = quotient(amount, whole), quotient(amount - whole, whole)
+    unit = _tweedie_unit(ratio, excess, power)
+    at_zero = 1.0 / (2.0 - power) if power < 2.0 else math.inf
+    value = prediction ** (2.0 - power) * xp.where(none, at_zero, unit)
+    return value if half else 2.0 * value
+
+
+def _tweedie_unit(ratio: Array, excess: Array, power: float) -> Array:
+    """Half the deviance of a target of ``ratio = 1 + excess`` from a mean of 1.
+
+    Near 1 it is made of gaps, which do not cancel; each form divides by what is not small.
+    """
+    xp = namespace(ratio, excess)
+    near = xp.logical_and(ratio > 0.5, ratio < 2.0)
+    small, large = xp.where(near, excess, 0.0), xp.where(near, 1.0, ratio)
+    log_small, log_large, inverse = xp.log1p(small), xp.log(large), 1.0 / (1.0 + small)
+    if power < 1.5:
+        exponent = 1.0 - power
+        extra = exp_gap(exponent * log_small) / exponent if exponent else 0.0
+        close = (1.0 + small) * (log_gap(-small * inverse, inverse) + extra)
+        far = large * power_gap(large, log_large, exponent) - (large - 1.0)
+        return xp.where(near, close, far) / (2.0 - power)
+    exponent = 2.0 - power
+    extra = exp_gap(exponent * log_small) / exponent if exponent else 0.0
+    far = (large - 1.0) - power_gap(large, log_large, exponent)
+    return xp.where(near, log_gap(small, 1.0 + small) - extra, far) / (power - 1.0)

@@ -1,0 +1,118 @@
+"""Whole distributions: what to predict when the target's spread is wanted too."""
+
+from __future__ import annotations
+
+from lossary.contract import (
+    CONVEX,
+    EVEN,
+    NONNEGATIVE,
+    SMOOTH,
+    SYMMETRIC,
+    LogVariance,
+    PerElement,
+    PositiveReal,
+    Real,
+    elicits,
+    loss,
+)
+from lossary.special import (
+    HALF_LOG_TWO_PI,
+    exp_gap,
+    log_gap,
+    log_one_plus_square,
+    quotient,
+    stirling,
+)
+from lossary.xp import namespace
+
+
+@loss(
+    properties={SMOOTH, EVEN, SYMMETRIC, elicits("mean")},
+    aliases=("normal_nll", "heteroscedastic_gaussian", "normal_distribution_loss"),
+    paper="doi:10.1109/ICNN.1994.374138",
+)
+def gaussian_nll(
+    prediction: Real, target: Real, variance: PositiveReal, *, full: bool = False
+) -> PerElement:
+    r"""Surprise at the target under a normal distribution of predicted mean and variance.
+
+    .. math:: \ell(\mu, y, v) = \tfrac12 \left( \log v + \frac{(y - \mu)^2}{v} \right)
+
+    Use it when the noise differs from sample to sample and its size should be learnt along with the
+    mean: the best predictions are mean and variance. As in PyTorch the third input is the variance
+    (not its root or logarithm) and the constant log(2 pi)/2 enters with ``full=True``; PyTorch
+    raises variances to at least 1e-6, here the variance must be positive.
+    """
+    xp = namespace(prediction, target, variance)
+    residual = prediction - target
+    value = 0.5 * (xp.log(variance) + residual * quotient(residual, variance))
+    return value + HALF_LOG_TWO_PI if full else value
+
+
+@loss(
+    properties={EVEN, SYMMETRIC, elicits("median")},
+    aliases=("double_exponential_nll",),
+    paper="Laplace 1774",
+)
+def laplace_nll(prediction: Real, target: Real, scale: PositiveReal) -> PerElement:
+    r"""Surprise at the target under a Laplace distribution of predicted centre and scale.
+
+    .. math:: \ell(\mu, y, b) = \log(2 b) + \frac{|y - \mu|}{b}
+
+    Use it when the noise differs from sample to sample and has outliers now and then: the best
+    predictions are the median and the mean distance from it.
+    """
+    xp = namespace(prediction, target, scale)
+    return xp.log(2.0 * scale) + quotient(xp.abs(prediction - target), scale)
+
+
+@loss(
+    properties={SMOOTH, EVEN, SYMMETRIC},
+    aliases=("studentt_nll",),
+    paper="doi:10.1080/01621459.1989.10478852",
+)
+def student_t_nll(
+    prediction: Real, target: Real, scale: PositiveReal, degrees_of_freedom: PositiveReal
+) -> PerElement:
+    r"""Surprise at the target under Student's t distribution.
+
+    .. math:: \ell(\mu, y, \sigma, \nu) = \log \Gamma(\tfrac\nu2) - \log \Gamma(\tfrac{\nu+1}2)
+              + \tfrac12 \log(\pi \nu \sigma^2) + \tfrac{\nu+1}2 \log\left(1 + \frac{(y - \mu)^2}
+              {\nu \sigma^2}\right)
+
+    Use it when the noise has heavy tails and how heavy should be learnt: few degrees of freedom
+    forgive outliers, many make it the Gaussian one. The best prediction is a robust centre.
+    """
+    xp = namespace(prediction, target, scale, degrees_of_freedom)
+    nu = degrees_of_freedom
+    z = quotient(prediction - target, scale)
+    y = quotient(z, xp.sqrt(nu))
+    # nu/2 log(1 + y^2): near 0, where nu may be huge, what it lacks to z^2/2.
+    near = xp.abs(y) <= 1.0
+    square = xp.square(xp.where(near, y, 0.0))
+    inside = 0.5 * xp.square(xp.where(near, z, 0.0)) - 0.5 * nu * log_gap(square, 1.0 + square)
+    bend = log_one_plus_square(y)
+    tail = 0.5 * bend + xp.where(near, inside, 0.5 * nu * xp.where(near, 0.0, bend))
+    # The log-gammas, less log(nu/2)/2: by Stirling's formula, whose large parts cancel on paper.
+    step = 1.0 / nu
+    gammas = stirling(2.0 * step) - stirling(2.0 * step / (1.0 + step))
+    gammas = gammas + 0.5 * nu * log_gap(step, 1.0 + step)
+    return (xp.log(scale) + HALF_LOG_TWO_PI) + (gammas + tail)
+
+
+@loss(
+    properties={CONVEX, SMOOTH, NONNEGATIVE},
+    aliases=("gaussian_kl_divergence", "vae_kl", "kl_standard_normal"),
+    paper="arxiv:1312.6114",
+)
+def gaussian_kl(mean: Real, log_variance: LogVariance) -> PerElement:
+    r"""The divergence of a normal distribution from the standard normal one.
+
+    .. math:: D(\mu, \lambda) = \tfrac12 \left( \mu^2 + e^\lambda - 1 - \lambda \right),
+              \quad \lambda = \log \sigma^2
+
+    Use it as the price of information in a variational autoencoder, beside the reconstruction's
+    cost: it is 0 where mean and log-variance are 0. One value per latent dimension; add them up
+    over the dimensions of a sample.
+    """
+    return 0.5 * (namespace(mean, log_variance).square(mean) + exp_gap(log_variance))
