@@ -93,9 +93,9 @@ def _same_type(one: Any, other: Any) -> tuple[Tensor, Tensor]:
 def clip(x: Tensor, low: Any = None, high: Any = None) -> Tensor:
     # tf.clip_by_value passes NaN through on neither side; the two halves do.
     if low is not None:
-        x = tf.maximum(x, tf.cast(low, x.dtype))
+        x = tf.maximum(x, tf.convert_to_tensor(low, x.dtype))
     if high is not None:
-        x = tf.minimum(x, tf.cast(high, x.dtype))
+        x = tf.minimum(x, tf.convert_to_tensor(high, x.dtype))
     return x
 
 
