@@ -113,19 +113,6 @@ def softmax(logits: Array, *, axis: int = -1) -> Array:
     return exponential / xp.sum(exponential, axis=axis, keepdims=True)
 
 
-def one_minus_softmax(logits: Array, *, axis: int = -1) -> Array:
-    """``1 - softmax`` with every digit: of a class beyond 1/2 it is the share of all the others."""
-    xp = namespace(logits)
-    high = xp.max(logits, axis=axis, keepdims=True)
-    high = stop_gradient(xp.clip(high, -largest(logits), largest(logits)))
-    exponential = xp.exp(logits - high)
-    total = xp.sum(exponential, axis=axis, keepdims=True)
-    share = exponential / total
-    sure = share > 0.5  # at most one class
-    others = xp.sum(xp.where(sure, 0.0, exponential), axis=axis, keepdims=True)
-    return xp.where(sure, others / total, 1.0 - share)
-
-
 def log_one_minus_softmax(logits: Array, *, axis: int = -1) -> Array:
     """``log(1 - softmax)``, also where the difference is too small for a number."""
     xp = namespace(logits)
@@ -177,7 +164,7 @@ def log_of_weight(weight: Array) -> Array:
 
 
 def per_class(numbers: object, like: Array, *, axis: int = -1, what: str = "numbers") -> object:
-    """One number for all classes as it is, or one per class, shaped to meet ``like`` along ``axis``."""
+    """One number for all classes, or one per class, shaped to meet ``like`` along ``axis``."""
     if isinstance(numbers, (int, float)):
         return numbers
     classes = like.shape[axis]

@@ -31,7 +31,6 @@ from lossary.numerics import (
     log_normalized,
     log_softmax,
     mean_where,
-    one_minus_softmax,
     per_class,
     pick,
     softplus,
@@ -222,5 +221,6 @@ def poly(
     towards certainty when ``epsilon`` is positive. The optax name (poly_loss_cross_entropy) has
     its default of 2.
     """
-    missing = epsilon * one_minus_softmax(prediction, axis=axis)
-    return pick(missing - log_softmax(prediction, axis=axis), target, axis=axis)
+    log_probability = log_softmax(prediction, axis=axis)
+    wrong = -namespace(prediction).expm1(log_probability)  # 1 - p, with its digits
+    return pick(epsilon * wrong - log_probability, target, axis=axis)

@@ -62,10 +62,10 @@ def real_world_weight_binary_cross_entropy(
 
     .. math:: \ell(z, y) = -w_{FN}\, y \log p - w_{FP} (1 - y) \log(1 - p), \quad p = \sigma(z)
 
-    Use it when missing a yes and raising a false alarm have different prices (Ho and Wookey 2020):
-    ``false_negative_cost`` is what a missed yes costs more than a found one, ``false_positive_cost``
-    what a false alarm costs more than a rightful no. The best prediction is the log-odds of yes plus
-    the logarithm of w_FN / w_FP, so a decision at 0 costs least.
+    Use it when missing a yes and raising a false alarm have different prices (Ho and Wookey
+    2020): ``false_negative_cost`` is what a missed yes costs more than a found one,
+    ``false_positive_cost`` what a false alarm costs more than a rightful no. The best prediction is
+    the log-odds of yes plus the logarithm of w_FN / w_FP, so a decision at 0 costs least.
     """
     missed = times(false_negative_cost * target, softplus(-prediction))
     return missed + times(false_positive_cost * (1.0 - target), softplus(prediction))
@@ -153,8 +153,8 @@ def _costs_of_target(numbers: object, prediction: Array, target: Array, axis: in
     if tuple(square.shape) != (classes, classes):
         raise LossError(
             "real_world_weight_cross_entropy: false_positive_costs has shape "
-            f"{tuple(square.shape)}, but the prediction has {classes} classes; give one number or a "
-            f"square of {classes} rows (true class) and {classes} columns (class called)"
+            f"{tuple(square.shape)}, but the prediction has {classes} classes; give one number or "
+            f"a square of {classes} rows (true class) and {classes} columns (class called)"
         )
     line = xp.arange(classes)
     diagonal = xp.expand_dims(line, axis=0) == xp.expand_dims(line, axis=1)

@@ -61,10 +61,10 @@ def kl_divergence(prediction: ClassLogits, target: Classes, *, axis: int = -1) -
 
     .. math:: \ell(z, t) = \sum_k t_k \log \frac{t_k}{p_k}, \quad p = \operatorname{softmax}(z)
 
-    Use it when the target is a distribution and 0 shall mean a perfect prediction: its gradient is
-    that of cross-entropy, its value is less by the entropy of the target. The best prediction is the
-    target. A class of weight 0 adds nothing. Classes are summed (as Keras and optax; PyTorch's mean
-    over them is not a divergence). Logarithms of probabilities are logits too (as PyTorch and
+    Use it when the target is a distribution and 0 shall mean a perfect prediction: its gradient
+    is that of cross-entropy, its value is less by the entropy of the target. The best prediction is
+    the target. A class of weight 0 adds nothing. Classes are summed (as Keras and optax; PyTorch's
+    mean over them is not a divergence). Logarithms of probabilities are logits too (as PyTorch and
     optax); Keras' names take probabilities, which are divided by their sum.
     """
     return _kl(log_softmax(prediction, axis=axis), target, axis)
@@ -75,13 +75,24 @@ def _jensen_shannon(
 ) -> Array:
     xp = namespace(log_probability, target)
     weight = one_hot(target, log_probability, axis=axis)
-    # The two parts of the mixture m = beta t + (1 - beta) p are compared by the logarithm of their
-    # ratio: log(m / t) and log(m / p) are softplus of it, and nothing overflows or is 0 / 0.
-    ratio = log_of_weight(weight) - log_probability + math.log(beta / (1.0 - beta))
-    ratio = xp.where(weight == 0, -float("inf"), ratio)
-    from_target = times(weight, -math.log(beta) - softplus(-ratio))
-    from_prediction = times(probability, -math.log1p(-beta) - softplus(ratio))
-    return xp.sum(beta * from_target + (1.0 - beta) * from_prediction, axis=axis)
+    log_ratio = log_of_weight(weight) - log_probability
+    log_ratio = xp.where(weight == 0, -float("inf"), log_ratio)
+    # Where t and p are close, the mixture is t - (1 - beta) gap and p + beta gap.
+    close = xp.abs(log_ratio) < 0.5
+    gap = xp.where(weight == 1, -xp.expm1(log_probability), weight - probability)
+    gap = xp.where(close, gap, 0.0)
+    near = (
+        weight * xp.log1p((beta - 1.0) * gap / xp.where(close, weight, 1.0)),
+        probability * (xp.log1p(beta * gap / xp.where(close, probability, 1.0))),
+    )
+    # Elsewhere log(m / t) and log(m / p) are softplus of the log-ratio: nothing overflows.
+    odds = xp.where(close, 0.0, log_ratio) + math.log(beta / (1.0 - beta))
+    far = (
+        times(weight, math.log(beta) + softplus(-odds)),
+        times(probability, math.log1p(-beta) + softplus(odds)),
+    )
+    to_mixture = [-xp.where(close, one, other) for one, other in zip(near, far, strict=True)]
+    return xp.sum(beta * to_mixture[0] + (1.0 - beta) * to_mixture[1], axis=axis)
 
 
 def _jensen_shannon_of_probabilities(

@@ -24,15 +24,16 @@ from lossary.contract import (
     Positive,
     PositiveNumbers,
     Probability,
+    Simplex,
     UnitInterval,
     loss,
     named,
 )
 from lossary.numerics import (
     interior,
+    log_normalized,
     log_softmax,
     one_hot,
-    one_minus_softmax,
     per_class,
     pick,
     power,
@@ -108,6 +109,28 @@ def binary_focal(
     return _binary_focal(softplus(-prediction), softplus(prediction), wrong, target, gamma, alpha)
 
 
+def _categorical_focal(
+    log_probability: Array, target: Array, gamma: float, alpha: object, axis: int
+) -> Array:
+    surprise = -log_probability
+    if gamma != 0:
+        wrong = -namespace(log_probability).expm1(log_probability)  # 1 - p, with its digits
+        surprise = times(power(wrong, gamma), surprise)
+    weight = per_class(alpha, log_probability, axis=axis, what="categorical_focal: alpha")
+    return pick(weight * surprise, target, axis=axis)
+
+
+def _categorical_focal_of_probabilities(
+    prediction: Simplex,
+    target: Classes,
+    *,
+    gamma: Nonnegative = 2.0,
+    alpha: NonnegativeNumbers = 1.0,
+    axis: int = -1,
+) -> PerSample:
+    return _categorical_focal(log_normalized(prediction, axis=axis), target, gamma, alpha, axis)
+
+
 @loss(
     properties={
         SMOOTH,
@@ -126,6 +149,7 @@ def binary_focal(
         named("categorical_focal_crossentropy", predictions="probabilities", alpha=0.25),
     ),
     paper="arXiv:1708.02002",
+    forms={"probabilities": _categorical_focal_of_probabilities},
 )
 def categorical_focal(
     prediction: ClassLogits,
@@ -144,11 +168,7 @@ def categorical_focal(
     than the probabilities but keeps their order. Keras' name (categorical_focal_crossentropy)
     takes probabilities and has its factor of 0.25.
     """
-    surprise = -log_softmax(prediction, axis=axis)
-    if gamma != 0:
-        surprise = times(power(one_minus_softmax(prediction, axis=axis), gamma), surprise)
-    weight = per_class(alpha, prediction, axis=axis, what="categorical_focal: alpha")
-    return pick(weight * surprise, target, axis=axis)
+    return _categorical_focal(log_softmax(prediction, axis=axis), target, gamma, alpha, axis)
 
 
 @loss(
@@ -173,7 +193,7 @@ def class_balanced(
     (towards 1). The best prediction is the probability of each class times its weight, divided by
     their sum. Released code also scales the weights to a mean of 1: that is another learning rate.
     """
-    counts = _list(class_counts)
+    counts = _per_class_list(class_counts, prediction, axis)
     if beta > 0:
         rate = math.log1p(-(1.0 - beta))
         counts = [(1.0 - beta) / -math.expm1(count * rate) for count in counts]
@@ -216,7 +236,7 @@ def logit_adjustment(
     ``tau=1`` (balanced softmax), the logarithm of how much likelier the input is in each class,
     whose largest entry makes the fewest errors per class.
     """
-    counts = _list(class_counts)
+    counts = _per_class_list(class_counts, prediction, axis)
     offsets = [tau * (math.log(count) - math.log(max(counts))) for count in counts]
     shift = per_class(offsets, prediction, axis=axis, what="logit_adjustment: class_counts")
     return pick(-log_softmax(prediction + shift, axis=axis), target, axis=axis)
@@ -242,12 +262,12 @@ def ldam(
               {e^{s (z_y - \Delta_y)} + \sum_{k \ne y} e^{s z_k}},
               \quad \Delta_k = m \left(\frac{\min_j n_j}{n_k}\right)^{1/4}
 
-    Use it when classes are unequally frequent and the prediction is a cosine: ``class_counts`` holds
-    the number n of training examples of each, ``max_margin`` m is the rarest one's margin and
-    ``scale`` s the inverse temperature. The best prediction ranks the classes by their probability,
-    the rarer ones raised by their margin.
+    Use it when classes are unequally frequent and the prediction is a cosine: ``class_counts``
+    holds the number n of training examples of each, ``max_margin`` m is the rarest one's margin
+    and ``scale`` s the inverse temperature. The best prediction ranks the classes by their
+    probability, the rarer ones raised by their margin.
     """
-    counts = _list(class_counts)
+    counts = _per_class_list(class_counts, prediction, axis)
     margins = [max_margin * (min(counts) / count) ** 0.25 for count in counts]
     asked = per_class(margins, prediction, axis=axis, what="ldam: class_counts")
     hot = one_hot(target, prediction, axis=axis)
@@ -255,5 +275,8 @@ def ldam(
     return pick(-log_softmax(scores, axis=axis), target, axis=axis)
 
 
-def _list(numbers: object) -> list[float]:
+def _per_class_list(numbers: object, prediction: Array, axis: int) -> list[float]:
+    """Counts as Python numbers; one number means that all classes have so many."""
+    if isinstance(numbers, (int, float)):
+        return [float(numbers)] * prediction.shape[axis]
     return [float(number) for number in numbers]  # type: ignore[attr-defined]

@@ -144,8 +144,8 @@ def multi_margin(
 
     Use it like the categorical hinge when every rival shall be pushed away, not only the strongest.
     ``divide_by_classes`` divides by the number K of classes, as PyTorch does; the textbook's sum is
-    found as weston_watkins. The best prediction ranks the likeliest class first, if that is likelier
-    than all others together.
+    found as weston_watkins. The best prediction ranks the likeliest class first, if that is
+    likelier than all others together.
     """
     xp = namespace(prediction, target)
     gaps, _ = _gaps(prediction, target, margin, axis)

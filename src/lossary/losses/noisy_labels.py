@@ -30,7 +30,6 @@ from lossary.numerics import (
     log_of_weight,
     log_softmax,
     one_hot,
-    one_minus_softmax,
     pick,
     stop_gradient,
 )
@@ -38,7 +37,7 @@ from lossary.xp import namespace
 
 Order = Annotated[float, Interval(0, 1, "right")]
 AboveOne = Annotated[float, Interval(1, math.inf, "neither")]
-Negative = Annotated[float, Interval(-math.inf, 0, "neither")]
+LogZero = Annotated[float, Interval(-745, 0, "left")]  # -745: the smallest float64
 
 
 def _generalized(log_probability: Array, target: Array, q: float, axis: int) -> Array:
@@ -89,7 +88,7 @@ def symmetric_cross_entropy(
     *,
     alpha: Nonnegative = 0.1,
     beta: Nonnegative = 1.0,
-    log_zero: Negative = -4.0,
+    log_zero: LogZero = -4.0,
     axis: int = -1,
 ) -> PerSample:
     r"""Cross-entropy plus the cross-entropy with target and prediction exchanged.
@@ -102,8 +101,9 @@ def symmetric_cross_entropy(
     paper; its released code has -9.21. The best prediction is surer than the probabilities.
     """
     xp = namespace(prediction, target)
-    forward = pick(-log_softmax(prediction, axis=axis), target, axis=axis)
-    wrong = one_minus_softmax(prediction, axis=axis)
+    log_probability = log_softmax(prediction, axis=axis)
+    forward = pick(-log_probability, target, axis=axis)
+    wrong = -xp.expm1(log_probability)  # 1 - p, with its digits
     if is_index(target, prediction):
         return alpha * forward - beta * log_zero * pick(wrong, target, axis=axis)
     # By how much each class's log t is better than A, as a share of -A: 1 for a certain class.
@@ -129,7 +129,8 @@ def partially_huberised_cross_entropy(
     r"""Cross-entropy that grows only linearly once the true class is improbable.
 
     .. math:: \ell(z, y) = \begin{cases} -\log p_y & p_y > 1/\tau \\
-              1 + \log \tau - \tau p_y & p_y \le 1/\tau \end{cases}, \quad p = \operatorname{softmax}(z)
+              1 + \log \tau - \tau p_y & p_y \le 1/\tau \end{cases},
+              \quad p = \operatorname{softmax}(z)
 
     Use it when some labels are wrong: no example costs more than 1 + log ``tau``. The best
     prediction is the probability of each class where those that occur have more than 1 / ``tau``;
@@ -146,8 +147,8 @@ def partially_huberised_cross_entropy(
 def _tempered_rate(logits: Array, normalizer: Array, slope: float, axis: int) -> Array:
     """One Newton step towards the normalizer of the tempered softmax.
 
-    On (sum of probabilities) ** -slope, which is concave in the normalizer and nearly straight: from
-    the largest logit the steps only rise, and few are needed.
+    On (sum of probabilities) ** -slope, which is concave in the normalizer and nearly straight:
+    from the largest logit the steps only rise, and few are needed.
     """
     xp = namespace(logits)
     base = 1.0 + slope * (normalizer - logits)
