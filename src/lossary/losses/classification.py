@@ -73,6 +73,18 @@ def _cross_entropy_of_probabilities(
     return _expected(surprise, possible, target, label_smoothing, axis, class_weights)
 
 
+def _cross_entropy_of_log_probabilities(
+    prediction: ClassLogits,
+    target: Classes,
+    *,
+    label_smoothing: Fraction = 0.0,
+    axis: int = -1,
+    class_weights: Array | None = None,
+) -> PerSample:
+    possible = namespace(prediction, target).isfinite(prediction)
+    return _expected(-prediction, possible, target, label_smoothing, axis, class_weights)
+
+
 @loss(
     properties={
         CONVEX,
@@ -89,13 +101,16 @@ def _cross_entropy_of_probabilities(
         "soft_target_cross_entropy",
         "multiclass_logistic",
         "half_multinomial",
-        "nll",
+        named("nll", predictions="log_probabilities"),
         named("label_smoothing_cross_entropy", label_smoothing=0.1),
         named("categorical_crossentropy", predictions="probabilities"),
         named("sparse_categorical_crossentropy", predictions="probabilities"),
     ),
     paper="doi:10.1111/j.2517-6161.1952.tb00104.x",
-    forms={"probabilities": _cross_entropy_of_probabilities},
+    forms={
+        "probabilities": _cross_entropy_of_probabilities,
+        "log_probabilities": _cross_entropy_of_log_probabilities,
+    },
 )
 def cross_entropy(
     prediction: ClassLogits,
@@ -114,7 +129,8 @@ def cross_entropy(
     that share of the target evenly to all classes, the true one included (Szegedy 2016; as Keras,
     PyTorch and optax do); a class whose logit is -inf is absent and gets none. Keras' names
     (categorical_crossentropy, sparse_categorical_crossentropy) take probabilities, as in Keras;
-    probabilities are divided by their sum.
+    probabilities are divided by their sum. Log-probabilities, which ``nll`` takes as in PyTorch, are
+    used as they are.
     """
     possible = namespace(prediction, target).isfinite(prediction)
     surprise = -log_softmax(prediction, axis=axis)

@@ -44,6 +44,12 @@ def _kl_divergence_of_probabilities(
     return _kl(log_normalized(prediction, axis=axis), target, axis)
 
 
+def _kl_divergence_of_log_probabilities(
+    prediction: ClassLogits, target: Classes, *, axis: int = -1
+) -> PerSample:
+    return _kl(prediction, target, axis)
+
+
 @loss(
     properties={CONVEX, SMOOTH, NONNEGATIVE, SHIFT_INVARIANT, STRICTLY_PROPER},
     aliases=(
@@ -54,7 +60,10 @@ def _kl_divergence_of_probabilities(
         named("kld", predictions="probabilities"),
     ),
     paper="doi:10.1214/aoms/1177729694",
-    forms={"probabilities": _kl_divergence_of_probabilities},
+    forms={
+        "probabilities": _kl_divergence_of_probabilities,
+        "log_probabilities": _kl_divergence_of_log_probabilities,
+    },
 )
 def kl_divergence(prediction: ClassLogits, target: Classes, *, axis: int = -1) -> PerSample:
     r"""Surprise beyond the unavoidable when the target distribution is predicted by the softmax.
