@@ -26,14 +26,26 @@ from keras.src import backend
 from keras.src.losses import ALL_OBJECTS_DICT
 from keras.src.losses.loss import reduce_weighted_values, squeeze_or_expand_to_same_rank
 
-from lossary.contract import REGISTRY, Alias, Array, Contract, LossError, contracts, key_of, resolve
+from lossary.contract import (
+    REGISTRY,
+    Alias,
+    Array,
+    Contract,
+    LossError,
+    Space,
+    contracts,
+    key_of,
+    resolve,
+)
 from lossary.evaluate import Loss
-from lossary.inputs import arrivals
+from lossary.inputs import CONVERSIONS, arrivals
 
 # How predictions arrive in Keras: behind the output layer's activation.
 _ACTIVATED = {"logits": "probabilities", "log_rates": "rates"}
 # Scores of these are compared, never made probabilities.
 _SCORED = ("margin",)
+# Keras uses both distributions of these as they are, whatever they sum to.
+_AS_GIVEN = ("divergence",)
 # Keras smooths no ratio of sums: only its denominator holds an epsilon.
 _DEFAULTS = {"smooth": 0.0}
 _SMOOTHED = ("binary", "classes", "multi-hot")
@@ -65,9 +77,14 @@ class KerasLoss(HostLoss):
             _check_smoothing(self.contract, self.label_smoothing)
         if self.axis is None:
             inside.pop("axis", None)
+        arrival = _arrival(given)
+        self._convert = None
+        if arrival == "probabilities" and self.contract.family in _AS_GIVEN:
+            space = self.contract.inputs[self.contract.predictions[0]].name
+            self._convert, arrival = CONVERSIONS[space][arrival], "log_probabilities"
         self.loss = Loss(
             self.contract,
-            predictions=_arrival(given),
+            predictions=arrival,
             ignore=given.get("ignore_class"),
             **inside,
         )
@@ -122,6 +139,8 @@ class KerasLoss(HostLoss):
         """The definition's arguments, in its order, from Keras' pair."""
         contract = self.contract
         predictions = _predictions(contract, y_pred)
+        if self._convert is not None:
+            predictions = (self._convert(predictions[0]), *predictions[1:])
         if contract.target is None:
             return predictions
         first = predictions[0]
@@ -132,15 +151,17 @@ class KerasLoss(HostLoss):
         if self.axis is None:  # one region: everything, the batch included
             predictions = tuple(ops.reshape(item, (1, -1)) for item in predictions)
             target = ops.reshape(target, (1, -1))
-        given = dict(zip(contract.predictions, predictions, strict=True)) | {"target": target}
-        return tuple(given[name] for name in contract.inputs)
+        given = dict(zip(contract.predictions, predictions, strict=True))
+        given[str(contract.target_name)] = target
+        return tuple(_raised(given[name], space) for name, space in contract.inputs.items())
 
     def _aligned(self, y_true: Array, y_pred: Array) -> Array:
         """``y_true`` with the dimension of size 1 that Keras forgives added or removed."""
         layout, shape, wanted = self.contract.target.layout, y_true.shape, y_pred.shape
         if layout == "class":
             axis = self.axis if isinstance(self.axis, int) else -1
-            if len(shape) == len(wanted) > 0 and shape[axis] == 1 and not self._wants_one_hot:
+            single = len(shape) == len(wanted) > 0 and shape[axis] == 1 != wanted[axis]
+            if single and not self.key.startswith("categorical_"):
                 return ops.squeeze(y_true, axis=axis)
             if len(shape) == len(wanted) and self.key.startswith("sparse_"):
                 raise LossError(
@@ -159,10 +180,6 @@ class KerasLoss(HostLoss):
                 f"{tuple(shape)}, y_pred {tuple(wanted)}: nothing is broadcast"
             )
         return y_true
-
-    @property
-    def _wants_one_hot(self) -> bool:
-        return self.key.startswith("categorical_")
 
     def _smoothed(self, y_true: Array, y_pred: Array) -> Array:
         """Labels with a share moved to all classes, where the definition does not do it itself."""
@@ -292,6 +309,11 @@ def _average(values: Array, counts: Array | None, axis: Any) -> tuple[Array, Arr
     counts = ops.broadcast_to(counts, ops.shape(values))
     number = ops.sum(ops.cast(counts, values.dtype), axis=axis)
     return ops.divide_no_nan(ops.sum(values, axis=axis), number), number > 0
+
+
+def _raised(array: Array, space: Space) -> Array:
+    """Keras raises what must not be negative to 0 instead of returning NaN."""
+    return ops.maximum(array, 0) if space.name == "nonnegative" else array
 
 
 def _alike(one: Any, other: Any) -> bool:
