@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lossary.contract import Array, Contract, LossError
-from lossary.xp import library, tracing
+from lossary.xp import library
 
 if TYPE_CHECKING:
     from lossary.kernels import Kernel
@@ -15,53 +15,40 @@ if TYPE_CHECKING:
 DEFINITION = "definition"
 
 
-def verdicts(
-    contract: Contract,
-    implementation: str,
-    arrays: Mapping[str, Array],
-    parameters: Mapping[str, Any],
-) -> list[tuple[Kernel, str | None]]:
-    """Each kernel of this loss on these arrays, with the reason why it does not run, or None."""
+def candidates(
+    contract: Contract, implementation: str, arrays: Mapping[str, Array]
+) -> tuple[Kernel, ...]:
+    """The kernels that may run on arrays of this library and size."""
+    if implementation == DEFINITION:
+        return ()
     from lossary import kernels
 
-    named = None if implementation == "auto" else implementation
+    where = library(*arrays.values())
+    if implementation != "auto":
+        return kernels.find(contract.name, where, implementation)
     size = math.prod(next(iter(arrays.values())).shape)
-    found = []
-    for kernel in kernels.find(contract.name, library(*arrays.values()), named):
-        reason = kernel.supports(*arrays.values(), **parameters)
-        if reason is None and named is None and size < kernel.from_size:
-            reason = f"{size} elements; it pays from {kernel.from_size} on"
-        found.append((kernel, reason))
-    return found
+    return tuple(item for item in kernels.find(contract.name, where) if size >= item.from_size)
 
 
 def choose(
     contract: Contract,
     implementation: str,
+    kernels: tuple[Kernel, ...],
     arrays: Mapping[str, Array],
     parameters: Mapping[str, Any],
 ) -> Kernel | None:
     """The kernel that runs; None for the definition. An error if one asked for by name declines."""
-    if implementation == DEFINITION:
-        return None
-    if tracing(*arrays.values()):  # a compiler or a transformation wants the definition
-        if implementation == "auto":
-            return None
-        raise LossError(
-            f"{contract.name}: implementation={implementation!r} was asked for, but a compiler or "
-            "a transformation traces this call; use implementation='auto'"
-        )
-    found = verdicts(contract, implementation, arrays, parameters)
-    for kernel, reason in found:
+    reasons = []
+    for kernel in kernels:
+        reason = kernel.supports(*arrays.values(), **parameters)
         if reason is None:
             return kernel
-    if implementation == "auto":
+        reasons.append(reason)
+    if implementation in ("auto", DEFINITION):
         return None
-    reasons = "; ".join(reason for _, reason in found if reason) or (
-        f"there is none of that name for {library(*arrays.values())} arrays"
-    )
+    why = "; ".join(reasons) or f"there is none of that name for {library(*arrays.values())} arrays"
     raise LossError(
-        f"{contract.name}: implementation={implementation!r} was asked for, but {reasons}; "
+        f"{contract.name}: implementation={implementation!r} was asked for, but {why}; "
         "use implementation='auto'"
     )
 
@@ -73,13 +60,22 @@ def explain(
     parameters: Mapping[str, Any],
 ) -> str:
     """One line on what runs, and one per kernel that does not, with its reason."""
+    from lossary import kernels
+
     where = library(*arrays.values())
     if implementation == DEFINITION:
         return f"{contract.name} on {where}: the definition, as asked for"
-    found = verdicts(contract, implementation, arrays, parameters)
-    runs = next((kernel.name for kernel, reason in found if reason is None), "the definition")
-    lines = [f"{contract.name} on {where}: {runs}"]
-    lines += [f"  not {kernel.name}: {reason}" for kernel, reason in found if reason is not None]
-    if not found:
+    named = None if implementation == "auto" else implementation
+    size = math.prod(next(iter(arrays.values())).shape)
+    runs, lines = "the definition", []
+    for kernel in kernels.find(contract.name, where, named):
+        reason = kernel.supports(*arrays.values(), **parameters)
+        if reason is None and named is None and size < kernel.from_size:
+            reason = f"{size} elements; it pays from {kernel.from_size} on"
+        if reason is not None:
+            lines.append(f"  not {kernel.name}: {reason}")
+        elif runs == "the definition":
+            runs = kernel.name
+    if runs == "the definition" and not lines:
         lines.append(f"  no kernel of this loss for {where} arrays")
-    return "\n".join(lines)
+    return "\n".join([f"{contract.name} on {where}: {runs}", *lines])

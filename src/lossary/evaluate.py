@@ -10,7 +10,7 @@ from lossary import choose, cost, inputs
 from lossary.contract import Array, Contract, LossError, contract_of, resolve
 from lossary.cost import EMPTY, REDUCTIONS, Total
 from lossary.gradient import value_and_grad
-from lossary.xp import library, namespace
+from lossary.xp import library, namespace, signature
 
 if TYPE_CHECKING:
     from lossary.kernels import Kernel
@@ -25,11 +25,21 @@ _SETTINGS = {
 }
 
 
+class _Plan(NamedTuple):
+    """What shapes and dtypes decide: worked out once for arrays of one signature."""
+
+    casts: dict[str, Any]
+    result: Any  # the dtype of the result
+    definition_only: str | None  # why no kernel can stand in, whatever it supports
+    kernels: tuple[Kernel, ...]
+    scale: float  # of the sum, where every unit counts alike
+
+
 class _Call(NamedTuple):
     """The arrays of one call, checked and cast; masked places are still as they came."""
 
     arrays: dict[str, Array]
-    result: Any  # the dtype of the result
+    plan: _Plan
     weights: Array | None
     class_weights: Array | None
     mask: Array | None
@@ -63,6 +73,7 @@ class Loss:
     empty: str
     validate: str | None
     implementation: str
+    _plans: dict[tuple[Any, ...], _Plan]
 
     def __init__(
         self,
@@ -100,6 +111,7 @@ class Loss:
             "validate": validate,
             "implementation": implementation,
         }
+        settings["_plans"] = {}
         for name, value in settings.items():
             object.__setattr__(self, name, value)
 
@@ -121,11 +133,11 @@ class Loss:
         call = self._prepare(arrays, named, weights, class_weights, mask)
         kernel = self._kernel(call)
         if kernel is not None and kernel.scaled_sum is not None and self.reduction != "none":
-            share = self._share(call)
-            if share is not None:
-                return kernel.scaled_sum(*call.arrays.values(), **share, **self.parameters)
+            return kernel.scaled_sum(*call.arrays.values(), **self._share(call), **self.parameters)
         values, details = self._evaluate(call)
-        return _as(cost.reduce(values, self.reduction, empty=self.empty, **details), call.result)
+        return _as(
+            cost.reduce(values, self.reduction, empty=self.empty, **details), call.plan.result
+        )
 
     def values(self, *arrays: Array, mask: Array | None = None, **named: Array) -> Array:
         """The unreduced losses, one per unit, unweighted; 0 where masked or ignored."""
@@ -140,7 +152,7 @@ class Loss:
         if kernel is not None and kernel.values is not None and call.mask is None:
             return kernel.values(*call.arrays.values(), **self.parameters), None
         values, details = self._evaluate(call)
-        return _as(cost.reduce(values, "none", **details), call.result), details["counts"]
+        return _as(cost.reduce(values, "none", **details), call.plan.result), details["counts"]
 
     def total(
         self,
@@ -168,8 +180,7 @@ class Loss:
         kernel = self._kernel(call)
         if kernel is not None and kernel.value_and_grad is not None:
             share = self._share(call)
-            if share is not None:
-                return kernel.value_and_grad(*call.arrays.values(), **share, **self.parameters)
+            return kernel.value_and_grad(*call.arrays.values(), **share, **self.parameters)
         companions = {"weights": weights, "class_weights": class_weights, "mask": mask}
 
         def function(*predictions: Array) -> Array:
@@ -189,10 +200,9 @@ class Loss:
     def explain(self, *arrays: Array, **named: Array) -> str:
         """Which implementation runs for these arrays, and why the others do not."""
         call = self._prepare(arrays, named, None, None, None)
-        where = f"{self.contract.name} on {library(*call.arrays.values())}"
-        reason = self._definition_only(call)
-        if reason is not None:
-            return f"{where}: the definition, because {reason}"
+        if call.plan.definition_only is not None:
+            where = f"{self.contract.name} on {library(*call.arrays.values())}"
+            return f"{where}: the definition, because {call.plan.definition_only}"
         return choose.explain(self.contract, self.implementation, call.arrays, self.parameters)
 
     # -- the steps ----------------------------------------------------------------------------
@@ -216,8 +226,8 @@ class Loss:
         """Everything that came, checked, in the dtype that is computed in."""
         contract = self.contract
         bound = self._bind(arrays, named)
+        plan = self._plan(bound)
         first = next(iter(bound.values()))
-        inputs.check(contract, bound, self.parameters)
         if mask is not None:
             mask = inputs.companion("mask", contract, mask, first)
             if not namespace(mask).isdtype(mask.dtype, "bool"):
@@ -228,20 +238,21 @@ class Loss:
                 mask = cost.spread(mask, kept, "mask", contract.name)
                 kept = namespace(kept).logical_and(kept, mask)
             mask = kept
-        inputs.check_classes(contract, bound, self.parameters, mask)
-        bound, result = inputs.working(contract, bound)
+        for name, dtype in plan.casts.items():
+            bound[name] = namespace(first).astype(bound[name], dtype)
         if weights is not None:
             weights = inputs.companion("weights", contract, weights, first)
         if class_weights is not None:
             class_weights = inputs.companion("class_weights", contract, class_weights, first)
             kind = bound[contract.predictions[0]].dtype
             class_weights = namespace(first).astype(class_weights, kind)
-        return _Call(bound, result, weights, class_weights, mask)
+        return _Call(bound, plan, weights, class_weights, mask)
 
     def _evaluate(self, call: _Call) -> tuple[Array, dict[str, Any]]:
         """The definition's unreduced values, and what reduces them: weights, counts, measure."""
         contract = self.contract
         bound = call.arrays
+        inputs.check_classes(contract, bound, self.parameters, call.mask)
         if call.mask is not None:
             bound = inputs.blank(contract, bound, call.mask, self.parameters)
         if self.validate:
@@ -287,15 +298,36 @@ class Loss:
 
     # -- the fast path ------------------------------------------------------------------------
 
-    def _definition_only(self, call: _Call) -> str | None:
-        """Why no kernel can stand in for this loss, whatever it supports; None where one may."""
+    def _plan(self, bound: dict[str, Array]) -> _Plan:
+        """Checks, casts and kernels for arrays of these shapes and dtypes."""
+        key = signature(tuple(bound.values()))
+        if key is None:
+            return self._new_plan(bound, kernels=False)
+        plan = self._plans.get(key)
+        if plan is None:
+            if len(self._plans) >= 256:  # batches of ever new shapes
+                self._plans.clear()
+            plan = self._plans[key] = self._new_plan(bound, kernels=True)
+        return plan
+
+    def _new_plan(self, bound: dict[str, Array], *, kernels: bool) -> _Plan:
+        inputs.check(self.contract, bound, self.parameters)
+        casts, result = inputs.casts(self.contract, bound)
+        reason = self._definition_only(bound)
+        kernels = kernels and reason is None
+        found = choose.candidates(self.contract, self.implementation, bound) if kernels else ()
+        return _Plan(casts, result, reason, found, self._plain_scale(bound) if found else 1.0)
+
+    def _plain_scale(self, bound: dict[str, Array]) -> float:
+        units = inputs.units(self.contract, bound[self.contract.predictions[0]], self.parameters)
+        if self.reduction == "batch_mean":
+            return 1.0 / (units.shape[0] if units.ndim else 1)
+        return 1.0 if self.reduction == "sum" else 1.0 / cost.size(units)
+
+    def _definition_only(self, bound: dict[str, Array]) -> str | None:
         contract = self.contract
         unit = contract.unit.name if contract.unit else None
-        if (
-            len(call.arrays) != 2
-            or contract.target_name is None
-            or unit not in ("element", "sample")
-        ):
+        if len(bound) != 2 or contract.target_name is None or unit not in ("element", "sample"):
             return "kernels take one prediction and one target, and return one value for each"
         if self.predictions is not None:
             return f"predictions arrive as {self.predictions}"
@@ -303,27 +335,32 @@ class Loss:
             return "values are validated"
         if self.empty != "zero":
             return f"empty={self.empty!r}"
-        if 0 in tuple(next(iter(call.arrays.values())).shape):
+        if 0 in tuple(bound[contract.predictions[0]].shape):
             return "the input has no elements"
-        for name in ("weights", "class_weights"):
-            if getattr(getattr(call, name), "requires_grad", False):
-                return f"the {name} ask for a gradient"
         return None
 
     def _kernel(self, call: _Call) -> Kernel | None:
-        if self.implementation == choose.DEFINITION:
+        if not call.plan.kernels and self.implementation in ("auto", choose.DEFINITION):
             return None
-        if self.implementation == "auto" and self._definition_only(call) is not None:
-            return None
-        inner = {} if call.class_weights is None else {"class_weights": call.class_weights}
-        if "class_weights" not in self.contract.accepts:
-            inner = {}
+        if call.plan.definition_only and self.implementation not in ("auto", choose.DEFINITION):
+            raise LossError(
+                f"{self.contract.name}: implementation={self.implementation!r} was asked for, but "
+                f"{call.plan.definition_only}; use implementation='auto'"
+            )
+        for companion in (call.weights, call.class_weights):
+            if getattr(companion, "requires_grad", False):
+                return None
+        given = self.parameters
+        if call.class_weights is not None and "class_weights" in self.contract.accepts:
+            given = {**given, "class_weights": call.class_weights}
         return choose.choose(
-            self.contract, self.implementation, call.arrays, {**self.parameters, **inner}
+            self.contract, self.implementation, call.plan.kernels, call.arrays, given
         )
 
-    def _share(self, call: _Call) -> dict[str, Any] | None:
-        """``scale`` and ``weights`` that make a kernel's sum this reduction; None: it cannot be."""
+    def _share(self, call: _Call) -> dict[str, Any]:
+        """``scale`` and ``weights`` that make a kernel's sum this reduction."""
+        if call.weights is None and call.class_weights is None and call.mask is None:
+            return {"scale": call.plan.scale}
         prediction = call.arrays[self.contract.predictions[0]]
         xp = namespace(prediction)
         units = inputs.units(self.contract, prediction, self.parameters)
@@ -333,18 +370,15 @@ class Loss:
             weights = xp.where(counts, xp.ones_like(units) if weights is None else weights, 0.0)
         if weights is not None:
             weights = xp.broadcast_to(weights, units.shape)
-        behind: float = cost.size(units)
-        if self.reduction == "sum":
-            behind = 1
-        elif self.reduction == "batch_mean":
-            behind = units.shape[0] if units.ndim else 1
-        elif self.reduction == "mean":
+        scale = call.plan.scale
+        if self.reduction == "mean":
             both = [factor for factor in (weights, measure) if factor is not None]
-            if both:
-                behind = float(xp.sum(both[0] if len(both) == 1 else both[0] * both[1]))
-        elif counts is not None:
+            behind = float(xp.sum(both[0] if len(both) == 1 else both[0] * both[1]))
+            scale = 1.0 / behind if behind else 0.0
+        elif self.reduction == "mean_over_batch" and counts is not None:
             behind = float(xp.sum(xp.where(counts, xp.ones_like(units), 0.0)))
-        share: dict[str, Any] = {"scale": 1.0 / behind if behind else 0.0, "weights": weights}
+            scale = 1.0 / behind if behind else 0.0
+        share: dict[str, Any] = {"scale": scale, "weights": weights}
         if call.class_weights is not None and "class_weights" in self.contract.accepts:
             share["class_weights"] = call.class_weights
         return share

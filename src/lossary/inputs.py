@@ -237,25 +237,24 @@ def outside(array: Array, space: Space) -> Array:
     return xp.logical_or(low, high)
 
 
-def working(contract: Contract, arrays: Arrays) -> tuple[Arrays, Any]:
-    """Inputs in the dtype that is computed in, and the dtype of the result.
+def casts(contract: Contract, arrays: Arrays) -> tuple[dict[str, Any], Any]:
+    """The dtype to compute in, for each input that has another; and the dtype of the result.
 
     The result has the prediction's dtype; half precision is computed in float32. Targets that are
     not class indices or labels are cast to the prediction's dtype.
     """
     first = arrays[contract.predictions[0]] if contract.predictions else next(iter(arrays.values()))
     xp = namespace(first)
-    result = first.dtype
-    half = xp.finfo(result).bits < 32
-    wide = xp.float32 if half else result
-    cast = {}
+    wide = xp.float32 if xp.finfo(first.dtype).bits < 32 else first.dtype
+    needed = {}
     for name, array in arrays.items():
         space = contract.inputs[name]
         codes = space.layout == "label" and space.integral
         codes = codes or (space.layout == "class" and array.ndim == first.ndim - 1)
         codes = codes or (space is ANYTHING and not xp.isdtype(array.dtype, "real floating"))
-        cast[name] = array if codes or array.dtype == wide else xp.astype(array, wide)
-    return cast, result
+        if not codes and array.dtype != wide:
+            needed[name] = wide
+    return needed, first.dtype
 
 
 def companion(what: str, contract: Contract, values: Any, like: Array) -> Array:

@@ -95,22 +95,36 @@ def device(array: Array) -> Any:
     return array.device if library(array) in ("torch", "cupy") else None
 
 
-def tracing(*arrays: Array) -> bool:
+def tracing(array: Array) -> bool:
     """Whether a compiler or a transformation stands between us and the values."""
-    name = library(*arrays)
+    name = library(array)
     if name == "torch":
         import torch
 
         if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
             return True
-        return any(type(array) not in (torch.Tensor, torch.nn.Parameter) for array in arrays)
+        return type(array) not in (torch.Tensor, torch.nn.Parameter)
     if name == "jax":
         import jax
 
-        return any(isinstance(array, jax.core.Tracer) for array in arrays)
+        return isinstance(array, jax.core.Tracer)
     if name == "tensorflow":
-        return any(not hasattr(array, "numpy") for array in arrays)
+        return not hasattr(array, "numpy")
     return name == "dask"
+
+
+def signature(arrays: tuple[Array, ...]) -> tuple[Any, ...] | None:
+    """Libraries, dtypes and shapes, as a key; None where values are traced or not arrays."""
+    first = arrays[0]
+    if type(first) in _NUMBERS or tracing(first):
+        return None
+    key = []
+    for array in arrays:
+        kind = type(array)
+        if kind is not type(first) and (kind in _NUMBERS or tracing(array)):
+            return None
+        key.append((kind, array.dtype, tuple(array.shape)))
+    return tuple(key)
 
 
 def visible(array: Array) -> bool:
