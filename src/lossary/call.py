@@ -1,0 +1,218 @@
+"""One call of a loss: what came, checked and cast; and how it is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lossary import choose, cost, inputs
+from lossary.contract import Array, LossError
+from lossary.xp import namespace, signature
+
+if TYPE_CHECKING:
+    from lossary.evaluate import Loss
+    from lossary.kernels import Kernel
+
+
+class Plan(NamedTuple):
+    """What shapes and dtypes decide: worked out once for arrays of one signature."""
+
+    casts: dict[str, Any]
+    result: Any  # the dtype of the result
+    definition_only: str | None  # why no kernel can stand in, whatever it supports
+    kernels: tuple[Kernel, ...]
+    scale: float  # of the sum, where every unit counts alike
+
+
+def plan_of(loss: Loss, arrays: dict[str, Array]) -> Plan:
+    """The plan for these arrays, remembered by their signature; checks shapes and dtypes."""
+    key = signature(tuple(arrays.values()))
+    if key is None:  # a compiler traces: checks cost it nothing, and it takes the definition
+        return _new_plan(loss, arrays, kernels=False)
+    plan = loss._plans.get(key)
+    if plan is None:
+        if len(loss._plans) >= 256:  # batches of ever new shapes
+            loss._plans.clear()
+        plan = loss._plans[key] = _new_plan(loss, arrays, kernels=True)
+    return plan
+
+
+def _new_plan(loss: Loss, arrays: dict[str, Array], *, kernels: bool) -> Plan:
+    inputs.check(loss.contract, arrays, loss.parameters)
+    casts, result = inputs.casts(loss.contract, arrays)
+    reason = _definition_only(loss, arrays)
+    kernels = kernels and reason is None
+    found = choose.candidates(loss.contract, loss.implementation, arrays) if kernels else ()
+    return Plan(casts, result, reason, found, _plain_scale(loss, arrays) if found else 1.0)
+
+
+def _plain_scale(loss: Loss, arrays: dict[str, Array]) -> float:
+    prediction = arrays[loss.contract.predictions[0]]
+    units = inputs.units(loss.contract, prediction, loss.parameters)
+    if loss.reduction == "batch_mean":
+        return 1.0 / (units.shape[0] if units.ndim else 1)
+    return 1.0 if loss.reduction == "sum" else 1.0 / cost.size(units)
+
+
+def _definition_only(loss: Loss, arrays: dict[str, Array]) -> str | None:
+    contract = loss.contract
+    unit = contract.unit.name if contract.unit else None
+    if len(arrays) != 2 or contract.target_name is None or unit not in ("element", "sample"):
+        return "kernels take one prediction and one target, and return one value for each"
+    if loss.predictions is not None:
+        return f"predictions arrive as {loss.predictions}"
+    if loss.validate:
+        return "values are validated"
+    if loss.empty != "zero":
+        return f"empty={loss.empty!r}"
+    if 0 in tuple(arrays[contract.predictions[0]].shape):
+        return "the input has no elements"
+    return None
+
+
+class Call(NamedTuple):
+    """The arrays of one call, checked and cast; masked places are still as they came."""
+
+    loss: Loss
+    arrays: dict[str, Array]
+    plan: Plan
+    weights: Array | None
+    class_weights: Array | None
+    mask: Array | None
+
+    def kernel(self) -> Kernel | None:
+        """The kernel that runs, or None for the definition."""
+        contract, implementation = self.loss.contract, self.loss.implementation
+        asked_for = implementation not in ("auto", choose.DEFINITION)
+        if not self.plan.kernels and not asked_for:
+            return None
+        if self.plan.definition_only and asked_for:
+            raise LossError(
+                f"{contract.name}: implementation={implementation!r} was asked for, but "
+                f"{self.plan.definition_only}; use implementation='auto'"
+            )
+        for companion in (self.weights, self.class_weights):
+            if getattr(companion, "requires_grad", False):  # kernels differentiate predictions
+                return None
+        parameters = {**self.loss.parameters, **self._inner("class_weights")}
+        return choose.choose(contract, implementation, self.plan.kernels, self.arrays, parameters)
+
+    def share(self) -> dict[str, Any]:
+        """``scale`` and ``weights`` that make a kernel's weighted sum this reduction."""
+        if self.weights is None and self.class_weights is None and self.mask is None:
+            return {"scale": self.plan.scale}
+        contract, reduction = self.loss.contract, self.loss.reduction
+        prediction = self.arrays[contract.predictions[0]]
+        xp = namespace(prediction)
+        units = inputs.units(contract, prediction, self.loss.parameters)
+        weights, measure = self._unit_weights(self.arrays, units)
+        counts = None if self.mask is None else inputs.counted(contract, self.mask, units)
+        if counts is not None:
+            weights = xp.where(counts, xp.ones_like(units) if weights is None else weights, 0.0)
+        if weights is not None:
+            weights = xp.broadcast_to(weights, units.shape)
+        behind = None
+        if reduction == "mean":
+            both = [factor for factor in (weights, measure) if factor is not None]
+            behind = float(xp.sum(both[0] if len(both) == 1 else both[0] * both[1]))
+        elif reduction == "mean_over_batch" and counts is not None:
+            behind = float(xp.sum(xp.where(counts, xp.ones_like(units), 0.0)))
+        scale = self.plan.scale
+        if behind is not None:
+            scale = 1.0 / behind if behind else 0.0
+        return {"scale": scale, "weights": weights, **self._inner("class_weights")}
+
+    def values(self) -> tuple[Array, dict[str, Any]]:
+        """The definition's unreduced values, and what reduces them: weights, counts, measure."""
+        contract, parameters = self.loss.contract, self.loss.parameters
+        arrays, compute = self.arrays, contract.compute
+        inputs.check_classes(contract, arrays, parameters, self.mask)
+        if self.mask is not None:
+            arrays = inputs.blank(contract, arrays, self.mask, parameters)
+        if self.loss.validate:
+            inputs.check_values(contract, arrays)
+        arrival = self.loss.predictions
+        if arrival is not None:
+            if arrival in contract.forms:
+                compute = contract.forms[arrival]
+            else:
+                arrays = inputs.convert(contract, arrays, arrival)
+        inner = self._inner("mask", "class_weights")
+        values = compute(*arrays.values(), **parameters, **inner)
+        weights, measure = self._unit_weights(arrays, values)
+        counts = None
+        if contract.counts is not None:
+            counts = contract.counts(arrays[str(contract.target_name)], self.mask)
+        elif self.mask is not None:
+            counts = inputs.counted(contract, self.mask, values)
+        return values, {"weights": weights, "counts": counts, "measure": measure}
+
+    def _inner(self, *names: str) -> dict[str, Array]:
+        """The companions that the definition takes itself."""
+        accepts = self.loss.contract.accepts
+        given = {name: getattr(self, name) for name in names if name in accepts}
+        return {name: array for name, array in given.items() if array is not None}
+
+    def _unit_weights(
+        self, arrays: dict[str, Array], units: Array
+    ) -> tuple[Array | None, Array | None]:
+        """(weights of the units, weights that only the mean's denominator sees)."""
+        contract = self.loss.contract
+        weights, measure = self.weights, None
+        if weights is not None:
+            weights = namespace(weights).astype(weights, units.dtype)
+            weights = cost.spread(weights, units, "weights", contract.name)
+        if self.class_weights is not None:
+            factor = inputs.class_weights_of(
+                contract, arrays, self.class_weights, self.loss.parameters
+            )
+            if "class_weights" in contract.accepts:
+                measure = factor
+            else:
+                weights = factor if weights is None else weights * factor
+        return weights, measure
+
+
+def prepare(
+    loss: Loss,
+    arrays: tuple[Array, ...],
+    named: Mapping[str, Array],
+    weights: Array | None = None,
+    class_weights: Array | None = None,
+    mask: Array | None = None,
+) -> Call:
+    """Everything that came, checked, in the dtype that is computed in."""
+    contract = loss.contract
+    bound = bind(loss, arrays, named)
+    plan = plan_of(loss, bound)
+    first = next(iter(bound.values()))
+    if mask is not None:
+        mask = inputs.companion("mask", contract, mask, first)
+        if not namespace(mask).isdtype(mask.dtype, "bool"):
+            mask = mask != 0
+    if loss.ignore is not None and contract.target_name is not None:
+        kept = inputs.ignored(bound[contract.target_name], loss.ignore)
+        if mask is not None:
+            mask = cost.spread(mask, kept, "mask", contract.name)
+            kept = namespace(kept).logical_and(kept, mask)
+        mask = kept
+    for name, dtype in plan.casts.items():
+        bound[name] = namespace(first).astype(bound[name], dtype)
+    if weights is not None:
+        weights = inputs.companion("weights", contract, weights, first)
+    if class_weights is not None:
+        class_weights = inputs.companion("class_weights", contract, class_weights, first)
+        kind = bound[contract.predictions[0]].dtype
+        class_weights = namespace(first).astype(class_weights, kind)
+    return Call(loss, bound, plan, weights, class_weights, mask)
+
+
+def bind(loss: Loss, arrays: tuple[Array, ...], named: Mapping[str, Array]) -> dict[str, Array]:
+    """The arrays by the names of the definition's arguments."""
+    names = tuple(loss.contract.inputs)
+    if len(arrays) == len(names) and not named:
+        return dict(zip(names, arrays, strict=True))
+    if len(arrays) + len(named) != len(names) or any(name not in names for name in named):
+        came = ", ".join([*names[: len(arrays)], *named]) or "nothing"
+        raise LossError(f"{loss.contract.name}: takes {', '.join(names)}; got {came}")
+    return dict(zip(names, arrays, strict=False)) | dict(named)
