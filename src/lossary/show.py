@@ -253,7 +253,7 @@ def plot(losses: list[Loss], file: Path) -> None:
     for loss in losses:
         label, line, arrays = path(loss.contract)
         values = np.asarray(loss.values(*arrays))
-        above.plot(line, values, label=repr(loss)[5:-1])
+        above.plot(line, values, label=repr(loss)[5:-1].replace("'", ""))
         below.plot(line, np.gradient(values, line))
     above.set_ylabel("loss")
     above.legend()
