@@ -1,0 +1,252 @@
+"""``LossModule``: a loss as ``nn.Module``, and the classes generated from contracts."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lossary.contract import REGISTRY, Contract, LossError, key_of, resolve
+from lossary.cost import Total, reduce
+from lossary.evaluate import Loss
+from lossary.inputs import class_axis
+from lossary.torch import conventions
+from lossary.torch.conventions import Conventions
+
+
+class TorchLossError(LossError, RuntimeError, IndexError):
+    """A LossError that is also what PyTorch raises for the same mistake."""
+
+
+class LossModule(nn.Module):
+    """What the generated modules share.
+
+    ``forward(input, target)`` returns the reduced loss, as PyTorch reduces. Classes are on axis 1
+    (axis 0 of an input without a batch). Beyond PyTorch, each call takes ``weights`` and ``mask``
+    (True counts), one per returned value or per leading dimension; then ``mean`` divides by the sum
+    of the weights that count. Half precision, autocast included, is computed in float32; under
+    autocast the result is float32, so that a gradient scaler cannot make it overflow.
+    """
+
+    contract: Contract
+    key: str
+    presets: Mapping[str, Any]
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__()
+        signature = conventions.signature(self.contract, self.key, self.presets)
+        bound = signature.bind(*arguments, **options)
+        self.chosen = {
+            name: value
+            for name, value in bound.arguments.items()
+            if not isinstance(value, Tensor) and value != signature.parameters[name].default
+        }
+        bound.apply_defaults()
+        given = dict(bound.arguments)
+        for name in {"weight", "pos_weight"} & set(given):
+            value = given.pop(name)
+            self.register_buffer(name, value if value is None else torch.as_tensor(value))
+        for name in conventions.learned(self.contract):
+            matrix = torch.empty(given["num_classes"], given["embedding_size"])
+            self.register_parameter(name, nn.Parameter(nn.init.xavier_uniform_(matrix)))
+        try:
+            self.conventions = Conventions.of(self.contract, self.key, given)
+            self._losses = {
+                (batched, soft): self._loss(given, batched, soft)
+                for batched in (True, False)
+                for soft in (True, False)
+            }
+        except LossError as error:
+            raise TorchLossError(str(error)) from None
+
+    def _loss(self, given: Mapping[str, Any], batched: bool, soft: bool) -> Loss:
+        """The loss for inputs with or without a batch, of class indices or soft targets."""
+        chosen = self.conventions
+        parameters = {name: given[name] for name in self.contract.parameters if name in given}
+        if conventions.class_axis(self.contract) and "axis" in parameters:
+            if chosen.each_class:
+                parameters["axis"] = -1
+            elif not batched and parameters["axis"] == 1:
+                parameters["axis"] = 0
+        reduction = chosen.reduction
+        # PyTorch divides by the weights of the classes where targets are indices, else by the count.
+        if reduction == "mean" and self._weighted and (chosen.by_count or soft):
+            reduction = "mean_over_batch"
+        return Loss(
+            self.contract,
+            reduction="none" if chosen.each_label else reduction,
+            predictions=chosen.predictions,
+            ignore=None if soft and self._by_class else given["ignore_index"],
+            empty=given["empty"],
+            **parameters,
+        )
+
+    @property
+    def _weighted(self) -> bool:
+        return any(getattr(self, name, None) is not None for name in ("weight", "pos_weight"))
+
+    @property
+    def _by_class(self) -> bool:
+        return self.contract.target is not None and self.contract.target.name == "classes"
+
+    def forward(
+        self, *inputs: Tensor, weights: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """The reduced loss; ``none`` keeps one value per unit."""
+        return self._run(False, inputs, weights, mask)
+
+    def total(
+        self, *inputs: Tensor, weights: Tensor | None = None, mask: Tensor | None = None
+    ) -> Total:
+        """Sum and weight, whose ratio is the mean. Totals of any split of the data add exactly."""
+        return self._run(True, inputs, weights, mask)
+
+    def _run(
+        self, total: bool, inputs: tuple[Tensor, ...], weights: Tensor | None, mask: Tensor | None
+    ) -> Any:
+        device = inputs[0].device.type
+        try:
+            if not torch.is_autocast_enabled(device):
+                return self._compute(total, inputs, weights, mask)
+            wide = tuple(
+                x.float() if x.is_floating_point() and x.itemsize < 4 else x for x in inputs
+            )
+            with torch.autocast(device, enabled=False):
+                return self._compute(total, wide, weights, mask)
+        except LossError as error:
+            raise TorchLossError(str(error)) from None
+
+    def _compute(
+        self, total: bool, inputs: tuple[Tensor, ...], weights: Tensor | None, mask: Tensor | None
+    ) -> Any:
+        arrays = self._arrays(inputs)
+        first = arrays[self.contract.predictions[0]]
+        target = arrays.get(str(self.contract.target_name))
+        soft = target is not None and target.ndim == first.ndim
+        loss = self._losses[inputs[0].ndim > 1, soft]
+        companions: dict[str, Tensor | None] = {"mask": mask}
+        weight, positive = getattr(self, "weight", None), getattr(self, "pos_weight", None)
+        for name, value in (("weight", weight), ("pos_weight", positive)):
+            if value is not None and value.device != first.device:
+                raise LossError(
+                    f"{self.key}: {name} is on {value.device}, the input on {first.device}; "
+                    f"move the module: loss.to({str(first.device)!r})"
+                )
+        if positive is not None and target is not None:
+            target, factor = conventions.positive_weighted(target, positive)
+            arrays[str(self.contract.target_name)] = target
+            weights = factor if weights is None else weights * factor
+        if weight is not None and self.conventions.element_weight:
+            factor = self._spread(weight, first)
+            weights = factor if weights is None else weights * factor
+        elif weight is not None:
+            classes = first.shape[class_axis(self.contract, first, loss.parameters)]
+            if tuple(weight.shape) != (classes,):
+                raise LossError(
+                    f"{self.key}: weight has shape {tuple(weight.shape)}, expected ({classes},): one "
+                    f"number per class of the input's {tuple(first.shape)}"
+                )
+            companions["class_weights"] = weight
+        if self.conventions.each_label:
+            return self._over_labels(loss, total, arrays, weights, mask)
+        if not total:
+            return loss(**arrays, weights=weights, **companions)
+        whole = loss.total(**arrays, weights=weights, **companions)
+        if loss.reduction == "mean_over_batch":
+            return Total(whole.sum, loss.total(**arrays, mask=mask).weight)
+        return whole
+
+    def _arrays(self, inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        """The definition's arguments from PyTorch's."""
+        matrices = conventions.learned(self.contract)
+        names = [name for name in self.contract.inputs if name not in matrices]
+        if len(inputs) != len(names):
+            raise LossError(f"{self.key}: takes {', '.join(names)}; got {len(inputs)} tensors")
+        arrays = dict(zip(names, inputs, strict=True)) | {
+            name: getattr(self, name) for name in matrices
+        }
+        arrays = {name: arrays[name] for name in self.contract.inputs}
+        chosen = self.conventions
+        if chosen.log_target:
+            arrays["target"] = arrays["target"].exp()
+        if chosen.each_class:
+            arrays = {name: array.unsqueeze(-1) for name, array in arrays.items()}
+        if chosen.least_variance is not None:
+            arrays["variance"] = self._variance(
+                arrays["variance"], inputs[0], chosen.least_variance
+            )
+        return arrays
+
+    def _variance(self, variance: Any, like: Tensor, least: float) -> Tensor:
+        """PyTorch takes one variance per row or for all, and clamps it outside of the gradient."""
+        if not isinstance(variance, Tensor):
+            variance = torch.full_like(like, variance)
+        if variance.ndim == like.ndim - 1 and variance.shape == like.shape[:-1]:
+            variance = variance.unsqueeze(-1)
+        clamped = variance + (variance.clamp(min=least) - variance).detach()
+        return clamped.expand(like.shape)
+
+    def _spread(self, weight: Tensor, first: Tensor) -> Tensor:
+        """An element weight, broadcast as PyTorch does: along the trailing dimensions."""
+        try:
+            return weight.expand(first.shape)
+        except RuntimeError:
+            raise LossError(
+                f"{self.key}: weight has shape {tuple(weight.shape)}, which does not broadcast to "
+                f"the input's {tuple(first.shape)}; give one weight per element, or per class"
+            ) from None
+
+    def _over_labels(
+        self,
+        loss: Loss,
+        total: bool,
+        arrays: dict[str, Tensor],
+        weights: Tensor | None,
+        mask: Tensor | None,
+    ) -> Any:
+        """One value per row of labels: their mean."""
+        values = loss(**arrays, weights=weights, mask=mask).mean(dim=-1)
+        if total:
+            return Total(values.sum(), values.new_tensor(float(values.numel())))
+        return reduce(values, self.conventions.reduction)
+
+    def extra_repr(self) -> str:
+        """What was chosen."""
+        return ", ".join(f"{name}={value!r}" for name, value in self.chosen.items())
+
+
+def class_name(key: str) -> str:
+    """PyTorch's name where PyTorch has the loss, else the key in capitals, with ``Loss``."""
+    host = conventions.host_of(key)
+    if host is not None:
+        return host.__name__
+    return "".join(part[:1].upper() + part[1:] for part in key.split("_")) + "Loss"
+
+
+def module_class(name: str) -> type[LossModule]:
+    """The module class of a loss, by any of its names."""
+    try:
+        resolve(name)
+    except LossError as error:
+        raise TorchLossError(str(error)) from None
+    return _made(key_of(name))
+
+
+@cache
+def _made(key: str) -> type[LossModule]:
+    contract, alias = REGISTRY[key]
+    if not contract.predictions:
+        raise TorchLossError(f"{key}: has no predictions, so it is no module")
+    body = {
+        "contract": contract,
+        "key": key,
+        "presets": alias.presets,
+        "__doc__": f"{inspect.getdoc(contract.compute)}\n\n{inspect.getdoc(LossModule)}",
+        "__module__": "lossary.torch",
+        "__signature__": conventions.signature(contract, key, alias.presets),
+    }
+    return type(class_name(key), (LossModule,), body)
