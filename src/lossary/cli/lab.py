@@ -1,0 +1,161 @@
+"""``lossary compare``, ``tune`` and ``advise``."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from lossary.cli import app
+from lossary.contract import LossError
+
+DATA = (
+    "CSV, Parquet, Arrow or .npz file, an image folder, or digits, diabetes, breast-cancer, wine."
+)
+
+
+@app.command()
+def compare(
+    data: str = typer.Argument(help=DATA),
+    target: str = typer.Option(None, help="The column to predict."),
+    losses: str = typer.Option(
+        None, help="Losses with commas between; huber:delta=2 sets a parameter."
+    ),
+    seeds: int = typer.Option(5, min=1, help="Splits, initial weights and batch orders per loss."),
+    output: Path = typer.Option(
+        Path("lossary-report"), "--output", "-o", help="Folder of the report."
+    ),
+    metric: str = typer.Option(None, help="What ranks; by default RMSE or accuracy."),
+    task: str = typer.Option(None, help="real, count, binary or classes; inferred if left out."),
+    epochs: int = typer.Option(None, min=1, help="By default 60."),
+    rate: float = typer.Option(
+        None, help="One learning rate for all, instead of a search for each."
+    ),
+    model: str = typer.Option(
+        None, help="Your own network: package.module:build, build(inputs, outputs)."
+    ),
+    noise: str = typer.Option("", help="Shares of wrong training labels to try as well: 0.2,0.4"),
+    outliers: str = typer.Option("", help="Shares of training targets moved far out: 0.1"),
+    imbalance: str = typer.Option("", help="Rarest over commonest class in training: 0.05"),
+    sweep: bool = typer.Option(False, help="Try other values of each loss's parameters."),
+    drop_missing: bool = typer.Option(False, help="Go on without rows that have missing values."),
+    storage: str = typer.Option(
+        None, help="Any Optuna storage; by default study.db in the output folder."
+    ),
+    join: bool = typer.Option(False, help="Work on a study that another process reports on."),
+    workers: int = typer.Option(1, min=1, help="Processes that share the work."),
+    as_json: bool = typer.Option(False, "--json", help="JSON on stdout."),
+) -> None:
+    """Train networks on your data under several losses, and show what each loss did."""
+    _quiet_threads()
+    from lossary.lab import data as lab_data
+    from lossary.lab.choose import split_names
+    from lossary.lab.compare import Settings
+    from lossary.lab.compare import compare as run
+
+    loaded = lab_data.read(data, target, task=task, drop_missing=drop_missing)
+    for remark in loaded.notes:
+        print(f"{loaded.name}: {remark}", file=sys.stderr)
+    settings = Settings(
+        seeds=seeds,
+        metric=metric,
+        epochs=epochs,
+        rate=rate,
+        model=model,
+        noise=_shares("--noise", noise),
+        outliers=_shares("--outliers", outliers),
+        imbalance=_shares("--imbalance", imbalance),
+        sweep=sweep,
+    )
+    names = split_names(losses) if losses else _advised(loaded.target)
+    place = storage or output / "study.db"
+    with _helpers(workers - 1), _progress() as note:
+        account = run(loaded, names, settings, storage=place, note=note, join=join)
+    if join:
+        return
+    account["command"] = "lossary " + " ".join(sys.argv[1:])
+    _report(account, output, as_json)
+
+
+def _report(account: dict[str, Any], output: Path, as_json: bool) -> None:
+    from lossary.lab.files import write_files
+    from lossary.lab.terminal import show
+
+    files = write_files(account, output)
+    if as_json:
+        print(json.dumps(account))
+    else:
+        show(account)
+    print(f"report: {' '.join(map(str, files))}", file=sys.stderr)
+
+
+def _advised(target: Any) -> list[str]:
+    raise LossError("give --losses: names with commas between; `lossary list` shows all")
+
+
+def _shares(option: str, text: str) -> tuple[float, ...]:
+    try:
+        found = tuple(float(item) for item in text.split(",") if item)
+    except ValueError:
+        raise LossError(
+            f"{option} {text}: expected shares with commas between, such as 0.2,0.4"
+        ) from None
+    if any(not 0 < share < 1 for share in found):
+        raise LossError(f"{option} {text}: each share lies between 0 and 1")
+    return found
+
+
+def _quiet_threads() -> None:
+    """One thread per process: these networks are too small to share, and workers multiply better."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@contextmanager
+def _helpers(count: int) -> Iterator[None]:
+    """The same command ``count`` times more with ``--join``, sharing the study."""
+    again = [item for item in sys.argv[1:] if item != "--join"]
+    for flag in ("--workers",):
+        while flag in again:
+            place = again.index(flag)
+            del again[place : place + 2]
+    again = [item for item in again if not item.startswith("--workers=")]
+    command = [sys.executable, "-c", "from lossary.cli import main; main()", *again, "--join"]
+    started = [
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for _ in range(count)
+    ]
+    try:
+        yield
+    finally:
+        for process in started:
+            process.terminate()
+            process.wait()
+
+
+@contextmanager
+def _progress() -> Iterator[Any]:
+    """A bar on stderr: cells done, and how far the present one is."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:.0f} %"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        work = bar.add_task("starting", total=None)
+
+        def note(done: int, total: int, what: str) -> None:
+            label = what.split(" | ")[1] if " | " in what else "studying"
+            bar.update(work, completed=done, total=total, description=label.replace("[", r"\["))
+
+        yield note

@@ -1,0 +1,92 @@
+"""Losses by the text that names them: ``huber:delta=2``, fitted to a target."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable
+from typing import Any
+
+from lossary.advice.target import Target
+from lossary.contract import Contract, LossError, resolve
+from lossary.evaluate import Loss
+
+
+def split_names(text: str) -> list[str]:
+    """``a,huber:delta=2,reduction=sum,b`` as three texts: a setting belongs to the name before it."""
+    names: list[str] = []
+    depth, piece = 0, ""
+    for letter in text + ",":
+        depth += (letter in "([") - (letter in ")]")
+        if letter != "," or depth > 0:
+            piece += letter
+            continue
+        if names and "=" in piece and ":" not in piece:
+            names[-1] += "," + piece
+        elif piece.strip():
+            names.append(piece.strip())
+        piece = ""
+    return names
+
+
+def parse(text: str) -> tuple[Contract, dict[str, Any]]:
+    """The contract and the settings of ``name:parameter=value,...``; nothing is evaluated."""
+    name, _, settings = text.partition(":")
+    contract, presets = resolve(name)
+    try:
+        call = ast.parse(f"f({settings})", mode="eval").body
+        assert isinstance(call, ast.Call)
+        if call.args:
+            raise ValueError
+        given = {str(word.arg): _literal(word.value) for word in call.keywords}
+    except (SyntaxError, ValueError):
+        raise LossError(
+            f"{text}: not understood; write {name}:parameter=value,parameter=value"
+        ) from None
+    return contract, {k: v for k, v in presets.items() if k != "predictions"} | given
+
+
+def _literal(node: ast.expr) -> Any:
+    return node.id if isinstance(node, ast.Name) else ast.literal_eval(node)
+
+
+def fitted(text: str, target: Target) -> Loss:
+    """The loss of ``text``, its data-given parameters filled in.
+
+    It takes what its definition takes (logits, say), whatever its alias means: how predictions
+    arrive is the head's business.
+    """
+    contract, given = parse(text)
+    return Loss(contract, **fill(contract, given, target))
+
+
+def fitted_all(texts: Iterable[str], target: Target) -> dict[str, Loss]:
+    """Losses by their texts."""
+    return {text: fitted(text, target) for text in texts}
+
+
+def fill(contract: Contract, given: dict[str, Any], target: Target) -> dict[str, Any]:
+    """Required parameters that the data decide (class counts or priors); an error for any other."""
+    filled = dict(given)
+    for name, parameter in contract.parameters.items():
+        if name in filled or not parameter.required:
+            continue
+        if not target.labels or target.task == "multi-label":
+            value = None
+        else:
+            value = of_counts(name, target.class_counts.tolist())
+        if value is None:
+            raise LossError(
+                f"{contract.name}: parameter {name!r} is required; give it after a colon: "
+                f"{contract.name}:{name}=VALUE"
+            )
+        filled[name] = value
+    return filled
+
+
+def of_counts(name: str, counts: list[int]) -> tuple[float, ...] | None:
+    """What a parameter of this name means in class counts: the counts, their shares, or None."""
+    if name.endswith("counts"):
+        return tuple(max(1, count) for count in counts)
+    if name.endswith(("prior", "priors", "frequencies", "shares")):
+        return tuple(max(1, count) / sum(counts) for count in counts)
+    return None

@@ -1,0 +1,75 @@
+"""What a comparison leaves in its folder: JSON, the loss per epoch as CSV and as a picture."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lossary.contract import LossError
+from lossary.lab.need import need
+
+
+def write_files(account: dict[str, Any], folder: Path) -> list[Path]:
+    """Write report.json, losses.csv and losses.png; a LossError where the folder cannot take them."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        report = folder / "report.json"
+        report.write_text(json.dumps(account, indent=1), encoding="utf-8")
+        return [
+            report,
+            _curves(account, folder / "losses.csv"),
+            _picture(account, folder / "losses.png"),
+        ]
+    except OSError as error:
+        raise LossError(f"--output {folder}: cannot be written: {error}") from None
+
+
+def _curves(account: dict[str, Any], path: Path) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["setting", "loss", "seed", "epoch", "training loss", "validation score"])
+        for setting, table in account["tables"].items():
+            for name, row in table["losses"].items():
+                for epoch, (losses, scores) in enumerate(
+                    zip(row["loss"], row["score"], strict=True)
+                ):
+                    for seed, loss, score in zip(row["seeds"], losses, scores, strict=True):
+                        writer.writerow([setting, name, seed, epoch + 1, loss, score])
+    return path
+
+
+def _picture(account: dict[str, Any], path: Path) -> Path:
+    """Each loss in its own panel: values of different losses are not comparable."""
+    need("matplotlib").use("Agg")
+    plots = need("matplotlib.pyplot")
+    table = next(iter(account["tables"].values()))
+    names = table["order"]
+    columns = min(4, len(names))
+    rows = -(-len(names) // columns)
+    figure, panels = plots.subplots(
+        rows, columns, figsize=(3.6 * columns, 2.7 * rows), squeeze=False
+    )
+    for panel in panels.flat[len(names) :]:
+        panel.axis("off")
+    for panel, name in zip(panels.flat, names, strict=False):
+        curves = np.array(table["losses"][name]["loss"], dtype=float)
+        epochs = np.arange(1, len(curves) + 1)
+        panel.plot(epochs, curves, color="tab:blue", alpha=0.25, linewidth=0.8)
+        panel.plot(epochs, curves.mean(axis=1), color="tab:blue", linewidth=2)
+        panel.set_title(name, fontsize=9, parse_math=False)
+        panel.set_xlabel("epoch", fontsize=8)
+        panel.tick_params(labelsize=8)
+        if np.nanmin(curves) > 0:
+            panel.set_yscale("log")
+    figure.suptitle(
+        "Training loss per epoch, one line per seed (values of different losses are not comparable)",
+        fontsize=9,
+    )
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    plots.close(figure)
+    return path

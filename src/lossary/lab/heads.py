@@ -1,0 +1,220 @@
+"""The output layer a loss needs, the target as it wants it, and its outputs in common terms.
+
+Everything is read from the loss's contract: the spaces of its predictions and of its target.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from lossary.advice.target import Target
+from lossary.contract import LossError, Space
+from lossary.evaluate import Loss
+
+Tensor = torch.Tensor
+
+ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "linear": lambda x: x,
+    "softplus": torch.nn.functional.softplus,
+    "exponential": torch.exp,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "softmax": lambda x: torch.softmax(x, -1),
+}
+# Where a quantity lives after the activation, undone: the linear output that gives ``mean``.
+_INVERSES: Mapping[str, Callable[[float], float]] = {
+    "linear": lambda mean: mean,
+    "softplus": lambda mean: math.log(math.expm1(mean)) if mean < 30 else mean,
+    "exponential": math.log,
+}
+QUANTITIES = ("real", "positive", "nonnegative", "count")
+CERTAINTIES = ("logit", "margin", "probability", "mask", "real", "binary", "sign", "image")
+
+
+@dataclass(frozen=True)
+class Head:
+    """How a network's linear outputs (..., units) meet one loss on one target.
+
+    ``units`` per prediction argument; ``encoding`` of the target: quantity, index, one-hot, sign or
+    binary; quantities are divided by ``scale`` first, which ``offset`` centres at the start.
+    """
+
+    loss: Loss
+    target: Target
+    spaces: tuple[Space, ...]
+    units: tuple[int, ...]
+    encoding: str
+    scale: float = 1.0
+    offset: float = 0.0
+
+    @property
+    def width(self) -> int:
+        """Linear outputs in all."""
+        return sum(self.units)
+
+    def predictions(self, outputs: Tensor) -> tuple[Tensor, ...]:
+        """The loss's prediction arguments from linear outputs (..., width)."""
+        parts = outputs.split(self.units, dim=-1) if len(self.units) > 1 else (outputs,)
+        result = []
+        for position, (part, space) in enumerate(zip(parts, self.spaces, strict=True)):
+            if position == 0 and self.offset:
+                part = part + self.offset
+            arrived = ACTIVATIONS[space.activation](part)
+            squeeze = part.shape[-1] == 1 and self.encoding in ("quantity", "sign", "binary")
+            result.append(arrived[..., 0] if squeeze else arrived)
+        return tuple(result)
+
+    def encode(self, values: Tensor) -> Tensor:
+        """The target as the loss wants it, from ``Target.values`` (...,) as float or index."""
+        if self.encoding == "quantity":
+            return (values / self.scale).float()
+        if self.encoding == "index":
+            return values.long()
+        if self.target.task == "multi-label" or self.units[0] == 1:
+            hot = values.float()
+        else:
+            hot = torch.nn.functional.one_hot(values.long(), self.units[0]).float()
+        return 2 * hot - 1 if self.encoding == "sign" else hot
+
+    def values(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """One mean loss per replica, (replicas,), from outputs (replicas, batch, width)."""
+        predictions = self.predictions(outputs)
+        unit = self.loss.contract.unit
+        if unit is not None and unit.name in ("anchor", "tensor"):
+            # Rows interact within a batch, so replicas must be kept apart.
+            each = [
+                self.loss.values(*(p[i] for p in predictions), target[i]).mean()
+                for i in range(len(outputs))
+            ]
+            return torch.stack(each)
+        result = self.loss.values(*predictions, target)
+        return result.reshape(len(outputs), -1).mean(1)
+
+    # -- common terms -----------------------------------------------------------------------
+
+    def point(self, outputs: Tensor) -> np.ndarray:
+        """Predicted quantities in the target's own unit, shape (...)."""
+        first = self.predictions(outputs)[0]
+        if self.spaces[0].name == "log rate":
+            first = torch.exp(first)
+        return (first.double() * self.scale).numpy()
+
+    def scores(self, outputs: Tensor) -> np.ndarray:
+        """Evidence for each class, (..., classes); each label, (..., labels); or for yes, (...)."""
+        return self.predictions(outputs)[0].double().numpy()
+
+    @property
+    def threshold(self) -> float:
+        """Above this score of yes, the prediction is yes."""
+        space = self.spaces[0].name
+        return 0.0 if space in ("logit", "margin", "sign") or self.encoding == "sign" else 0.5
+
+    def decisions(self, outputs: Tensor) -> np.ndarray:
+        """Class indices (...), or 0/1 labels (..., labels)."""
+        scores = self.scores(outputs)
+        if self.units[0] > 1 and self.target.task != "multi-label":
+            return scores.argmax(-1)
+        return (scores > self.threshold).astype(np.int64)
+
+    @property
+    def is_probability(self) -> bool:
+        """Whether the outputs can be read as probabilities (calibrated or not)."""
+        name = self.spaces[0].name
+        if name == "real" and self.encoding != "sign":
+            fact = self.loss.contract.fact("elicits", self.loss.parameters)
+            return fact is not None and fact.value == "mean"
+        return name in ("logit", "class logits", "probability", "simplex", "binary", "mask")
+
+    def probabilities(self, outputs: Tensor) -> np.ndarray | None:
+        """(..., classes) summing to 1; of yes (...) or of labels (..., labels); None for margins."""
+        if not self.is_probability:
+            return None
+        name = self.spaces[0].name
+        scores = self.predictions(outputs)[0].double()
+        many = self.units[0] > 1 and self.target.task != "multi-label"
+        if name == "class logits":
+            return torch.softmax(scores, -1).numpy()
+        if name == "logit":
+            scores = torch.sigmoid(scores)
+        # Real outputs may leave [0, 1]; a tiny floor keeps every logarithm finite.
+        scores = scores.clamp(1e-6, 1 - 1e-6)
+        return (scores / scores.sum(-1, keepdim=True) if many else scores).numpy()
+
+
+def head_for(loss: Loss, target: Target) -> Head:
+    """The head of a loss for a target, or a LossError that says why they do not meet."""
+    contract = loss.contract
+    spaces = tuple(contract.inputs[name] for name in contract.predictions)
+    wanted = contract.target
+    if wanted is None or not spaces:
+        raise LossError(
+            f"{contract.name}: takes no target, so it cannot be trained alone on {target.name}; "
+            "compare losses of (prediction, target)"
+        )
+    if target.task in ("real", "count"):
+        return _quantity(loss, target, spaces, wanted)
+    return _decision(loss, target, spaces, wanted)
+
+
+def _quantity(loss: Loss, target: Target, spaces: tuple[Space, ...], wanted: Space) -> Head:
+    first = spaces[0]
+    fits = first.layout == "element" and first.name in (*QUANTITIES, "log rate")
+    if not fits or wanted.name not in QUANTITIES:
+        raise _misfit(loss, target, first, wanted)
+    low, high = target.facts["minimum"], target.facts["maximum"]
+    for value in (low, high):
+        if value not in wanted.interval:
+            raise LossError(
+                f"{loss.contract.name}: target {target.name} holds {value:g}, outside "
+                f"{wanted.name} {wanted.interval}; choose a loss for real targets, or shift the target"
+            )
+    scale = 1.0 if wanted.integral else target.facts["standard deviation"]
+    mean = target.facts["mean"] / scale
+    link = "exponential" if first.name == "log rate" else first.activation
+    inverse = _INVERSES.get(link)
+    offset = inverse(mean) if inverse and (link == "linear" or mean > 0) else 0.0
+    return Head(loss, target, spaces, (1,) * len(spaces), "quantity", scale, offset)
+
+
+def _decision(loss: Loss, target: Target, spaces: tuple[Space, ...], wanted: Space) -> Head:
+    first, classes = spaces[0], len(target.labels)
+    if len(spaces) > 1:
+        raise _misfit(loss, target, first, wanted)
+    if first.layout == "class axis" and wanted.layout in ("class", "class axis"):
+        if target.task == "multi-label":
+            if wanted.layout == "class":
+                raise _misfit(loss, target, first, wanted)
+            return Head(loss, target, spaces, (classes,), "one-hot")
+        encoding = "index" if wanted.layout == "class" else "one-hot"
+        return Head(loss, target, spaces, (classes,), encoding)
+    if first.layout == wanted.layout == "row" and target.task == "classes":
+        return Head(loss, target, spaces, (classes,), "one-hot")
+    elementwise = first.layout in ("element", "label") and wanted.layout in ("element", "label")
+    wants = ("binary", "sign", "probability", "mask", "real", "pair labels")
+    if not elementwise or first.name not in CERTAINTIES or wanted.name not in wants:
+        raise _misfit(loss, target, first, wanted)
+    units = 1 if target.task == "binary" else classes
+    encoding = "sign" if wanted.name == "sign" else ("binary" if units == 1 else "one-hot")
+    return Head(loss, target, spaces, (units,), encoding)
+
+
+def _misfit(loss: Loss, target: Target, first: Space, wanted: Space) -> LossError:
+    return LossError(
+        f"{loss.contract.name}: compares {first.name} with {wanted.name}, which does not fit the "
+        f"{target.task} target {target.name}; `lossary advise` names losses that do"
+    )
+
+
+def output_of(loss: Loss, head: Head) -> dict[str, Any]:
+    """The head in words: units and activation of each prediction."""
+    named = zip(loss.contract.predictions, head.units, head.spaces, strict=True)
+    return {
+        name: {"units": units, "activation": space.activation, "space": space.name}
+        for name, units, space in named
+    }

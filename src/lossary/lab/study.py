@@ -1,0 +1,240 @@
+"""The durable study: finished cells in an Optuna storage that any number of workers share.
+
+A claim is a running trial that names its worker; it is made in one atomic write, and where two
+workers claim the same cell the earlier trial wins. A worker that died leaves its claim behind; any
+other sees that its process is gone and takes the cell over. Nothing finished is done again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from lossary.contract import LossError
+from lossary.lab.cell import Cell, Plan
+from lossary.lab.data import Data
+from lossary.lab.need import need
+
+SILENT_AFTER = 1800.0  # seconds after which a claim from another machine counts as abandoned
+
+
+class Study:
+    """The cells of one data set under one plan, in an Optuna storage."""
+
+    def __init__(self, storage: str | Path, data: Data, plan: Plan) -> None:
+        self._optuna = need("optuna")
+        self._optuna.logging.set_verbosity(self._optuna.logging.ERROR)
+        self.data, self.plan = data, plan
+        self.name = f"{data.name} {study_digest(data, plan)}"
+        self.storage = storage
+        self._study = self._open(storage)
+
+    def _open(self, storage: str | Path) -> Any:
+        optuna = self._optuna
+        try:
+            backend = open_storage(optuna, storage)
+            study = optuna.create_study(
+                storage=backend,
+                study_name=self.name,
+                load_if_exists=True,
+                direction="maximize",
+                sampler=optuna.samplers.RandomSampler(seed=0),
+            )
+            if "plan" not in study.user_attrs:
+                study.set_user_attr("plan", json.dumps(self.plan.__dict__))
+        except Exception as error:  # SQLAlchemy, a driver, the file system: whatever opened it
+            raise storage_error(storage, error) from error
+        return study
+
+    # -- reading --------------------------------------------------------------------------------
+
+    def finished(self) -> dict[str, dict[str, Any]]:
+        """Results by cell key."""
+        state = self._optuna.trial.TrialState.COMPLETE
+        found: dict[str, dict[str, Any]] = {}
+        for trial in self._trials((state,)):
+            if "result" in trial.user_attrs:
+                found.setdefault(trial.user_attrs["cell"], json.loads(trial.user_attrs["result"]))
+        return found
+
+    def _trials(self, states: tuple[Any, ...]) -> list[Any]:
+        return list(self._study.get_trials(deepcopy=False, states=states))
+
+    # -- working --------------------------------------------------------------------------------
+
+    def work(
+        self,
+        cells: Sequence[Cell],
+        run: Callable[[Cell], dict[str, Any]],
+        *,
+        wait: bool = True,
+        note: Callable[[int, str], None] | None = None,
+    ) -> None:
+        """Do cells until none is left; ``wait`` for those that other workers hold."""
+        order = {key_of(cell): cell for cell in cells}
+        while True:
+            done, held = self._state()
+            missing = [key for key in order if key not in done]
+            if note:
+                note(len(order) - len(missing), "")
+            if not missing:
+                return
+            free = [key for key in missing if key not in held]
+            if not free:
+                if not wait:
+                    return
+                time.sleep(0.5)
+                continue
+            claimed = self._claim(free[0], order[free[0]])
+            if claimed is not None:
+                self._do(claimed, order[free[0]], run)
+
+    def _state(self) -> tuple[set[str], set[str]]:
+        """Keys of finished cells, and of cells that a living worker holds."""
+        states = self._optuna.trial.TrialState
+        done, held = set(), set()
+        for trial in self._trials((states.COMPLETE, states.RUNNING)):
+            key = trial.user_attrs.get("cell")
+            if trial.state == states.COMPLETE:
+                done.add(key)
+            elif alive(trial.user_attrs.get("worker", {})):
+                held.add(key)
+            else:
+                self._tell(trial.number, None, states.FAIL)
+        return done, held
+
+    def _claim(self, key: str, cell: Cell) -> int | None:
+        """The number of the trial that holds the cell for this worker, or None if another was first."""
+        optuna = self._optuna
+        states = optuna.trial.TrialState
+        mine = f"{time.time_ns()}-{os.getpid()}-{os.urandom(4).hex()}"
+        self._study.add_trial(
+            optuna.trial.create_trial(
+                state=states.RUNNING,
+                user_attrs={
+                    "cell": key,
+                    "loss": cell.name,
+                    "purpose": cell.purpose,
+                    "corruption": str(cell.corruption),
+                    "seeds": f"{cell.seeds[0]}-{cell.seeds[-1]}",
+                    "claim": mine,
+                    "worker": this_worker(),
+                },
+            )
+        )
+        rivals = [
+            trial
+            for trial in self._trials((states.RUNNING, states.COMPLETE))
+            if trial.user_attrs.get("cell") == key
+            and (trial.state == states.COMPLETE or alive(trial.user_attrs["worker"]))
+        ]
+        own = next(trial.number for trial in rivals if trial.user_attrs.get("claim") == mine)
+        if any(trial.number < own or trial.state == states.COMPLETE for trial in rivals):
+            self._tell(own, None, states.PRUNED)
+            return None
+        return own
+
+    def _do(self, number: int, cell: Cell, run: Callable[[Cell], dict[str, Any]]) -> None:
+        states = self._optuna.trial.TrialState
+        try:
+            result = run(cell)
+        except BaseException:
+            self._tell(number, None, states.FAIL)
+            raise
+        identity = self._study._storage.get_trial_id_from_study_id_trial_number(
+            self._study._study_id, number
+        )
+        try:
+            self._study._storage.set_trial_user_attr(identity, "result", json.dumps(result))
+        except Exception as error:
+            raise storage_error(self.storage, error) from error
+        scores = [value for value in result["best"][self.plan.metric] if value is not None]
+        value = sum(scores) / len(scores) if scores else 0.0
+        self._tell(number, value, states.COMPLETE)
+
+    def _tell(self, number: int, value: float | None, state: Any) -> None:
+        try:
+            self._study.tell(number, value, state=state, skip_if_finished=True)
+        except Exception as error:
+            raise storage_error(self.storage, error) from error
+
+
+def key_of(cell: Cell) -> str:
+    """A cell's key with a fingerprint of its full setting."""
+    setting = json.dumps(cell.plain(), sort_keys=True, default=str)
+    return f"{cell.key} | {hashlib.sha256(setting.encode()).hexdigest()[:12]}"
+
+
+def study_digest(data: Data, plan: Plan) -> str:
+    """A fingerprint of the data and of everything that all cells share."""
+    text = data.digest + json.dumps(plan.__dict__, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def open_storage(optuna: Any, storage: str | Path) -> Any:
+    """SQLite for a path, a journal for a .log or .journal file, else what Optuna makes of the URL."""
+    text = str(storage)
+    if text.startswith("grpc://"):
+        host, _, port = text.removeprefix("grpc://").partition(":")
+        return optuna.storages.GrpcStorageProxy(host=host, port=int(port or 13000))
+    if "://" not in text:
+        Path(text).parent.mkdir(parents=True, exist_ok=True)
+        if text.endswith((".log", ".journal")):
+            return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(text))
+        text = f"sqlite:///{text}"
+    # A rival's write may hold SQLite's lock; wait for it rather than fail.
+    arguments = {"connect_args": {"timeout": 60}} if text.startswith("sqlite") else {}
+    return optuna.storages.RDBStorage(text, engine_kwargs=arguments)
+
+
+def storage_error(storage: str | Path, error: Exception) -> LossError:
+    """One line for a storage that is locked, read-only, full, or none at all."""
+    cause = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+    return LossError(
+        f"storage {storage}: {type(error).__name__}: {cause}; finished cells are kept: free it, or "
+        "give another --storage"
+    )
+
+
+def this_worker() -> dict[str, Any]:
+    """Who holds a claim: machine, process, and when the process and the claim began."""
+    return {
+        "host": socket.gethostname(),
+        "process": os.getpid(),
+        "born": _born(os.getpid()),
+        "since": time.time(),
+    }
+
+
+def alive(worker: dict[str, Any]) -> bool:
+    """Whether the worker of a claim still runs; on another machine, whether it is not silent too long."""
+    if worker.get("host") != socket.gethostname():
+        return time.time() - worker.get("since", 0) < SILENT_AFTER
+    born = _born(worker["process"])
+    return born is not None and born == worker["born"]
+
+
+def _born(process: int) -> str | None:
+    """When the process began, in the kernel's ticks: a reused number is another process."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None if Path("/proc/self").exists() else _by_signal(process)
+    return None if fields[0] in "ZX" else fields[19]
+
+
+def _by_signal(process: int) -> str | None:
+    """Without /proc all that can be known is whether the number is in use."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        pass
+    return "running"

@@ -1,0 +1,220 @@
+"""One table file: read by polars, checked, and turned into numbers."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lossary.contract import LossError
+from lossary.lab.need import need
+
+MOST_COLUMNS = 10_000
+MOST_CATEGORIES = 50
+MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "?"]
+FORMATS = (".csv", ".tsv", ".txt", ".parquet", ".arrow", ".feather")
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Numbers of a table: features (n, columns), the raw target, and what was done to get there."""
+
+    features: np.ndarray
+    columns: tuple[str, ...]
+    target: np.ndarray
+    target_name: str
+    notes: tuple[str, ...]
+
+
+def read_table(path: Path, target: str | None, drop_missing: bool) -> Table:
+    """The table in ``path``; several target columns are named with commas between them."""
+    frame = _frame(path)
+    names = _target_names(frame, path, target)
+    frame, notes = _complete(frame, path, names, drop_missing)
+    chosen = frame.select(names)
+    values = chosen.to_numpy() if len(names) > 1 else _target_values(chosen.to_series(), path)
+    columns, blocks = [], []
+    for name in frame.columns:
+        if name in names:
+            continue
+        found, note = _numbers(frame[name])
+        notes += (note,) if note else ()
+        for label, block in found:
+            columns.append(label)
+            blocks.append(block)
+    if not blocks:
+        raise LossError(f"{path.name}: no column is left to predict {', '.join(names)} from")
+    features = np.stack(blocks, axis=1).astype(np.float32)
+    return Table(features, tuple(columns), values, ",".join(names), notes)
+
+
+def _frame(path: Path) -> Any:
+    polars = need("polars")
+    suffix = path.suffix.lower()
+    if suffix not in FORMATS:
+        raise LossError(
+            f"{path.name}: cannot read {suffix or 'this'} files; give {', '.join(FORMATS)} or .npz"
+        )
+    _refuse_too_large(path)
+    try:
+        if suffix == ".parquet":
+            frame = polars.read_parquet(path)
+        elif suffix in (".arrow", ".feather"):
+            frame = polars.read_ipc(path, memory_map=False)
+        else:
+            frame = _read_csv(polars, path)
+    except (polars.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
+        first = str(error).strip().partition("\n")[0]
+        raise LossError(f"{path.name}: cannot be read as {suffix[1:]}: {first}") from None
+    if frame.height == 0:
+        raise LossError(f"{path.name}: has a header but no rows")
+    if frame.width > MOST_COLUMNS:
+        raise LossError(
+            f"{path.name}: {frame.width} columns; the lab takes at most {MOST_COLUMNS}: "
+            "keep those that matter"
+        )
+    return frame
+
+
+def _refuse_too_large(path: Path) -> None:
+    size = path.stat().st_size
+    if size == 0:
+        raise LossError(f"{path.name}: is empty")
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if size > memory / 4:
+        raise LossError(
+            f"{path.name}: {size / 2**30:.1f} GiB do not fit in the memory of {memory / 2**30:.1f} "
+            "GiB with room to train; give a sample of its rows"
+        )
+
+
+def _read_csv(polars: Any, path: Path) -> Any:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        header = file.readline()
+    if "\0" in header:
+        raise LossError(f"{path.name}: is not text; a CSV has a line of column names")
+    separator = max(",;\t|", key=header.count)
+    names = [name.strip() for name in next(csv.reader([header], delimiter=separator), [])]
+    if len(names) > MOST_COLUMNS:
+        raise LossError(
+            f"{path.name}: {len(names)} columns; the lab takes at most {MOST_COLUMNS}: "
+            "keep those that matter"
+        )
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise LossError(
+            f"{path.name}: column {twice[0]!r} occurs {names.count(twice[0])} times; rename it"
+        )
+    frame = polars.read_csv(
+        path,
+        separator=separator,
+        null_values=MISSING,
+        infer_schema_length=None,
+        try_parse_dates=True,
+    )
+    return frame.rename(dict(zip(frame.columns, names, strict=True)))
+
+
+def _target_names(frame: Any, path: Path, target: str | None) -> list[str]:
+    if target is None:
+        shown = ", ".join(frame.columns[:10])
+        raise LossError(f"{path.name}: say which column to predict: --target, one of {shown}")
+    if target in frame.columns:
+        return [target]
+    names = [name.strip() for name in target.split(",")]
+    missing = [name for name in names if name not in frame.columns]
+    if missing:
+        import difflib
+
+        near = difflib.get_close_matches(missing[0], frame.columns, n=3, cutoff=0.4)
+        shown = ", ".join(near or frame.columns[:10])
+        raise LossError(f"{path.name}: no column {missing[0]!r}; it has {shown}")
+    return names
+
+
+def _complete(frame: Any, path: Path, names: list[str], drop: bool) -> tuple[Any, tuple[str, ...]]:
+    """The rows without missing values; an error that counts them unless ``drop``."""
+    polars = need("polars")
+    empty = [n for n in frame.columns if n not in names and frame[n].null_count() == frame.height]
+    notes = tuple(f"column {name!r} is empty and was left out" for name in empty)
+    frame = frame.drop(empty)
+    numeric = polars.selectors.float()
+    missing = frame.with_columns(numeric.fill_nan(None)).select(polars.all().is_null())
+    infinite = frame.select(numeric.is_infinite().fill_null(False))
+    bad = missing.with_columns(missing[name] | infinite[name] for name in infinite.columns)
+    rows = bad.select(polars.any_horizontal(polars.all())).to_series()
+    count = int(rows.sum())
+    if not count:
+        return frame, notes
+    if not drop:
+        where = {name: int(bad[name].sum()) for name in bad.columns if bad[name].any()}
+        columns = ", ".join(f"{name} ({number})" for name, number in list(where.items())[:4])
+        first = ", ".join(str(row + 1) for row in np.flatnonzero(rows.to_numpy())[:5])
+        raise LossError(
+            f"{path.name}: {count} of {frame.height} rows hold missing or infinite values, in "
+            f"{columns}; first rows {first}; say --drop-missing to go on without them"
+        )
+    if count == frame.height:
+        raise LossError(
+            f"{path.name}: every row has a missing value; drop the emptiest columns first"
+        )
+    return frame.filter(~rows), (
+        *notes,
+        f"dropped {count} of {frame.height} rows with missing values",
+    )
+
+
+def _target_values(series: Any, path: Path) -> np.ndarray:
+    """The target as it came; a column of numbers with a few texts among them is an error."""
+    polars = need("polars")
+    if series.dtype.is_temporal():
+        raise LossError(
+            f"{path.name}: target {series.name} holds dates; make the quantity to predict of them, "
+            "such as the days until"
+        )
+    if series.dtype == polars.String:
+        numbers = series.cast(polars.Float64, strict=False)
+        share = 1 - numbers.null_count() / len(series)
+        if 0.5 < share < 1:
+            row = int(np.flatnonzero(numbers.is_null().to_numpy())[0])
+            raise LossError(
+                f"{path.name}: target {series.name} mixes numbers and texts: {numbers.null_count()} "
+                f"texts, the first {series[row]!r} in row {row + 1}; correct or remove them"
+            )
+    return series.to_numpy()
+
+
+def _numbers(series: Any) -> tuple[list[tuple[str, np.ndarray]], str]:
+    """A column as named columns of numbers, and a note when it was left out."""
+    polars = need("polars")
+    name, kind = series.name, series.dtype
+    if kind.is_numeric() or kind == polars.Boolean:
+        return [(name, series.cast(polars.Float64).to_numpy())], ""
+    if kind in (polars.Date, polars.Datetime):
+        day = series.dt.ordinal_day().to_numpy() / 365.25
+        found = [
+            (f"{name}: season, cosine", np.cos(2 * np.pi * day)),
+            (f"{name}: season, sine", np.sin(2 * np.pi * day)),
+        ]
+        if kind != polars.Date:
+            hour = series.dt.hour().to_numpy() / 24
+            found += [
+                (f"{name}: hour, cosine", np.cos(2 * np.pi * hour)),
+                (f"{name}: hour, sine", np.sin(2 * np.pi * hour)),
+            ]
+        return found, ""
+    if kind in (polars.String, polars.Categorical, polars.Enum):
+        texts = series.cast(polars.String)
+        categories = texts.unique().sort().to_list()
+        if len(categories) > MOST_CATEGORIES:
+            return [], (
+                f"column {name!r} has {len(categories)} different texts (at most "
+                f"{MOST_CATEGORIES} are taken as categories) and was left out"
+            )
+        return [(f"{name} = {item}", (texts == item).to_numpy()) for item in categories], ""
+    return [], f"column {name!r} holds {kind} and was left out"

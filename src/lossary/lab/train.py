@@ -1,0 +1,124 @@
+"""Training: every replica in step, on its own batches, at its own learning rate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from lossary.lab.heads import Head
+from lossary.lab.network import Adam, Stack
+from lossary.lab.split import Split
+
+Tensor = torch.Tensor
+Score = Callable[[Tensor], np.ndarray]  # outputs (replicas, n, width) on validation -> (replicas,)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every loss gets: epochs and rows per step."""
+
+    epochs: int
+    batch: int
+
+    @classmethod
+    def fitting(cls, rows: int, epochs: int | None = None, batch: int | None = None) -> Budget:
+        """Batches of 64, fewer for little data; 60 epochs, fewer where that is over 20,000 steps."""
+        batch = min(batch or min(64, max(8, rows // 16)), rows)
+        steps = max(1, rows // batch)
+        return cls(epochs or max(1, min(60, -(-20_000 // steps))), batch)
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What training left: curves (epochs, replicas), and outputs on the test part (replicas, n, width).
+
+    ``best``: the epoch of the best validation score of each replica; ``score`` is higher-is-better.
+    """
+
+    loss: np.ndarray
+    score: np.ndarray
+    best: np.ndarray
+    outputs_best: Tensor
+    outputs_last: Tensor
+    outputs_start: Tensor
+    train_outputs: Tensor
+    nonfinite: np.ndarray
+    seconds_per_step: float
+
+
+def train(
+    stack: Stack,
+    head: Head,
+    parts: Split,
+    budget: Budget,
+    rates: Sequence[float],
+    score: Score,
+    seed_of: Sequence[int] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Trained:
+    """Train replica r on the split of seed number ``seed_of[r]`` at ``rates[r]``."""
+    which = torch.as_tensor(list(seed_of) if seed_of is not None else range(len(parts.seeds)))
+    rows = parts.train.features.shape[1]
+    flat = parts.train.features.flatten(0, 1)
+    encoded = head.encode(parts.train.target)
+    targets = encoded.flatten(0, 1)
+    start = (which * rows)[:, None]
+    validation, test = (part.features[which] for part in (parts.validation, parts.test))
+    optimiser = Adam(stack.parameters, torch.as_tensor(list(rates), dtype=torch.float32))
+    draws = [torch.Generator().manual_seed(10_007 * seed + 1) for seed in parts.seeds]
+    steps = max(1, rows // budget.batch)
+    replicas = len(which)
+    losses, scores = [], []
+    nonfinite = np.zeros(replicas, dtype=np.int64)
+    best = np.zeros(replicas, dtype=np.int64)
+    with torch.no_grad():
+        outputs_start = stack.forward(parts.train.features[which])
+    best_outputs, top = None, np.full(replicas, -np.inf)
+    busy = 0.0
+    for epoch in range(budget.epochs):
+        order = torch.stack([torch.randperm(rows, generator=draw) for draw in draws])[which] + start
+        seen = torch.zeros(steps, replicas)
+        began = time.perf_counter()
+        for step in range(steps):
+            chosen = order[:, step * budget.batch : (step + 1) * budget.batch].reshape(-1)
+            batch = flat.index_select(0, chosen).unflatten(0, (replicas, -1))
+            wanted = targets.index_select(0, chosen).unflatten(0, (replicas, -1))
+            values = head.values(stack.forward(batch), wanted)
+            # Replicas share nothing, so the gradient of the sum is every replica's own gradient.
+            optimiser.step(torch.autograd.grad(values.sum(), stack.parameters))
+            seen[step] = values.detach()
+        busy += time.perf_counter() - began
+        nonfinite += (~torch.isfinite(seen)).sum(0).numpy()
+        with torch.no_grad():
+            found = score(stack.forward(validation))
+            outputs = stack.forward(test)
+        found = np.where(np.isfinite(found), found, -np.inf)
+        better = found > top
+        if best_outputs is None:
+            best_outputs = outputs.clone()
+        if better.any():
+            keep = torch.from_numpy(better)
+            best_outputs[keep] = outputs[keep]
+            top, best = np.where(better, found, top), np.where(better, epoch, best)
+        losses.append(seen.mean(0).numpy())
+        scores.append(found)
+        if progress:
+            progress(replicas)
+    with torch.no_grad():
+        train_outputs = stack.forward(parts.train.features[which])
+    assert best_outputs is not None
+    return Trained(
+        np.stack(losses),
+        np.stack(scores),
+        best,
+        best_outputs,
+        outputs,
+        outputs_start,
+        train_outputs,
+        nonfinite,
+        busy / (steps * budget.epochs),
+    )

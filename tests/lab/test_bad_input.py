@@ -1,0 +1,155 @@
+"""Bad input gets one line that says what came and what to do; nothing is trained."""
+
+import re
+
+import numpy as np
+import pytest
+
+from lossary.advice import describe
+from lossary.contract import LossError
+from lossary.lab import images
+from lossary.lab.choose import fitted, split_names
+from lossary.lab.data import read
+from lossary.lab.heads import head_for
+from lossary.lab.split import split
+
+GOOD = "a,b,y\n" + "".join(f"{i},{i * 7 % 11},{i % 2}\n" for i in range(40))
+
+
+def write(tmp_path, text, name="table.csv"):
+    path = tmp_path / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def refused(pattern, *arguments, **keywords):
+    with pytest.raises(LossError) as caught:
+        read(*arguments, **keywords)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert re.search(pattern, message), message
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "pattern"),
+    [
+        ("", "y", "is empty"),
+        ("a,b,y\n", "y", "no rows"),
+        (GOOD, "z", "no column 'z'; it has"),
+        (GOOD, None, "say which column to predict"),
+        ("a,b,a\n1,2,3\n", "a", "'a' occurs 2 times"),
+        ("a,b,y\n1,2\n1,2,3,4,5\n", "y", "cannot be read as csv"),
+        (
+            "a,y\n1,\n,2\n3,1\n",
+            "y",
+            r"2 of 3 rows hold missing.*first rows 1, 2; say --drop-missing",
+        ),
+        ("a,y\n1,inf\n2,2\n3,1\n", "y", r"1 of 3 rows hold missing or infinite"),
+        ("a,y\n" + "1,yes\n" * 30, "y", "every value is 'yes'"),
+        ("a,y\n" + "1,3.5\n" * 30, "y", "every value is 3.5|at least two"),
+        ("a,y\n" + "".join(f"{i},name {i}\n" for i in range(60)), "y", "nearly all unique texts"),
+        ("a,y\n" + "".join(f"{i},{'word ' * 12}{i}\n" for i in range(60)), "y", "free text"),
+        (
+            "a,y\n" + "".join(f"{i},2020-01-{i % 28 + 1:02}\n" for i in range(60)),
+            "y",
+            "holds dates",
+        ),
+        (
+            "a,y\n" + "".join(f"{i},{i if i != 7 else 'seven'}\n" for i in range(60)),
+            "y",
+            "mixes numbers and texts: 1 texts, the first 'seven' in row 8",
+        ),
+        ("y\n" + "1\n2\n" * 30, "y", "no column is left"),
+        (b"a,\0y\n1,2\n", "y", "is not text"),
+    ],
+)
+def test_a_bad_table_gets_one_line(tmp_path, text, target, pattern):
+    refused(pattern, write(tmp_path, text), target)
+
+
+def test_too_many_columns_are_counted(tmp_path):
+    header = ",".join(f"c{i}" for i in range(100_000))
+    refused("100000 columns", write(tmp_path, header + "\n"), "c1")
+
+
+def test_a_million_classes_are_counted():
+    with pytest.raises(LossError, match=r"1000000 classes; the lab takes at most 1000"):
+        describe(np.arange(1_000_000), task="classes")
+
+
+def test_files_that_are_not_there_or_not_data(tmp_path):
+    refused("no such file; give a file, or one of the sets digits", tmp_path / "nothing.csv", "y")
+    refused("cannot read .docx files", write(tmp_path, "x", "a.docx"), "y")
+    refused("cannot be read as parquet", write(tmp_path, "not parquet", "a.parquet"), "y")
+    refused("is not a readable .npz", write(tmp_path, "not npz", "a.npz"), "y")
+    refused("holds no pictures", tmp_path)
+    np.savez(tmp_path / "objects.npz", x=np.array([{}], dtype=object), y=np.array([1]))
+    refused("is not a readable .npz", tmp_path / "objects.npz", "y")
+
+
+def test_a_broken_picture_is_named(tmp_path):
+    (tmp_path / "cat").mkdir()
+    write(tmp_path / "cat", "no picture", "broken.png")
+    with pytest.raises(LossError, match="broken.png: is not a readable picture"):
+        images.read_folder(tmp_path)
+
+
+def test_a_bom_and_semicolons_are_read(tmp_path):
+    text = "\ufeff" + GOOD.replace(",", ";")
+    data = read(write(tmp_path, text), "y")
+    assert data.columns == ("a", "b")
+    assert data.target.task == "binary"
+
+
+def test_missing_rows_are_dropped_on_request(tmp_path):
+    data = read(write(tmp_path, GOOD + "5,,1\n"), "y", drop_missing=True)
+    assert len(data.features) == 40
+    assert data.notes == ("dropped 1 of 41 rows with missing values",)
+
+
+def test_dates_categories_and_unique_texts(tmp_path):
+    rows = "".join(
+        f"2020-{i % 12 + 1:02}-01,{'red' if i % 3 else 'blue'},id {i},{i * 0.5}\n"
+        for i in range(80)
+    )
+    data = read(write(tmp_path, "day,colour,id,y\n" + rows), "y")
+    assert data.columns == (
+        "day: season, cosine",
+        "day: season, sine",
+        "colour = blue",
+        "colour = red",
+    )
+    assert data.target.task == "real"
+    assert "column 'id' has 80 different texts" in data.notes[0]
+
+
+def test_rare_classes_and_few_rows_are_refused(tmp_path):
+    rare = read(write(tmp_path, "a,y\n" + "1,x\n2,z\n" * 30 + "3,w\n"), "y")
+    with pytest.raises(LossError, match="class 'w' has 1 rows"):
+        split(rare, [0])
+    few = read(write(tmp_path, "a,y\n1,0\n2,1\n3,0\n4,1\n"), "y")
+    with pytest.raises(LossError, match="4 rows are too few"):
+        split(few, [0])
+
+
+def test_losses_that_do_not_fit_say_so():
+    target = describe(np.arange(30) * 0.5)
+    with pytest.raises(
+        LossError, match="cross_entropy: compares class logits with classes.*real target"
+    ):
+        head_for(fitted("cross_entropy", target), target)
+    with pytest.raises(LossError, match="did you mean"):
+        fitted("cros_entropy", target)
+    with pytest.raises(LossError, match="not understood; write huber:parameter=value"):
+        fitted("huber:delta", target)
+    with pytest.raises(LossError, match="outside"):
+        fitted("huber:delta=-1", target)
+
+
+def test_names_and_settings_are_told_apart():
+    assert split_names("a,huber:delta=2,reduction=sum,ldam:class_counts=(1,2),b") == [
+        "a",
+        "huber:delta=2,reduction=sum",
+        "ldam:class_counts=(1,2)",
+        "b",
+    ]
