@@ -11,7 +11,7 @@ import numpy as np
 
 from lossary.contract import LossError
 
-BLOCK_BYTES = 16 * 2**20
+BLOCK_BYTES = 2 * 2**20
 MANY_LABELS = 4096
 
 _LIBRARIES = {"torch": "torch", "jax": "jax", "jaxlib": "jax", "tensorflow": "tensorflow", "keras": "keras"}

@@ -210,8 +210,10 @@ def subject_of(loss: Any, *, predictions: str | None, arguments: str, reference:
     elif callable(loss) and isinstance(getattr(loss, "contract", None), Contract) and not isinstance(loss, Loss):
         loss = Loss(loss, **settings, **parameters)
     if isinstance(loss, Loss):
-        if ignore is not None and loss.ignore != ignore:
-            loss = Loss.from_config({**loss.config, "ignore": ignore})
+        # The definition judges: no kernel is compiled for a look at some arrays.
+        settings = {name: getattr(loss, name) for name in _SETTINGS} | {"implementation": "definition"}
+        settings["ignore"] = loss.ignore if ignore is None else ignore
+        loss = Loss(loss.contract, **settings, **loss.parameters)
         return Subject(
             loss.contract.name, "numpy", loss.contract, loss, predictions=predictions or loss.predictions,
             parameters=dict(loss.parameters), reduction=loss.reduction, ignore=loss.ignore,

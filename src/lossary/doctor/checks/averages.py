@@ -98,7 +98,7 @@ def split_invariance(case: Case) -> Finding | None:
     ways = {"sum": values.sum(), "rows": values @ sizes / sizes.sum(), "counted": values @ valid / valid.sum()}
     if any(not _differ(whole, number) for number in ways.values()):
         return None
-    if subject.contract is None and _depends_on_grouping(case, batch):
+    if subject.contract is None and _same_when_doubled(case, batch, whole):
         return None  # the check "batch-dependence" tells
     return Finding(
         f"The loss of all {len(batch['target'])} rows is {whole:.6g}; its parts of {', '.join(f'{s:.0f}' for s in sizes)} "
@@ -109,14 +109,15 @@ def split_invariance(case: Case) -> Finding | None:
     )
 
 
-def _depends_on_grouping(case: Case, batch: dict[str, Any]) -> bool:
-    """Whether parts of equal size and full counts already disagree: then units interact."""
-    if case.mask is not None or case.weights is not None or case.ignored is not None:
-        return False
-    rows = len(batch["target"])
-    half = rows // 2
-    first, second = _call(case, _cut(batch, 0, half)), _call(case, _cut(batch, half, 2 * half))
-    return _differ(_call(case, _cut(batch, 0, 2 * half)), 0.5 * (first + second))
+def _same_when_doubled(case: Case, batch: dict[str, Any], whole: float) -> bool:
+    """Whether every row taken twice gives the same value: then the denominator is right and rows interact."""
+
+    def twice(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(twice(item) for item in value)
+        return np.concatenate([value, value]) if isinstance(value, np.ndarray) and value.ndim else value
+
+    return not _differ(_call(case, {key: twice(value) for key, value in batch.items()}), whole)
 
 
 def _accumulated(case: Case, batch: dict[str, Any], whole: float) -> Finding | None:

@@ -72,11 +72,9 @@ def broadcast(case: Case) -> Finding | None:
 def _weights_broadcast(case: Case) -> Finding | None:
     shape = case.predicted.shape
     for name, array in (("weights", case.weights_array), ("mask", case.mask_array)):
-        if array is None or array.shape == shape or array.ndim == 0:
+        if array is None or array.shape == shape[: array.ndim]:
             continue
         together = _broadcast(array.shape, shape)
-        if together is not None and len(together) <= len(shape) and array.shape == shape[: array.ndim]:
-            continue
         if together == shape and array.ndim == len(shape):
             continue
         return Finding(

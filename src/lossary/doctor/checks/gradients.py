@@ -202,11 +202,11 @@ def gradient_check(case: Case) -> Finding | None:
 
         examine(estimate, truth, loss="mse", gradient=2 * (estimate - truth) / len(truth))
     """
-    subject = case.known
     if case.hessian is not None:
         finding = _hessian(np.asarray(case.hessian, np.float64))
         if finding or case.gradient is None:
             return finding
+    subject = case.known
     need(case.gradient is not None or (not subject.own and subject.library != "numpy"), "gradient=, or a differentiable loss")
     need(len(case.arrays) == 1 and case.target is not None and case.ranks is None, "one prediction and a target")
     prediction, target = case.predicted, case.truth

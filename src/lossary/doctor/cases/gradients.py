@@ -1,0 +1,374 @@
+"""Cases of the checks on gradients, numbers and implementations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lossary.doctor.cases import Pairs, cases
+from lossary.doctor.cases import data as d
+from lossary.doctor.cases.losses import (
+    branches_on_values,
+    changes_its_input,
+    forgets_delta,
+    leaves_its_input,
+    log_with_half_epsilon,
+    log_with_tiny_epsilon,
+    on_torch,
+    smooth_l1_called_huber,
+    torch_clamped,
+    torch_float_sum,
+    torch_half_sum,
+    torch_root_error,
+    torch_safe_root_error,
+    uses_delta,
+)
+
+_chance = np.random.default_rng(3)
+_pair = {"prediction": d.estimate, "target": d.truth}
+
+
+def _torch(name: str, **settings: Any) -> Any:
+    import torch
+
+    return getattr(torch.nn, name)(**settings)
+
+
+def squared(prediction: Any, target: Any) -> Any:
+    return ((prediction - target) ** 2).mean()
+
+
+def absolute(prediction: Any, target: Any) -> Any:
+    return abs(prediction - target).mean()
+
+
+def negated(prediction: Any, target: Any) -> Any:
+    return -((prediction - target) ** 2).mean()
+
+
+@on_torch
+def torch_percentage(prediction: Any, target: Any) -> Any:
+    return ((prediction - target) / target).abs().mean()
+
+
+@on_torch
+def torch_log_error(prediction: Any, target: Any) -> Any:
+    return (prediction.log() - target.log()).square().mean()
+
+
+@on_torch
+def torch_distance(prediction: Any, target: Any) -> Any:
+    return (prediction - target).square().sum(-1).sqrt().mean()
+
+
+@on_torch
+def torch_cosine_by_hand(prediction: Any, target: Any) -> Any:
+    return 1 - ((prediction * target).sum(-1) / (prediction.norm(dim=-1) * target.norm(dim=-1))).mean()
+
+
+@on_torch
+def torch_rounded(prediction: Any, target: Any) -> Any:
+    return (prediction.round() - target).abs().mean()
+
+
+@on_torch
+def torch_counted(prediction: Any, target: Any) -> Any:
+    return ((prediction > 0.5).float() - target).abs().mean()
+
+
+def _custom_backward(factor: float) -> Any:
+    import torch
+
+    class Squared(torch.autograd.Function):
+        @staticmethod
+        def forward(context: Any, prediction: Any, target: Any) -> Any:
+            context.save_for_backward(prediction, target)
+            return ((prediction - target) ** 2).mean()
+
+        @staticmethod
+        def backward(context: Any, upstream: Any) -> Any:
+            prediction, target = context.saved_tensors
+            return factor * upstream * 2 * (prediction - target) / prediction.numel(), None
+
+    def loss(prediction: Any, target: Any) -> Any:
+        return Squared.apply(prediction, target)
+
+    return on_torch(loss)
+
+
+@cases("nan-post-mortem")
+def _() -> Pairs:
+    zeros = np.where(np.arange(250) == 118, 0.0, d.truth)
+    return (
+        {
+            "predictions that are NaN": {"prediction": d.with_gaps(d.estimate), "target": d.truth, "loss": "mse"},
+            "a percentage of 0": {"prediction": d.estimate, "target": zeros, "loss": torch_percentage},
+            "a logarithm of a negative number": {"prediction": d.estimate, "target": np.abs(d.truth) + 1, "loss": torch_log_error},
+            "a root at a perfect row": {"prediction": np.where(np.arange(250)[:, None] == 30, 1.0, d.estimate[:, None] + [0, 1.0]),
+                                        "target": np.where(np.arange(250)[:, None] == 30, 1.0, d.truth[:, None] + [0, 2.0]), "loss": torch_distance},
+        },
+        {
+            "finite": {**_pair, "loss": "mse"},
+            "a percentage, no zeros": {"prediction": d.estimate, "target": np.abs(d.truth) + 1, "loss": torch_percentage},
+            "NaN under the mask": {"prediction": d.estimate, "target": d.with_gaps(d.truth), "mask": ~np.isnan(d.with_gaps(d.truth)), "loss": "mse"},
+            "a class that is ruled out": {"prediction": np.where(np.eye(10)[(d.classes + 1) % 10] > 0, -np.inf, d.logits), "target": d.classes,
+                                          "loss": "cross_entropy"},
+        },
+    )
+
+
+@cases("edge-gradients")
+def _() -> Pairs:
+    rows = {"prediction": d.logits, "target": d.logits + 0.5 * _chance.normal(size=d.logits.shape)}
+
+    @on_torch
+    def log_of_exp(prediction: Any, target: Any) -> Any:
+        return ((1 + prediction.exp()).log() - target * prediction).mean()
+
+    return (
+        {
+            "root of the mean square": {**_pair, "loss": torch_root_error},
+            "norm of the error": {**rows, "loss": torch_distance},
+            "cosine by hand": {**rows, "loss": torch_cosine_by_hand},
+        },
+        {
+            "root with an epsilon": {**_pair, "loss": torch_safe_root_error},
+            "squared error": {**rows, "loss": _torch("MSELoss")},
+            "cross-entropy on logits": {"prediction": d.logits, "target": d.classes, "loss": _torch("CrossEntropyLoss")},
+            "binary cross-entropy on logits": {"prediction": d.binary_logits, "target": d.binary, "loss": _torch("BCEWithLogitsLoss")},
+        },
+    )
+
+
+@cases("gradient-check")
+def _() -> Pairs:
+    error = d.estimate - d.truth
+    p = d.sigmoid(d.binary_logits)
+    return (
+        {
+            "the wrong sign": {**_pair, "loss": "mse", "gradient": -2 * error / 250},
+            "a factor of 2 is missing": {**_pair, "loss": "mse", "gradient": error / 250},
+            "a backward pass of your own": {**_pair, "loss": _custom_backward(-1.0)},
+            "a Hessian below 0": {"hessian": p * (1 - p) - 0.2},
+            "by the probability, not the logit": {"prediction": d.binary_logits, "target": d.binary, "loss": "binary_cross_entropy",
+                                                  "gradient": (p - d.binary) / (p * (1 - p)) / 256},
+        },
+        {
+            "right": {**_pair, "loss": "mse", "gradient": 2 * error / 250},
+            "a backward pass of your own, right": {**_pair, "loss": _custom_backward(1.0)},
+            "a kink": {**_pair, "loss": _torch("L1Loss")},
+            "by the logit": {"prediction": d.binary_logits, "target": d.binary, "loss": "binary_cross_entropy",
+                             "gradient": (p - d.binary) / 256, "hessian": p * (1 - p)},
+        },
+    )
+
+
+@cases("direction")
+def _() -> Pairs:
+    def similarity(prediction: Any, target: Any) -> Any:
+        return (prediction * target).sum() / ((prediction**2).sum() * (target**2).sum()) ** 0.5
+
+    @on_torch
+    def likelihood(prediction: Any, target: Any) -> Any:
+        return prediction.log_softmax(1).gather(1, target[:, None]).mean()
+
+    classes = {"prediction": d.logits, "target": d.classes}
+    return (
+        {
+            "a minus too many": {**_pair, "loss": negated},
+            "a similarity": {**_pair, "loss": similarity},
+            "a likelihood": {**classes, "loss": likelihood},
+        },
+        {
+            "squared error": {**_pair, "loss": squared},
+            "one minus the similarity": {**_pair, "loss": lambda prediction, target: 1 - similarity(prediction, target)},
+            "cross-entropy": {**classes, "loss": _torch("CrossEntropyLoss")},
+        },
+    )
+
+
+@cases("dead-gradient")
+def _() -> Pairs:
+    p = np.clip(d.sigmoid(3 * d.binary_logits), 1e-3, 1 - 1e-3)
+    stuck = np.where(d.binary > 0, 1e-9, p)
+    binary = {"target": d.binary}
+
+    @on_torch
+    def by_argmax(prediction: Any, target: Any) -> Any:
+        return (prediction.argmax(1) - target).abs().float().mean()
+
+    return (
+        {
+            "clamped before the logarithm": {"prediction": stuck, **binary, "loss": torch_clamped},
+            "rounded": {"prediction": p, **binary, "loss": torch_rounded},
+            "argmax": {"prediction": d.logits, "target": d.classes, "loss": by_argmax},
+            "a gradient given": {"prediction": d.binary_logits, **binary, "loss": "binary_cross_entropy",
+                                 "gradient": np.where(d.binary_logits < 0, 0.0, d.sigmoid(d.binary_logits) - d.binary)},
+        },
+        {
+            "no prediction in the clamp": {"prediction": p, **binary, "loss": torch_clamped},
+            "on logits": {"prediction": 10 * d.binary_logits, **binary, "loss": _torch("BCEWithLogitsLoss")},
+            "hinge beyond its margin": {"prediction": d.binary_logits, "target": 2 * d.binary - 1,
+                                        "loss": on_torch(lambda prediction, target: (1 - prediction * target).clamp(min=0).mean())},
+        },
+    )
+
+
+@cases("precision-gap")
+def _() -> Pairs:
+    half = {"prediction": d.half_estimate, "target": d.half_truth}
+
+    @on_torch
+    def softplus_by_hand(prediction: Any, target: Any) -> Any:
+        return ((1 + (4 * prediction).exp()).log() - target * prediction).mean()
+
+    @on_torch
+    def tiny_slopes(prediction: Any, target: Any) -> Any:
+        return ((prediction - target) * 1e-3).square().mean()
+
+    return (
+        {
+            "a sum of squares in float16": {**half, "loss": torch_half_sum},
+            "exp overflows": {**half, "loss": softplus_by_hand},
+            "slopes that underflow": {"prediction": (d.estimate / 10).astype(np.float16), "target": (d.truth / 10).astype(np.float16), "loss": tiny_slopes},
+        },
+        {
+            "in float32 inside": {**half, "loss": torch_float_sum},
+            "Lossary in float16": {**half, "loss": "mse"},
+            "cross-entropy in float16": {"prediction": d.logits.astype(np.float16), "target": d.classes, "loss": _torch("CrossEntropyLoss")},
+        },
+    )
+
+
+@cases("epsilon-underflow")
+def _() -> Pairs:
+    half = {"prediction": d.half_probability, "target": d.half_binary}
+    single = {"prediction": d.half_probability.astype(np.float32), "target": d.half_binary.astype(np.float32)}
+
+    def named(prediction: Any, target: Any, eps: float = 1e-8) -> Any:
+        return -(target * np.log(prediction + np.asarray(eps, prediction.dtype))).mean()
+
+    def clipped(prediction: Any, target: Any) -> Any:
+        inside = prediction.clip(1e-9, 1 - 1e-9)
+        return -(target * np.log(inside) + (1 - target) * np.log(1 - inside)).mean()
+
+    return (
+        {
+            "1e-8 in float16": {**half, "loss": log_with_tiny_epsilon},
+            "eps=1e-8 in float16": {**half, "loss": named},
+            "1 - 1e-9 in float32": {**single, "loss": clipped},
+        },
+        {
+            "2.5e-4 in float16": {**half, "loss": log_with_half_epsilon},
+            "1e-8 in float32": {**single, "loss": log_with_tiny_epsilon},
+            "an epsilon given": {**single, "epsilon": 1e-7},
+        },
+    )
+
+
+@cases("oracle-parity")
+def _() -> Pairs:
+    masks = {"prediction": np.log(np.clip(d.mask_scores, 1e-3, 1 - 1e-3) / (1 - np.clip(d.mask_scores, 1e-3, 1 - 1e-3))), "target": d.masks}
+
+    def tversky(prediction: Any, target: Any, alpha: float, beta: float) -> Any:
+        p, axes = 1 / (1 + np.exp(-prediction)), (1, 2)
+        hit = (p * target).sum(axes)
+        return (1 - hit / (hit + alpha * (p * (1 - target)).sum(axes) + beta * ((1 - p) * target).sum(axes))).mean()
+
+    def exchanged(prediction: Any, target: Any, alpha: float = 0.5, beta: float = 0.5) -> Any:
+        return tversky(prediction, target, beta, alpha)
+
+    def halved(prediction: Any, target: Any) -> Any:
+        return 0.5 * ((prediction - target) ** 2).mean()
+
+    def summed(prediction: Any, target: Any) -> Any:
+        return ((prediction - target) ** 2).sum()
+
+    return (
+        {
+            "smooth L1 called Huber": {**_pair, "loss": smooth_l1_called_huber, "reference": "huber"},
+            "half the squared error": {**_pair, "loss": halved, "reference": "mse"},
+            "a sum called a mean": {**_pair, "loss": summed, "reference": "mse"},
+            "Tversky with alpha and beta exchanged": {**masks, "loss": exchanged, "reference": "tversky"},
+        },
+        {
+            "Huber": {**_pair, "loss": uses_delta, "reference": "huber"},
+            "squared error": {**_pair, "loss": squared, "reference": "mse"},
+            "PyTorch's cross-entropy": {"prediction": d.logits, "target": d.classes, "loss": _torch("CrossEntropyLoss"), "reference": "cross_entropy"},
+        },
+    )
+
+
+@cases("memory-forecast")
+def _() -> Pairs:
+    return (
+        {
+            "8 × 4096 tokens × 128 000": {"shape": (8, 4096, 128_000), "loss": "cross_entropy"},
+            "the same in bfloat16": {"shape": (8, 4096, 128_000), "dtype": "bfloat16", "loss": "cross_entropy"},
+            "a small device": {"shape": (8, 512, 32_000), "memory": 2 * 2**30, "loss": "cross_entropy"},
+        },
+        {
+            "8 × 512 × 32 000": {"shape": (8, 512, 32_000), "loss": "cross_entropy"},
+            "10 classes": {"prediction": d.logits, "target": d.classes, "loss": "cross_entropy"},
+            "a large device": {"shape": (8, 4096, 128_000), "memory": 141 * 10**9, "loss": "cross_entropy"},
+        },
+    )
+
+
+@cases("compile-hazards")
+def _() -> Pairs:
+    def waits(prediction: Any, target: Any) -> Any:
+        scale = target.max().item()
+        return ((prediction - target) ** 2).mean() / max(scale, 1e-3)
+
+    def selects(prediction: Any, target: Any) -> Any:
+        error = prediction - target
+        return (error[target > 0] ** 2).mean()
+
+    def asks_for_shapes(prediction: Any, target: Any) -> Any:
+        if prediction.shape != target.shape or prediction.ndim > 2:
+            raise ValueError("shapes differ")
+        return ((prediction - target) ** 2).mean()
+
+    def optional(prediction: Any, target: Any, weights: Any = None) -> Any:
+        error = (prediction - target) ** 2
+        return error.mean() if weights is None else (error * weights).mean()
+
+    return (
+        {
+            "a branch on values": {**_pair, "loss": branches_on_values},
+            "item()": {**_pair, "loss": waits},
+            "boolean selection": {**_pair, "loss": selects},
+        },
+        {
+            "no branch": {**_pair, "loss": uses_delta},
+            "a branch on shapes": {**_pair, "loss": asks_for_shapes},
+            "a branch on None": {**_pair, "loss": optional},
+        },
+    )
+
+
+@cases("callable")
+def _() -> Pairs:
+    def returns_a_tuple(prediction: Any, target: Any) -> Any:
+        return ((prediction - target) ** 2).mean(), 3
+
+    def raises(prediction: Any, target: Any) -> Any:
+        raise KeyError("no such key")
+
+    def per_row(prediction: Any, target: Any) -> Any:
+        return (prediction - target) ** 2
+
+    return (
+        {
+            "changes its prediction": {**_pair, "loss": changes_its_input},
+            "returns a tuple": {**_pair, "loss": returns_a_tuple},
+            "raises": {**_pair, "loss": raises},
+        },
+        {
+            "leaves its prediction": {**_pair, "loss": leaves_its_input},
+            "one value per row": {**_pair, "loss": per_row},
+            "a number": {**_pair, "loss": forgets_delta},
+        },
+    )

@@ -1,0 +1,111 @@
+"""One page per check, made from the docstring and from what the doctor says to its example."""
+
+from __future__ import annotations
+
+import re
+import sys
+import textwrap
+from pathlib import Path
+
+from lossary.contract import LossError
+from lossary.doctor.registry import Check, all_checks
+from lossary.doctor.report import Report
+
+_PARTS = re.compile(r"^(Symptom|Cause|Fix|People type):\s*(.*?)(?=^(?:Symptom|Cause|Fix|People type):|^Wrong::|\Z)",
+                    re.DOTALL | re.MULTILINE)
+_EXAMPLES = re.compile(r"Wrong::\n\n(.*?)\n\nRight::\n\n(.*)", re.DOTALL)
+PRELUDE = "from lossary.doctor.cases.data import *"
+
+
+def parts(check: Check) -> dict[str, str]:
+    """Symptom, Cause, Fix and People type, each as one paragraph."""
+    return {title: " ".join(text.split()) for title, text in _PARTS.findall(check.page)}
+
+
+def examples(check: Check) -> tuple[str, str]:
+    """The line that the check must catch, and the line on which it must be quiet."""
+    found = _EXAMPLES.search(check.page)
+    if found is None:
+        raise LossError(f"{check.name}: its docstring has no Wrong:: and Right:: example")
+    return textwrap.dedent(found.group(1)).strip(), textwrap.dedent(found.group(2)).strip()
+
+
+def run(code: str) -> Report:
+    """What an example of ours evaluates to. Only code from this package's docstrings comes here."""
+    from lossary.doctor.cases import data
+
+    names = {name: getattr(data, name) for name in data.__all__}
+    return eval(code, names)
+
+
+def as_text(check: Check) -> str:
+    """The page for a terminal, 80 columns."""
+    wrong, right = examples(check)
+    lines = [f"{check.name} ({check.severity}): {check.summary}", ""]
+    for title, text in parts(check).items():
+        lines += textwrap.wrap(f"{title}: {text}", 80, subsequent_indent="  ", break_on_hyphens=False)
+    lines += ["", f"  {PRELUDE}", f"  {wrong}  # caught", f"  {right}  # quiet"]
+    return "\n".join(lines)
+
+
+def as_markdown(check: Check) -> str:
+    """The page in the documentation."""
+    wrong, right = examples(check)
+    finding = run(wrong).named(check.name)
+    told = parts(check)
+    searches = "\n".join(f"- {phrase}" for phrase in check.searches)
+    return f"""# {check.name}
+
+{check.summary} Severity: {check.severity}.
+
+**Symptom.** {told["Symptom"]}
+
+**Cause.** {told["Cause"]}
+
+**Fix.** {told["Fix"]}
+
+## Try it
+
+```python
+{PRELUDE}
+
+print({wrong})  # caught
+print({right})  # quiet
+```
+
+```text
+{finding}
+```
+
+## What people type
+
+{searches}
+
+To leave this check out: `lossary doctor ... --ignore {check.name}`.
+"""
+
+
+def index() -> str:
+    """The list of all pages."""
+    rows = "\n".join(f"| [{item.name}]({item.name}.md) | {item.severity} | {item.summary} |" for item in all_checks().values())
+    return f"""# The doctor's checks
+
+`lossary doctor predictions.npy targets.npy --loss cross_entropy` asks all of them;
+`lossary explain CHECK` (or a symptom, as `lossary explain loss is nan`) shows one of these pages.
+
+| check | severity | what it finds |
+|---|---|---|
+{rows}
+"""
+
+
+def write(folder: Path) -> None:
+    """All pages into ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for check in all_checks().values():
+        (folder / f"{check.name}.md").write_text(as_markdown(check), encoding="utf-8")
+    (folder / "README.md").write_text(index(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1] if len(sys.argv) > 1 else "docs/doctor"))
