@@ -98,9 +98,9 @@ class Call(NamedTuple):
         return choose.choose(contract, implementation, self.plan.kernels, self.arrays, parameters)
 
     def share(self) -> dict[str, Any]:
-        """``scale`` and ``weights`` that make a kernel's weighted sum this reduction."""
+        """``factor`` and ``weights`` that make a kernel's weighted sum this reduction."""
         if self.weights is None and self.class_weights is None and self.mask is None:
-            return {"scale": self.plan.scale}
+            return {"factor": self.plan.scale}
         contract, reduction = self.loss.contract, self.loss.reduction
         prediction = self.arrays[contract.predictions[0]]
         xp = namespace(prediction)
@@ -120,7 +120,7 @@ class Call(NamedTuple):
         scale = self.plan.scale
         if behind is not None:
             scale = 1.0 / behind if behind else 0.0
-        return {"scale": scale, "weights": weights, **self._inner("class_weights")}
+        return {"factor": scale, "weights": weights, **self._inner("class_weights")}
 
     def values(self) -> tuple[Array, dict[str, Any]]:
         """The definition's unreduced values, and what reduces them: weights, counts, measure."""

@@ -11,12 +11,12 @@ package or calling ``find`` imports no toolchain. For a kernel to run, three que
 
    - ``kernel.values(prediction, target, **parameters)``: the unreduced units, differentiable by the
      framework, any order of derivative;
-   - ``kernel.scaled_sum(prediction, target, *, scale, weights=None, **parameters)``: the differentiable
-     scalar ``scale * sum(weights * values)``, its gradient written in the same pass. The mean passes
-     ``scale = 1/n``, the weighted mean ``1 / sum(weights)``. ``weights`` has the shape of the units; a unit of
+   - ``kernel.scaled_sum(prediction, target, *, factor, weights=None, **parameters)``: the differentiable
+     scalar ``factor * sum(weights * values)``, its gradient written in the same pass. The mean passes
+     ``factor = 1/n``, the weighted mean ``1 / sum(weights)``. ``weights`` has the shape of the units; a unit of
      weight 0 is absent: its prediction and target are not read into the result, whatever they hold,
      so a mask or an ignored target is passed as weights and nothing needs to be blanked before;
-   - ``kernel.value_and_grad(prediction, target, *, scale, weights=None, **parameters)``: (that sum,
+   - ``kernel.value_and_grad(prediction, target, *, factor, weights=None, **parameters)``: (that sum,
      gradient by the prediction) for libraries without a tape of their own: NumPy and eager JAX.
 
 Each of the three is None where a kernel does not offer it. Second derivatives, ``vmap`` and ``jvp`` go

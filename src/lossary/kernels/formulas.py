@@ -1,24 +1,73 @@
 """Value and slope of every pointwise loss that has a fused kernel: each loss once, as mathematics.
 
 A formula takes the numbers (prediction, target) and the loss's parameters under their own names; it
-returns (value, derivative by the prediction). The toolchains compile these functions with their
-own ``where``, ``exp``, ``expm1`` (of numbers <= 0), ``log1p`` (of numbers >= 0), ``log1p_unit`` (of
-numbers in [0, 1]), ``sqrt`` and ``absolute``, in single and double precision. Forms are chosen so that no
-difference cancels, both tails are right, NaN goes through and an infinity comes out as in the limit.
+returns (value, derivative by the prediction). The toolchains compile these functions with their own
+``where``, ``exp``, ``expm1`` (of numbers <= 0), ``log1p`` (of numbers > -1), ``log1p_unit`` (of numbers in
+[0, 1]), ``sqrt``, ``absolute`` and ``sign`` (0 at 0), in single and double precision. Forms are chosen so
+that no difference cancels, both tails are right, NaN goes through and an infinity comes out as in the
+limit. A parameter arrives as a number: True as 1, False as 0, None as -1.
 """
 
 # ruff: noqa: F821  (the names of functions are bound by the toolchains)
 # mypy: ignore-errors
 
 
-def squared_error(prediction, target):
+# -- distances ------------------------------------------------------------------------------------
+
+
+def squared_error(prediction, target, half):
     residual = prediction - target
-    return residual * residual, 2.0 * residual
+    twice = where(half > 0.0, residual, residual + residual)
+    return where(half > 0.0, 0.5 * residual, residual) * residual, twice
 
 
 def absolute_error(prediction, target):
     residual = prediction - target
     return absolute(residual), sign(residual)
+
+
+def percentage_error(prediction, target, scale, floor):
+    residual = prediction - target
+    size = absolute(target)
+    size = where(size < floor, floor, size)
+    return scale * (absolute(residual) / size), scale * (sign(residual) / size)
+
+
+def squared_logarithmic_error(prediction, target):
+    above = prediction >= target
+    larger = where(above, prediction, target)
+    smaller = where(above, target, prediction)
+    # The logarithm of a ratio above 1, seen from 1: no difference of logarithms cancels.
+    gap = log1p((larger - smaller) / (1.0 + smaller))
+    return gap * gap, where(above, 2.0, -2.0) * gap / (1.0 + prediction)
+
+
+def log_cosh(prediction, target):
+    residual = prediction - target
+    distance = absolute(residual)
+    # With u = exp(-|r|) - 1: cosh(r) - 1 = u^2 / (2 (1 + u)), which does not cancel near 0.
+    u = expm1(-distance)
+    tail = 1.0 + u
+    far = distance > 1.0
+    bend = log1p_unit(where(far, tail * tail, 0.5 * u * u / tail))
+    # log 2 in two parts, the first exact.
+    value = bend + where(far, (distance - 0.693145751953125) - 1.4286068203094172e-6, 0.0)
+    steep = u * (2.0 + u)
+    return value, sign(residual) * (-steep / (2.0 + steep))
+
+
+def pinball(prediction, target, quantile):
+    residual = prediction - target
+    value = where(residual > 0.0, 1.0 - quantile, -quantile) * residual
+    slope = where(residual > 0.0, 1.0 - quantile, where(residual < 0.0, -quantile, residual))
+    return value, slope
+
+
+def epsilon_insensitive(prediction, target, epsilon):
+    residual = prediction - target
+    distance = absolute(residual)
+    inside = distance <= epsilon
+    return where(inside, 0.0, distance - epsilon), where(inside, 0.0, sign(residual))
 
 
 def huber(prediction, target, delta):
@@ -32,43 +81,133 @@ def huber(prediction, target, delta):
 def smooth_l1(prediction, target, beta):
     residual = prediction - target
     distance = absolute(residual)
-    value = where(distance < beta, 0.5 * distance * (distance / beta), distance - 0.5 * beta)
-    return value, where(distance < beta, residual / beta, sign(residual))
+    near = where(distance > beta, beta, distance)
+    slope = where(distance > beta, sign(residual), residual / beta)
+    return (near / beta) * (distance - 0.5 * near), slope
 
 
-def log_cosh(prediction, target):
+def charbonnier(prediction, target, epsilon):
     residual = prediction - target
-    distance = absolute(residual)
-    # With u = exp(-|r|) - 1: cosh(r) - 1 = u^2 / (2 (1 + u)), which does not cancel near 0.
-    u = expm1(-distance)
-    tail = 1.0 + u
-    far = distance > 1.0
-    bend = log1p_unit(where(far, tail * tail, 0.5 * u * u / where(far, 1.0, tail)))
-    value = bend + where(far, (distance - 0.693145751953125) - 1.4286068203094172e-6, 0.0)
-    steep = u * (2.0 + u)
-    return value, sign(residual) * (-steep / (2.0 + steep))
+    z = residual / epsilon
+    size = absolute(z)
+    far = size > 1e9
+    root = where(far, size, sqrt(1.0 + z * z))
+    return epsilon * root, where(far, sign(z), z / root)
 
 
-def pinball(prediction, target, quantile):
+def pseudo_huber(prediction, target, delta):
     residual = prediction - target
-    above = (1.0 - quantile) * residual
-    value = where(residual > 0.0, above, -quantile * residual)
-    slope = where(residual > 0.0, 1.0 - quantile, where(residual < 0.0, -quantile, residual))
-    return value, slope
+    z = residual / delta
+    size = absolute(z)
+    far = size > 1e17
+    root = where(far, size, sqrt(1.0 + z * z))
+    value = where(far, delta * absolute(residual), residual * (residual / (1.0 + root)))
+    return value, where(far, delta * sign(residual), residual / root)
+
+
+def tukey_biweight(prediction, target, scale):
+    residual = prediction - target
+    z = residual / scale
+    size = absolute(z)
+    square = z * z
+    gap = (1.0 - size) * (1.0 + size)
+    # 1 - (1 - s)^3 = s (3 - s (3 - s)): the first keeps its digits near 1, the second near 0.
+    inside = square * (3.0 - square * (3.0 - square))
+    share = where(square > 0.5, 1.0 - gap * gap * gap, inside)
+    far = size > 1.0
+    value = scale * scale / 6.0 * where(far, 1.0, share)
+    return value, where(far, 0.0, residual * (gap * gap))
+
+
+def cauchy(prediction, target, scale):
+    z = (prediction - target) / (1.4142135623730951 * scale)
+    size = absolute(z)
+    far = size > 1e17
+    value = log1p(where(far, size, z * z)) * where(far, 2.0, 1.0)
+    slope = where(far, 2.0 / z, (z + z) / (1.0 + z * z))
+    return value, slope / (1.4142135623730951 * scale)
+
+
+def welsch(prediction, target, scale):
+    z = (prediction - target) / scale
+    fall = -0.5 * (z * z)
+    return -expm1(fall), where(absolute(z) > 1e9, 0.0, z * exp(fall)) / scale
+
+
+# -- counts ---------------------------------------------------------------------------------------
+
+
+def poisson_nll(prediction, target):
+    rate = exp(prediction)
+    return rate - where(target == 0.0, 0.0, target * prediction), rate - target
+
+
+# -- yes or no ------------------------------------------------------------------------------------
 
 
 def binary_cross_entropy(prediction, target, label_smoothing, pos_weight):
-    yes = target * (1.0 - label_smoothing) + 0.5 * label_smoothing
-    no = 1.0 - yes
-    yes = yes * pos_weight
+    keep = 1.0 - label_smoothing
+    moved = 0.5 * label_smoothing
+    yes = (target * keep + moved) * pos_weight
+    no = (1.0 - target) * keep + moved
     positive = prediction > 0.0
     small = exp(-absolute(prediction))
     large_share = 1.0 / (1.0 + small)
     small_share = small * large_share
-    bend = log1p_unit(small)
     # A weight of exactly zero wins over an infinite logit.
     upward = where(no == 0.0, 0.0, no * where(positive, prediction, 0.0))
     downward = where(yes == 0.0, 0.0, yes * where(positive, 0.0, -prediction))
-    value = (yes + no) * bend + (upward + downward)
+    value = (yes + no) * log1p_unit(small) + (upward + downward)
     slope = no * where(positive, large_share, small_share)
     return value, slope - yes * where(positive, small_share, large_share)
+
+
+def binary_focal(prediction, target, gamma, alpha):
+    yes = where(alpha < 0.0, target, alpha * target)
+    no = where(alpha < 0.0, 1.0 - target, (1.0 - alpha) * (1.0 - target))
+    positive = prediction > 0.0
+    small = exp(-absolute(prediction))
+    large_share = 1.0 / (1.0 + small)
+    small_share = small / (1.0 + small)
+    up = where(positive, large_share, small_share)
+    down = where(positive, small_share, large_share)
+    upward = where(no == 0.0, 0.0, no * where(positive, prediction, 0.0))
+    downward = where(yes == 0.0, 0.0, yes * where(positive, 0.0, -prediction))
+    surprise = (yes + no) * log1p_unit(small) + (upward + downward)
+    wrong = target * down + (1.0 - target) * up
+    right = target * up + (1.0 - target) * down
+    plain = exp(-gamma * log1p(right / wrong))
+    focus = where(gamma == 2.0, wrong * wrong, where(wrong > 0.0, plain, wrong))
+    focus = where(gamma == 0.0, 1.0, focus)
+    # d focus = gamma focus / wrong d wrong, and d wrong = (1 - 2 target) up down.
+    bend = up * down
+    bend = where(bend > 0.0, bend * surprise, bend)
+    steeper = where(gamma == 2.0, wrong, where(wrong > 0.0, focus / wrong, 0.0))
+    value = where(surprise == 0.0, 0.0, focus * surprise)
+    fall = no * up - yes * down
+    return value, focus * fall + gamma * steeper * ((1.0 - 2.0 * target) * bend)
+
+
+# -- margins --------------------------------------------------------------------------------------
+
+
+def hinge(prediction, target, margin):
+    side = where(target == 0.0, -1.0, target)
+    short = margin - side * prediction
+    return where(short <= 0.0, 0.0, short), where(short <= 0.0, 0.0, -side)
+
+
+def squared_hinge(prediction, target, margin):
+    side = where(target == 0.0, -1.0, target)
+    short = margin - side * prediction
+    short = where(short <= 0.0, 0.0, short)
+    return short * short, -2.0 * side * short
+
+
+def soft_margin(prediction, target):
+    side = where(target == 0.0, -1.0, target)
+    z = side * prediction
+    small = exp(-absolute(z))
+    large_share = 1.0 / (1.0 + small)
+    value = log1p_unit(small) + where(z > 0.0, 0.0, -z)
+    return value, -side * where(z > 0.0, small * large_share, large_share)

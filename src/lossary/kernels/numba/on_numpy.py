@@ -63,11 +63,11 @@ class _Bound:
         prediction: Array,
         target: Array,
         *,
-        scale: float,
+        factor: float,
         weights: Array | None = None,
         **parameters: Any,
     ) -> Any:
-        total = self._launch(prediction, target, weights, None, None, scale, parameters)
+        total = self._launch(prediction, target, weights, None, None, factor, parameters)
         return prediction.dtype.type(total)
 
     def value_and_grad(
@@ -75,17 +75,17 @@ class _Bound:
         prediction: Array,
         target: Array,
         *,
-        scale: float,
+        factor: float,
         weights: Array | None = None,
         **parameters: Any,
     ) -> tuple[Any, Array]:
         gradient = memory.buffer(prediction.shape, prediction.dtype)
-        total = self._launch(prediction, target, weights, gradient, None, scale, parameters)
+        total = self._launch(prediction, target, weights, gradient, None, factor, parameters)
         return prediction.dtype.type(total), gradient
 
     def _launch(
         self, prediction: Array, target: Array, weights: Array | None, gradient: Array | None,
-        values: Array | None, scale: float, parameters: Any,
+        values: Array | None, factor: float, parameters: Any,
     ) -> float:  # fmt: skip
         if weights is not None:
             weights = np.ascontiguousarray(weights, prediction.dtype)
@@ -93,7 +93,7 @@ class _Bound:
             prediction.shape, prediction.dtype.name, target.dtype.name,
             prediction=memory.address(prediction), target=memory.address(target),
             weights=_address(weights), gradient=_address(gradient), values=_address(values),
-            scale=float(scale), parameters=parameters,
+            factor=float(factor), parameters=parameters,
         )  # fmt: skip
 
 

@@ -87,7 +87,7 @@ class _Bound:
         prediction: Tensor,
         target: Tensor,
         *,
-        scale: float,
+        factor: float,
         weights: Tensor | None = None,
         **parameters: Any,
     ) -> Tensor:
@@ -97,10 +97,10 @@ class _Bound:
             or not weights.is_contiguous()
         ):
             # A gradient by the weights needs the values themselves.
-            return self._composed(prediction, target, scale, weights, parameters)
+            return self._composed(prediction, target, factor, weights, parameters)
         if torch.is_grad_enabled() and prediction.requires_grad:
-            return _ScaledSum.apply(prediction, target, weights, self, scale, parameters)
-        total, _ = self.run_sum(prediction, target, weights, scale, parameters, gradient=False)
+            return _ScaledSum.apply(prediction, target, weights, self, factor, parameters)
+        total, _ = self.run_sum(prediction, target, weights, factor, parameters, gradient=False)
         return torch.scalar_tensor(total, dtype=prediction.dtype)
 
     def value_and_grad(
@@ -108,25 +108,25 @@ class _Bound:
         prediction: Tensor,
         target: Tensor,
         *,
-        scale: float,
+        factor: float,
         weights: Tensor | None = None,
         **parameters: Any,
     ) -> tuple[Tensor, Tensor]:
         total, gradient = self.run_sum(
-            prediction.detach(), target, weights, scale, parameters, gradient=True
+            prediction.detach(), target, weights, factor, parameters, gradient=True
         )
         return torch.scalar_tensor(total, dtype=prediction.dtype), gradient
 
     def _composed(
-        self, prediction: Tensor, target: Tensor, scale: float, weights: Tensor, parameters: Any
+        self, prediction: Tensor, target: Tensor, factor: float, weights: Tensor, parameters: Any
     ) -> Tensor:
         values = self.values(prediction, target, **parameters)
-        return scale * torch.where(weights == 0, 0.0, weights * values).sum()
+        return factor * torch.where(weights == 0, 0.0, weights * values).sum()
 
     # -- memory in, memory out ------------------------------------------------------------------
 
     def run_sum(
-        self, prediction: Tensor, target: Tensor, weights: Tensor | None, scale: float,
+        self, prediction: Tensor, target: Tensor, weights: Tensor | None, factor: float,
         parameters: Any, gradient: bool,
     ) -> tuple[float, Any]:  # fmt: skip
         slopes = memory.tensor(prediction) if gradient else None
@@ -135,7 +135,7 @@ class _Bound:
             prediction=prediction.data_ptr(), target=target.data_ptr(),
             weights=0 if weights is None else weights.data_ptr(),
             gradient=0 if slopes is None else slopes.data_ptr(), values=0,
-            scale=scale, parameters=parameters,
+            factor=factor, parameters=parameters,
         )  # fmt: skip
         return total, slopes
 
@@ -149,7 +149,7 @@ class _Bound:
             tuple(prediction.shape), _NAMES[prediction.dtype], _NAMES[target.dtype],
             prediction=prediction.data_ptr(), target=target.data_ptr(), weights=0,
             gradient=0 if slopes is None else slopes.data_ptr(), values=values.data_ptr(),
-            scale=1.0, parameters=parameters,
+            factor=1.0, parameters=parameters,
         )  # fmt: skip
         return values, slopes
 
@@ -163,7 +163,7 @@ def _unit(plan: Program, prediction: Tensor, parameters: Any) -> Tensor:
 
 
 def _through_definition(
-    ctx: Any, upstream: Tensor, weights: Tensor | None, scale: float
+    ctx: Any, upstream: Tensor, weights: Tensor | None, factor: float
 ) -> Tensor:
     """The gradient as a function that can be differentiated again."""
     prediction, target = ctx.saved_tensors[:2]
@@ -177,7 +177,7 @@ def _through_definition(
         upstream = upstream * weights
     values = contract_of(ctx.bound.loss).compute(kept, target, **ctx.parameters)
     (gradient,) = torch.autograd.grad(
-        (values * upstream).sum() * scale, prediction, create_graph=True
+        (values * upstream).sum() * factor, prediction, create_graph=True
     )
     return gradient
 
@@ -186,12 +186,12 @@ class _ScaledSum(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, prediction: Tensor, target: Tensor, weights: Tensor | None, bound: _Bound,
-        scale: float, parameters: Any,
+        factor: float, parameters: Any,
     ) -> Tensor:  # fmt: skip
         total, ctx.gradient = bound.run_sum(
-            prediction, target, weights, scale, parameters, gradient=True
+            prediction, target, weights, factor, parameters, gradient=True
         )
-        ctx.bound, ctx.scale, ctx.parameters = bound, scale, parameters
+        ctx.bound, ctx.scale, ctx.parameters = bound, factor, parameters
         ctx.save_for_backward(prediction, target, weights)
         return torch.scalar_tensor(total, dtype=prediction.dtype)
 

@@ -74,7 +74,7 @@ def source(loss: str, *, weighted: bool, gradient: bool, values: bool) -> str:
     """The source of one kernel: a block loop that is vectorised, and the loop over blocks.
 
     Addresses come as integers, 0 for what the kernel does not use. ``partial`` receives one sum per
-    block; ``gradient`` the slopes times ``scale`` (and weight); ``values`` the unreduced values.
+    block; ``gradient`` the slopes times ``factor`` (and weight); ``values`` the unreduced values.
     """
     arrays = ["prediction", "target"]
     arrays += ["weights"] * weighted + ["gradient"] * gradient + ["values"] * values
@@ -85,9 +85,9 @@ def source(loss: str, *, weighted: bool, gradient: bool, values: bool) -> str:
         body += ["weight = weights[i]", "present = weight != zero"]
         body += ["value = where(present, weight * value, zero)"]
         body += ["slope = where(present, weight * slope, zero)"]
-    body += ["gradient[i] = slope * scale"] * gradient + ["values[i] = value"] * values
+    body += ["gradient[i] = slope * factor"] * gradient + ["values[i] = value"] * values
     lines = [
-        f"def block({', '.join([*arrays, 'scale', *parameters])}):",
+        f"def block({', '.join([*arrays, 'factor', *parameters])}):",
         "    full_width()",
         "    total = 0.0",
         "    for i in range(prediction.size):",
@@ -96,14 +96,14 @@ def source(loss: str, *, weighted: bool, gradient: bool, values: bool) -> str:
         "    return total",
         "",
         f"def {loss}_{_fingerprint()}(first, last, size, prediction_at, target_at, weights_at,",
-        f"    gradient_at, values_at, partial_at, scale{''.join(f', {p}' for p in parameters)}):",
+        f"    gradient_at, values_at, partial_at, factor{''.join(f', {p}' for p in parameters)}):",
         *(f"    {name} = array_at({name}_at, size)" for name in arrays),
         "    partial = doubles_at(partial_at, last)",
         "    total = 0.0",
         "    for index in range(first, last):",
         f"        low, high = index * {{block_size}}, min((index + 1) * {{block_size}}, size)",
         "        total = block("
-        + ", ".join([*(f"{name}[low:high]" for name in arrays), "real(scale)"])
+        + ", ".join([*(f"{name}[low:high]" for name in arrays), "real(factor)"])
         + "".join(f", real({p})" for p in parameters)
         + ")",
         "        partial[index] = total",
@@ -146,7 +146,7 @@ def launch(
     weights: int,
     gradient: int,
     values: int,
-    scale: float,
+    factor: float,
     parameters: tuple[float, ...],
 ) -> float:
     """Run over the numbers at these addresses; returns the (weighted) sum of the values."""
@@ -156,7 +156,7 @@ def launch(
     if blocks == 0:
         return 0.0
     partial = np.empty(blocks)
-    rest = (size, prediction, target, weights, gradient, values, address(partial), scale)
+    rest = (size, prediction, target, weights, gradient, values, address(partial), factor)
     if blocks == 1:
         return run(0, 1, *rest, *parameters)
     parts = min(pool.threads(), -(-size // SMALLEST_SHARE))

@@ -20,7 +20,7 @@ class Program(Protocol):
 
     ``decline`` looks at shapes and dtype names; ``unit_axis`` is the axis of the prediction that units
     lack (None: one unit per element); ``launch`` takes addresses, 0 for what is not wanted, and
-    returns ``scale * sum(weights * values)``. ``gradient`` receives ``scale * weight * slope``.
+    returns ``factor * sum(weights * values)``. ``gradient`` receives ``factor * weight * slope``.
     """
 
     def decline(
@@ -32,7 +32,7 @@ class Program(Protocol):
 
     def launch(
         self, shape: Shape, dtype: str, target_dtype: str, *, prediction: int, target: int,
-        weights: int, gradient: int, values: int, scale: float, parameters: Mapping[str, Any],
+        weights: int, gradient: int, values: int, factor: float, parameters: Mapping[str, Any],
     ) -> float: ...  # fmt: skip
 
 
@@ -61,9 +61,10 @@ class Pointwise:
         if target_shape != shape:
             return f"the target has shape {target_shape}, the prediction {shape}"
         for name, value in parameters.items():
-            if name not in self.names and value is not None:
+            unused = value is None or value is False
+            if name not in self.names and not unused:
                 return f"{name} has no compiled form"
-            if name in self.names and not isinstance(value, (int, float)):
+            if name in self.names and not (unused or isinstance(value, (int, float))):
                 return f"{name} is {type(value).__name__}, the compiled form takes a number"
         return None
 
@@ -72,12 +73,14 @@ class Pointwise:
 
     def launch(
         self, shape: Shape, dtype: str, target_dtype: str, *, prediction: int, target: int,
-        weights: int, gradient: int, values: int, scale: float, parameters: Mapping[str, Any],
+        weights: int, gradient: int, values: int, factor: float, parameters: Mapping[str, Any],
     ) -> float:  # fmt: skip
         from lossary.kernels.numba import pointwise
 
-        given = tuple(float(parameters[name]) for name in self.names)
-        total = pointwise.launch(
-            self.loss, dtype, shape, prediction, target, weights, gradient, values, scale, given
+        given = tuple(
+            -1.0 if parameters[name] is None else float(parameters[name]) for name in self.names
         )
-        return total * scale
+        total = pointwise.launch(
+            self.loss, dtype, shape, prediction, target, weights, gradient, values, factor, given
+        )
+        return total * factor

@@ -136,7 +136,7 @@ def functions(real: type) -> dict[str, Any]:
 
     @njit(**_EXACT)
     def log1p(u):  # type: ignore[no-untyped-def]
-        """log(1 + u) for u >= 0."""
+        """log(1 + u) for u > -1."""
         always_inline()
         w = one + u
         moved = integer(bits(w) + (one_bits - root_half))

@@ -38,16 +38,17 @@ SMALLEST_SHARE = 1 << 16  # numbers below which a second thread does not pay
 # -- helpers over one block of a row: vectorised along the classes ------------------------------
 
 
-def highest(z, high, finite):
+def highest(z, high):
     """The larger of ``high`` and the block's maximum, as ordered integers; the finite entries."""
     full_width()
+    finite = zero
     for i in range(z.size):
         pattern = bits(z[i])
         # Ordered as the numbers are, NaN on top.
         key = integer(pattern ^ integer(integer(pattern >> sign_bit) & no_sign))
         high = key if key > high else high
         if SMOOTHED:
-            finite = integer(finite + (1 if absolute(z[i]) < infinity else 0))
+            finite += one if absolute(z[i]) < infinity else zero
     return high, finite
 
 
@@ -68,7 +69,10 @@ def tally(z, y, c, e, high, keep, share):
             if CLASSES:
                 q *= c[i]
             mass += q
-            gap += zero if q == zero else -(q * below)
+            # A weight of 0 wins over an infinite distance. Adding "0 if q is 0, else q * below" would
+            # say the same, but such a sum is not vectorised.
+            gap -= q * (deepest if below < deepest else below)
+            gap += infinity if below < deepest and q != zero else zero
     return rest, mass, gap
 
 
@@ -97,7 +101,7 @@ def find(z, high):
 
 def rows(
     first, last, classes, prediction_at, target_at, weights_at, gradient_at, values_at,
-    partial_at, class_weights_at, smoothing, scale,
+    partial_at, class_weights_at, smoothing, factor,
 ):  # fmt: skip
     """Class axis last, any number of classes; ``partial`` receives each row's weighted value."""
     z_all = reals_at(prediction_at, last * classes)
@@ -121,14 +125,15 @@ def rows(
             if VALUES:
                 values[row] = zero
             continue
-        key, finite, best = lowest_key, integer(0), 0
+        key, finite, best = lowest_key, 0.0, 0
         for low in range(0, classes, BLOCK):
-            grown, finite = highest(z[low : low + BLOCK], key, finite)
+            grown, count = highest(z[low : low + BLOCK], key)
+            finite += count
             best = low if grown > key else best
             key = grown
         high = from_bits(integer(key ^ integer(integer(key >> sign_bit) & no_sign)))
         peak = best + find(z[best : best + BLOCK], high)
-        share = real(smoothing / max(finite, 1)) if SMOOTHED else zero
+        share = real(smoothing / max(finite, 1.0)) if SMOOTHED else zero
         rest, mass, gap = 0.0, 0.0, 0.0
         for low in range(0, classes, BLOCK):
             end = min(low + BLOCK, classes)
@@ -168,17 +173,17 @@ def rows(
         if GRADIENT:
             share_of_all = 1.0 / (1.0 + rest)
             ratio = (mass + at_peak) * share_of_all
-            factor = float64(weight) * scale
+            portion = float64(weight) * factor
             power_hit = float64(g[hit])
             for low in range(0, classes, BLOCK):
                 end = min(low + BLOCK, classes)
                 finish(
                     z[low:end], y[low:end], c[low:end], g[low:end],
-                    keep, share, real(ratio), real(factor),
+                    keep, share, real(ratio), real(portion),
                 )  # fmt: skip
             if not SOFT and hit != peak:
-                g[hit] = real((power_hit * ratio - (q_hit + smooth_hit)) * factor)
-            g[peak] = real((mass - at_peak * rest) * share_of_all * factor)
+                g[hit] = real((power_hit * ratio - (q_hit + smooth_hit)) * portion)
+            g[peak] = real((mass - at_peak * rest) * share_of_all * portion)
 
 
 # -- helpers over one class of a tile: vectorised along the samples -----------------------------
@@ -223,7 +228,7 @@ def tile_value(rest, mass, at_peak, gap, values, weights):
 
 
 def tile_finish(
-    z, y, t, e, g, peak, share, rest, mass, at_peak, weights, k, keep, class_weight, scale
+    z, y, t, e, peak, share, rest, mass, at_peak, weights, k, keep, class_weight, factor
 ):
     full_width()
     for i in range(z.size):
@@ -235,8 +240,8 @@ def tile_finish(
         share_of_all = one / (one + remainder)
         slope = e[i] * ((mass[i] + at_peak[i]) * share_of_all) - q
         top = (mass[i] - at_peak[i] * remainder) * share_of_all
-        slope = (slope if peak[i] != k else top) * (weights[i] * scale)
-        g[i] = slope if weights[i] != zero else zero
+        slope = (slope if peak[i] != k else top) * (weights[i] * factor)
+        e[i] = slope if weights[i] != zero else zero
 
 
 def gather(source, target, width, classes):
@@ -254,7 +259,7 @@ def scatter(source, target, width, classes):
 
 def tiles(
     first, last, classes, inner, samples, prediction_at, target_at, weights_at, gradient_at,
-    values_at, partial_at, class_weights_at, smoothing, scale,
+    values_at, partial_at, class_weights_at, smoothing, factor,
 ):  # fmt: skip
     """Logits of shape (outer, classes, inner); inner = 1 is transposed tile by tile.
 
@@ -269,7 +274,7 @@ def tiles(
     weights_all = reals_at(weights_at, samples if WEIGHTED else 0)
     values_all = reals_at(values_at, samples if VALUES else 0)
     partial = doubles_at(partial_at, last)
-    keep, scale_ = real(1.0 - smoothing), real(scale)
+    keep, real_factor = real(1.0 - smoothing), real(factor)
     high = np.empty(TILE, real)
     peak = np.empty(TILE, np.int32)
     finite, share = np.empty(TILE, real), np.empty(TILE, real)
@@ -328,9 +333,9 @@ def tiles(
             for k in range(classes):
                 tile_finish(
                     z[k * stride : k * stride + width], y[k * stride : k * stride + width], t,
-                    e[k * e_stride : k * e_stride + width], e[k * e_stride : k * e_stride + width],
+                    e[k * e_stride : k * e_stride + width],
                     peak[:width], share[:width], rest[:width], mass[:width], at_peak[:width],
-                    weights, k, keep, c[k] if CLASSES else one, scale_,
+                    weights, k, keep, c[k] if CLASSES else one, real_factor,
                 )  # fmt: skip
             if flat:
                 scatter(e, g_all[base : base + width * classes], width, classes)
@@ -360,7 +365,7 @@ def compiled(part: str, dtype: str, target: str, flags: tuple[str, ...]) -> Any:
     names = {
         **scalar.functions(real), "__name__": __name__, "np": np, "math": math,
         "real": real, "integer": integer, "float64": np.float64, "zero": real(0), "one": real(1),
-        "infinity": real(math.inf), "sign_bit": integer(width - 1),
+        "infinity": real(math.inf), "deepest": -np.finfo(real).max, "sign_bit": integer(width - 1),
         "no_sign": integer((1 << (width - 1)) - 1), "lowest_key": np.iinfo(integer).min,
         "bits": machine.bits, "from_bits": machine.from_bits, "full_width": machine.full_width,
         "reals_at": machine.ARRAY_AT[real], "doubles_at": machine.ARRAY_AT[np.float64],
@@ -415,7 +420,7 @@ class CrossEntropy:
 
     def launch(
         self, shape: Shape, dtype: str, target_dtype: str, *, prediction: int, target: int,
-        weights: int, gradient: int, values: int, scale: float, parameters: Mapping[str, Any],
+        weights: int, gradient: int, values: int, factor: float, parameters: Mapping[str, Any],
     ) -> float:  # fmt: skip
         axis = parameters.get("axis", -1) % len(shape)
         classes, inner = shape[axis], math.prod(shape[axis + 1 :])
@@ -448,8 +453,8 @@ class CrossEntropy:
             rest = (classes, inner, samples)
         rest += (*memory, address(partial), 0 if vector is None else address(vector))
         parts = min(pool.threads(), -(-samples * classes // SMALLEST_SHARE))
-        pool.run(run, blocks, parts, *rest, smoothing, scale)
-        return float(partial.sum()) * scale
+        pool.run(run, blocks, parts, *rest, smoothing, factor)
+        return float(partial.sum()) * factor
 
 
 def _check_range(

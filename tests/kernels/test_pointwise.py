@@ -1,0 +1,210 @@
+"""Pointwise kernels against the textbook at 50 digits, and against every way arrays come."""
+
+import inspect
+import math
+
+import mpmath
+import numpy as np
+import pytest
+
+from lossary import kernels
+from lossary.kernels import formulas
+
+mp = mpmath.mp.clone()
+mp.dps = 50
+ONE = mp.mpf(1)
+
+
+def _huber(p, t, delta):
+    r = abs(p - t)
+    return r * r / 2 if r <= delta else delta * (r - mp.mpf(delta) / 2)
+
+
+def _binary_cross_entropy(p, t, label_smoothing=0.0, pos_weight=1.0):
+    yes = t * (1 - mp.mpf(label_smoothing)) + mp.mpf(label_smoothing) / 2
+    return pos_weight * yes * mp.log1p(mp.exp(-p)) + (1 - yes) * mp.log1p(mp.exp(p))
+
+
+def _focal(p, t, gamma, alpha):
+    z = p if t == 1 else -p
+    share = 1 if alpha is None else (alpha if t == 1 else 1 - mp.mpf(alpha))
+    return share * (1 / (1 + mp.exp(z))) ** gamma * mp.log1p(mp.exp(-z))
+
+
+def _tukey(p, t, scale):
+    z = min(abs(p - t) / scale, ONE)
+    return mp.mpf(scale) ** 2 / 6 * (1 - (1 - z * z) ** 3)
+
+
+# Textbook value of one number; the slope is differentiated numerically at 50 digits.
+TEXTBOOK = {
+    "squared_error": lambda p, t, half: (p - t) ** 2 / (2 if half else 1),
+    "absolute_error": lambda p, t: abs(p - t),
+    "percentage_error": lambda p, t, scale, floor: scale * abs(p - t) / max(abs(t), mp.mpf(floor)),
+    "squared_logarithmic_error": lambda p, t: (mp.log1p(p) - mp.log1p(t)) ** 2,
+    "huber": _huber,
+    "smooth_l1": lambda p, t, beta: _huber(p, t, beta) / beta,
+    "log_cosh": lambda p, t: mp.log(mp.cosh(p - t)),
+    "pinball": lambda p, t, quantile: (
+        quantile * (t - p) if t > p else (1 - mp.mpf(quantile)) * (p - t)
+    ),
+    "epsilon_insensitive": lambda p, t, epsilon: max(mp.mpf(0), abs(p - t) - epsilon),
+    "charbonnier": lambda p, t, epsilon: mp.sqrt((p - t) ** 2 + mp.mpf(epsilon) ** 2),
+    "pseudo_huber": lambda p, t, delta: (
+        mp.mpf(delta) ** 2 * (mp.sqrt(1 + ((p - t) / delta) ** 2) - 1)
+    ),
+    "tukey_biweight": _tukey,
+    "cauchy": lambda p, t, scale: mp.log1p(((p - t) / scale) ** 2 / 2),
+    "welsch": lambda p, t, scale: -mp.expm1(-(((p - t) / scale) ** 2) / 2),
+    "poisson_nll": lambda p, t: mp.exp(p) - t * p,
+    "binary_cross_entropy": _binary_cross_entropy,
+    "binary_focal": _focal,
+    "hinge": lambda p, t, margin: max(mp.mpf(0), margin - (t or -1) * p),
+    "squared_hinge": lambda p, t, margin: max(mp.mpf(0), margin - (t or -1) * p) ** 2,
+    "soft_margin": lambda p, t: mp.log1p(mp.exp(-(t or -1) * p)),
+}
+PARAMETERS = {
+    "squared_error": [{"half": False}, {"half": True}],
+    "percentage_error": [{"scale": 128.0, "floor": 0.5}],
+    "huber": [{"delta": 1.0}, {"delta": 0.25}],
+    "smooth_l1": [{"beta": 1.0}, {"beta": 0.5}],
+    "pinball": [{"quantile": 0.5}, {"quantile": 0.125}],
+    "epsilon_insensitive": [{"epsilon": 0.125}],
+    "charbonnier": [{"epsilon": 1.0}, {"epsilon": 2.0**-10}],
+    "pseudo_huber": [{"delta": 1.0}, {"delta": 0.25}],
+    "tukey_biweight": [{"scale": 4.0}],
+    "cauchy": [{"scale": 1.0}, {"scale": 0.5}],
+    "welsch": [{"scale": 1.0}, {"scale": 4.0}],
+    "binary_cross_entropy": [
+        {"label_smoothing": 0.0, "pos_weight": 1.0},
+        {"label_smoothing": 0.25, "pos_weight": 2.0},
+    ],
+    "binary_focal": [
+        {"gamma": 2.0, "alpha": None},
+        {"gamma": 1.5, "alpha": 0.25},
+        {"gamma": 0.5, "alpha": None},
+        {"gamma": 0.0, "alpha": None},
+    ],
+    "hinge": [{"margin": 1.0}],
+    "squared_hinge": [{"margin": 1.0}],
+}
+TARGETS = {
+    **dict.fromkeys(("binary_cross_entropy", "binary_focal"), [0.0, 1.0]),
+    **dict.fromkeys(("hinge", "squared_hinge", "soft_margin"), [-1.0, 1.0, 0.0]),
+    "poisson_nll": [0.0, 3.0],
+    "squared_logarithmic_error": [0.0, 2.5],
+}
+LOSSES = sorted(name for name, _ in inspect.getmembers(formulas, inspect.isfunction))
+CASES = [(name, given) for name in LOSSES for given in PARAMETERS.get(name, [{}])]
+
+
+def _points(dtype, targets):
+    magnitudes = [1e-12, 1e-4, 0.01, 0.2, 0.4, 0.7, 0.99, 1.01, 1.7, 3, 6, 9.9, 16.7, 25, 40, 80, 1e3]
+    magnitudes += list(np.random.default_rng(0).exponential(1.5, 12))
+    p, t = np.meshgrid([s * m for m in magnitudes for s in (1, -1)], targets)
+    return p.ravel().astype(dtype), t.ravel().astype(dtype)
+
+
+def _ulps(got, exact, dtype):
+    """The distance in units of the last place of the exact result (the smallest normal's below it)."""
+    info = np.finfo(dtype)
+    unit = max(abs(float(exact)), float(info.smallest_normal))
+    return abs(mp.mpf(float(got)) - exact) / mp.mpf(float(np.spacing(dtype(unit))))
+
+
+def _condition(function, p, t):
+    """How many ulps of the result one ulp of the inputs is worth."""
+    value = function(p, t)
+    if value == 0:
+        return mp.inf
+    sensitivity = abs(p * mp.diff(lambda x: function(x, t), p)) + abs(
+        t * mp.diff(lambda x: function(p, x), t)
+    )
+    return sensitivity / abs(value)
+
+
+def check_accuracy(name, given, dtype, targets):
+    """Value and slope within 4 ulp, and one more for each ulp by which rounded inputs move them."""
+    p, t = _points(dtype, targets)
+    if name == "squared_logarithmic_error":
+        p = abs(p)
+    kernel = kernels.find(name, "numpy")[0]
+    assert kernel.supports(p, t, **given) is None
+    values = kernel.values(p, t, **given)
+    total, slopes = kernel.value_and_grad(p, t, factor=1.0, **given)
+    exact = [TEXTBOOK[name](mp.mpf(float(a)), mp.mpf(float(b)), **given) for a, b in zip(p, t)]
+    for i, (a, b) in enumerate(zip(p, t)):
+        a, b = mp.mpf(float(a)), mp.mpf(float(b))
+
+        def loss(x, y):
+            return TEXTBOOK[name](x, y, **given)
+
+        def slope(x, y):
+            return mp.diff(lambda u: loss(u, y), x)
+
+        if abs(exact[i]) > np.finfo(dtype).max:
+            assert values[i] == np.inf
+            continue
+        where = f"{name} {given} at prediction {p[i]!r}, target {t[i]!r}"
+        off = _ulps(values[i], exact[i], dtype)
+        assert off <= 4 or off <= 4 + _condition(loss, a, b), where
+        steep = slope(a, b)
+        if steep == 0:
+            assert slopes[i] == 0, where
+        else:
+            off = _ulps(slopes[i], steep, dtype)
+            assert off <= 4 or off <= 4 + _condition(slope, a, b), where
+    whole = mp.fsum(e for e in exact if abs(e) < np.finfo(dtype).max)
+    if math.isfinite(total):
+        assert _ulps(total, whole, dtype) <= 4
+
+
+@pytest.mark.parametrize(("name", "given"), CASES)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_value_and_slope_are_right_to_4_ulp(name, given, dtype):
+    # Differences of 1 and a far tail need more digits to be differentiated numerically.
+    with mp.workdps(150 if name == "welsch" else 50):
+        check_accuracy(name, given, dtype, TARGETS.get(name, [0.0, 0.3]))
+
+
+EDGES = [np.inf, -np.inf, np.nan, 0.0]
+
+
+@pytest.mark.parametrize(("name", "given"), CASES)
+def test_infinity_and_nan_come_out_as_the_definition_has_them(name, given):
+    from lossary.contract import contract_of
+
+    p, t = np.meshgrid(np.array(EDGES), np.array(TARGETS.get(name, [0.0, 0.3])))
+    if name == "squared_logarithmic_error":
+        p = abs(p)
+    p, t = np.ascontiguousarray(p), np.ascontiguousarray(t)
+    with np.errstate(all="ignore"):
+        expected = contract_of(name).compute(p, t, **given)
+    values = kernels.find(name, "numpy")[0].values(p, t, **given)
+    # A definition may lose a NaN to a comparison, or an infinity to a quotient; a kernel does not.
+    np.testing.assert_array_equal(np.isnan(values), np.isnan(p))
+    settled = ~np.isnan(p) & ~np.isnan(expected)
+    np.testing.assert_allclose(values[settled], expected[settled], rtol=1e-14)
+
+
+@pytest.mark.parametrize(("name", "given"), CASES)
+def test_kernel_and_definition_agree(name, given):
+    from lossary.contract import contract_of
+
+    generator = np.random.default_rng(1)
+    p = generator.normal(0, 2, 5000)
+    t = generator.choice(TARGETS.get(name, [0.0, 0.3, -1.5]), 5000)
+    if name == "squared_logarithmic_error":
+        p = abs(p)
+    assert set(given) <= set(contract_of(name).parameters)
+    expected = contract_of(name).compute(p, t, **given)
+    np.testing.assert_allclose(
+        kernels.find(name, "numpy")[0].values(p, t, **given), expected, rtol=1e-12, atol=1e-14
+    )
+
+
+def test_no_parameter_of_a_loss_is_mistaken_for_the_calls_own():
+    for loss, _ in kernels.manifest():
+        from lossary.contract import contract_of
+
+        assert not {"factor", "weights"} & set(contract_of(loss).parameters), loss
