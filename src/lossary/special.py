@@ -12,6 +12,13 @@ from lossary.numerics import stop_gradient
 from lossary.xp import namespace
 
 
+def graft(value: Array, source: Array) -> Array:
+    """``value``, differentiated as ``source``: for formulas whose derivative wants another form."""
+    xp = namespace(value, source)
+    root = stop_gradient(source)
+    return stop_gradient(value) + (source - xp.where(xp.isfinite(root), root, 0.0))
+
+
 def quotient(x: Array, y: Array) -> Array:
     """``x / y``, differentiable wherever the derivative is representable.
 
@@ -25,11 +32,34 @@ def quotient(x: Array, y: Array) -> Array:
     return (x / whole) / (y / whole)
 
 
-def root_one_plus_square(x: Array) -> Array:
-    """``sqrt(1 + x^2)``, free of overflow."""
+def reciprocal(x: Array) -> Array:
+    """``1 / x``, differentiable as ``quotient``."""
+    return quotient(namespace(x).ones_like(x), x)
+
+
+def log_of_ratio(ratio: Array, difference: Array) -> Array:
+    """``log(ratio)`` where ``difference`` is the same as a difference of logarithms.
+
+    The first has the digits, unless the ratio leaves the range of numbers, the second the
+    derivative.
+    """
+    xp = namespace(ratio, difference)
+    known = xp.logical_and(ratio > 1e-30, ratio < 1e30)
+    return xp.where(known, graft(xp.log(xp.where(known, ratio, 1.0)), difference), difference)
+
+
+def exp_minus_one(x: Array) -> Array:
+    """``exp(x) - 1``; the libraries' derivative of their expm1, result + 1, cancels below 0."""
     xp = namespace(x)
-    scale = xp.clip(xp.abs(stop_gradient(x)), 1.0, None)
-    return scale * xp.sqrt(xp.square(x / scale) + xp.square(1.0 / scale))
+    low = x < -0.5
+    return xp.where(low, xp.exp(xp.where(low, x, 0.0)) - 1.0, xp.expm1(xp.where(low, 0.0, x)))
+
+
+def hypotenuse(x: Array, side: float = 1.0) -> Array:
+    """``sqrt(x^2 + side^2)``, free of overflow."""
+    xp = namespace(x)
+    far = xp.abs(x) > 1e9 * side  # there the other side is less than a rounding
+    return xp.where(far, xp.abs(x), side * xp.sqrt(1.0 + xp.square(xp.where(far, 0.0, x) / side)))
 
 
 def log_one_plus_square(x: Array) -> Array:
@@ -55,18 +85,38 @@ def _artanh_tail(t: Array) -> Array:
     return total
 
 
-def log_gap(excess: Array, ratio: Array) -> Array:
+def log_gap(excess: Array, ratio: Array, log_ratio: Array | None = None) -> Array:
     """``excess - log(ratio)`` where ``ratio = 1 + excess``; about excess^2/2 near 0.
 
-    Both come as arguments, because each is accurate where the other has lost its digits: the excess
-    near 0, the ratio near 0. Near 1, log(ratio) = 2 artanh(s) with s = excess/(2 + excess).
+    All come as arguments, because each is accurate where another has lost its digits: the excess
+    near 0, the ratio far from it.
+    """
+    near, small, slope, log_ratio = _near_one(excess, ratio, log_ratio)
+    return namespace(excess).where(near, small * slope, excess - log_ratio)
+
+
+def log_gap_slope(excess: Array, ratio: Array) -> Array:
+    """``log_gap(excess, ratio) / excess``; about excess/2 near 0."""
+    near, _, slope, log_ratio = _near_one(excess, ratio, None)
+    xp = namespace(excess)
+    return xp.where(near, slope, 1.0 - quotient(log_ratio, xp.where(near, 1.0, excess)))
+
+
+def _near_one(
+    excess: Array, ratio: Array, log_ratio: Array | None
+) -> tuple[Array, Array, Array, Array]:
+    """(near 1, excess, log_gap/excess, log(ratio)): the middle two there, the last elsewhere.
+
+    log(ratio) = 2 artanh(s) with s = excess/(2 + excess), by its series.
     """
     xp = namespace(excess, ratio)
     near = xp.logical_and(ratio >= 0.5, ratio <= 2.0)
     small = xp.where(near, excess, 0.0)
-    s = small / (2.0 + small)
-    close = s * (small - 2.0 * xp.square(s) * _artanh_tail(xp.square(s)))
-    return xp.where(near, close, excess - xp.log(xp.where(near, 1.0, ratio)))
+    square = xp.square(small / (2.0 + small))
+    slope = (small - 2.0 * square * _artanh_tail(square)) / (2.0 + small)
+    if log_ratio is None:
+        log_ratio = xp.log(xp.where(near, 1.0, ratio))
+    return near, small, slope, log_ratio
 
 
 def exp_gap(x: Array) -> Array:
@@ -77,7 +127,7 @@ def exp_gap(x: Array) -> Array:
     total = xp.ones_like(x)
     for k in range(_terms(x) + 2, 2, -1):
         total = 1.0 + small * total / k
-    return xp.where(near, 0.5 * xp.square(small) * total, xp.expm1(xp.where(near, 0.0, x)) - x)
+    return xp.where(near, 0.5 * xp.square(small) * total, exp_minus_one(xp.where(near, 0.0, x)) - x)
 
 
 def power_gap(base: Array, log_base: Array, exponent: float) -> Array:
@@ -86,13 +136,16 @@ def power_gap(base: Array, log_base: Array, exponent: float) -> Array:
     ``log_base`` comes as an argument, because near 1 the base has lost its digits.
     """
     xp = namespace(base, log_base)
-    if abs(exponent) < 1e-20:
+    if exponent == 0.0:
         return log_base
     growth = exponent * log_base
+    least = xp.abs(growth) < 1e-8
     # Far out the power is accurate and the exponential is not; near 1 it is the reverse.
     far = xp.logical_and(xp.abs(growth) > 1.0, xp.logical_or(base < 0.5, base > 1.4))
     power = xp.where(far, base, 1.0) ** exponent - 1.0
-    return xp.where(far, power, xp.expm1(xp.where(far, 0.0, growth))) / exponent
+    middle = exp_minus_one(xp.where(xp.logical_or(far, least), 0.0, growth))
+    gap = xp.where(far, power, middle) / exponent
+    return xp.where(least, log_base * (1.0 + 0.5 * growth), gap)
 
 
 # The polynomial in 1/x^2 nearest to x * stirling(1/x) for x >= 4 (relative error 2.4e-17), fitted
@@ -120,7 +173,7 @@ def stirling(inverse: Array) -> Array:
     """
     xp = namespace(inverse)
     low = inverse > 0.25
-    x = 1.0 / xp.where(low, inverse, 1.0)
+    x = reciprocal(xp.where(low, inverse, 1.0))
     t = xp.where(low, 1.0 / (x + 4.0), inverse)
     square, series = xp.square(t), xp.zeros_like(t)
     for coefficient in _STIRLING:

@@ -21,11 +21,14 @@ from lossary.contract import (
     loss,
     named,
 )
-from lossary.numerics import times
+from lossary.numerics import stop_gradient, times
 from lossary.special import (
     HALF_LOG_TWO_PI,
     exp_gap,
+    graft,
     log_gap,
+    log_gap_slope,
+    log_of_ratio,
     power_gap,
     quotient,
     stirling,
@@ -35,21 +38,15 @@ from lossary.xp import namespace
 TweediePower = Annotated[float, Interval(1, math.inf, "left")]
 
 
-def _relative_entropy(target: Array, rate: Array, log_ratio: Array | None = None) -> Array:
-    """``y log(y/rate) - y + rate``, half the Poisson deviance; ``log_ratio`` is log(rate/y)."""
+def _relative_entropy(target: Array, rate: Array, log_rate: Array) -> Array:
+    """``y log(y/rate) - y + rate``, half the Poisson deviance."""
     xp = namespace(target, rate)
     none = target == 0
     count = xp.where(none, 1.0, target)
-    ratio, excess = rate / count, (rate - count) / count
-    if log_ratio is not None:
-        # Where the rate underflows, its logarithm still stands.
-        far = xp.logical_and(ratio < 1e-6, xp.logical_not(none))
-        ratio = xp.where(far, 1.0, ratio)
-        gap = xp.where(far, excess - log_ratio, log_gap(xp.where(far, 0.0, excess), ratio))
-    else:
-        ratio = xp.where(none, 1.0, ratio)
-        gap = log_gap(xp.where(none, 0.0, excess), ratio)
-    return xp.where(none, rate, count * gap)
+    some = xp.where(none, 1.0, rate)
+    ratio = some / count
+    log_ratio = log_of_ratio(ratio, xp.where(none, 0.0, log_rate) - xp.log(count))
+    return xp.where(none, rate, count * log_gap((some - count) / count, ratio, log_ratio))
 
 
 def _surprise_at_best(target: Array) -> Array:
@@ -64,10 +61,16 @@ def _poisson_nll_of_rates(
     prediction: NonnegativeReal, target: Counts, *, full: bool = False
 ) -> PerElement:
     xp = namespace(prediction, target)
-    if full:
-        return _relative_entropy(target, prediction) + _surprise_at_best(target)
     # Where the target is 0 the logarithm is not needed, and may not exist.
-    return prediction - target * xp.log(xp.where(target == 0, 1.0, prediction))
+    log_rate = xp.log(xp.where(target == 0, 1.0, prediction))
+    value = prediction - target * log_rate
+    return _with_factorial(value, prediction, log_rate, target) if full else value
+
+
+def _with_factorial(value: Array, rate: Array, log_rate: Array, target: Array) -> Array:
+    """``value + log(target!)``, of which Loader's saddle point lets no part cancel."""
+    entropy = _relative_entropy(target, rate, log_rate)
+    return graft(entropy + _surprise_at_best(target), value)
 
 
 @loss(
@@ -91,11 +94,12 @@ def poisson_nll(prediction: LogRate, target: Counts, *, full: bool = False) -> P
     takes rates, as does ``predictions="rates"``, with no epsilon in the logarithm.
     """
     xp = namespace(prediction, target)
-    rate = xp.exp(prediction)
-    if not full:
-        return rate - times(target, prediction)
-    log_ratio = prediction - xp.log(xp.where(target == 0, 1.0, target))
-    return _relative_entropy(target, rate, log_ratio) + _surprise_at_best(target)
+    # Near 0, where prediction has digits that its exponential has not: 1 + z + (e^z - 1 - z).
+    near = xp.abs(prediction) <= 1.0
+    small, large = xp.where(near, prediction, 0.0), xp.where(near, 1.0, prediction)
+    close = 1.0 + (1.0 - target) * small + exp_gap(small)
+    value = xp.where(near, close, xp.exp(large) - times(target, large))
+    return _with_factorial(value, xp.exp(prediction), prediction, target) if full else value
 
 
 @loss(
@@ -117,25 +121,52 @@ def negative_binomial_nll(
     the mean. Some libraries take 1/dispersion, and call it the total count or r.
     """
     xp = namespace(prediction, target, dispersion)
-    mean, alpha = prediction, dispersion
-    none = target == 0
-    count = xp.where(none, 1.0, target)
-    growth, spread = 1.0 + alpha * mean, 1.0 + alpha * count
-    # Loader's saddle point: two entropies that do not cancel, and what Stirling's formula lacks.
-    inner = quotient(alpha * (count - mean), growth)
-    outer = quotient(mean - count, count * growth)
-    entropies = quotient(log_gap(inner, quotient(spread, growth)), alpha) + count * log_gap(
-        outer, quotient(mean, growth) * (spread / count)
+    # Of 0 and 1 the gammas are elementary; of more, their differences are not.
+    few = xp.logical_or(target == 0, target == 1)
+    return xp.where(
+        few,
+        _surprise_at_few(prediction, target, dispersion),
+        _surprise_at_many(prediction, xp.where(few, 2.0, target), dispersion),
     )
-    gammas = stirling(alpha) + stirling(1.0 / count) - stirling(quotient(alpha, spread))
-    some = entropies + gammas + (0.5 * xp.log(count * spread) + HALF_LOG_TWO_PI)
-    # At a count of 0: log(1 + alpha mean) / alpha; near 0, what it lacks to the mean.
+
+
+def _scale(alpha: Array) -> Array:
+    """A dispersion above 1 as a constant to divide by, so that no product with it overflows."""
+    return namespace(alpha).clip(stop_gradient(alpha), 1.0, None)
+
+
+def _over_dispersion(alpha: Array, amount: Array) -> Array:
+    """``1 + alpha amount``, over the dispersion's scale."""
+    scale = _scale(alpha)
+    return 1.0 / scale + (alpha / scale) * amount
+
+
+def _surprise_at_few(mean: Array, count: Array, alpha: Array) -> Array:
+    """log(1 + alpha mean)/alpha, and for a count of 1 also log(1 + alpha mean) - log(mean)."""
+    xp = namespace(mean, alpha)
     product = alpha * mean
-    near = product < 1.0
+    near, huge = product < 1.0, product > 1e30
     small = xp.where(near, product, 0.0)
-    lack = quotient(log_gap(small, 1.0 + small), alpha)
-    far = quotient(xp.log1p(xp.where(near, 1.0, product)), alpha)
-    return xp.where(none, xp.where(near, mean - lack, far), some)
+    log_growth = xp.log1p(xp.where(huge, 1.0, product))
+    log_growth = xp.where(huge, xp.log(alpha) + xp.log(mean), log_growth)
+    log_growth = graft(log_growth, xp.log(_over_dispersion(alpha, mean)))
+    none = quotient(xp.where(near, 1.0, log_growth), alpha)
+    none = xp.where(near, mean * (1.0 - log_gap_slope(small, 1.0 + small)), none)
+    return none + xp.where(count == 1, log_growth - xp.log(mean), 0.0)
+
+
+def _surprise_at_many(mean: Array, count: Array, alpha: Array) -> Array:
+    """Loader's saddle point: two entropies of one sign, and what Stirling's formula lacks."""
+    xp = namespace(mean, count, alpha)
+    growth, spread = _over_dispersion(alpha, mean), _over_dispersion(alpha, count)
+    excess = quotient((count - mean) / _scale(alpha), growth)
+    inner = log_gap_slope(alpha * excess, quotient(spread, growth))
+    outer = log_gap_slope(-excess / count, quotient(mean, growth) * (spread / count))
+    gammas = (
+        stirling(alpha) + stirling(1.0 / count) - stirling(quotient(alpha / _scale(alpha), spread))
+    )
+    root = 0.5 * (xp.log(count) + xp.log1p(alpha * count)) + HALF_LOG_TWO_PI
+    return excess * (inner - outer) + (gammas + root)
 
 
 @loss(
@@ -154,7 +185,7 @@ def poisson_deviance(
     gradient of twice the ``poisson_nll`` of rates. The best prediction is the mean. It is
     ``tweedie_deviance`` at power 1.
     """
-    value = _relative_entropy(target, prediction)
+    value = _relative_entropy(target, prediction, namespace(prediction).log(prediction))
     return value if half else 2.0 * value
 
 
@@ -174,7 +205,10 @@ def gamma_deviance(
     only the ratio of target to prediction counts. The best prediction is the mean. It is
     ``tweedie_deviance`` at power 2.
     """
-    value = log_gap(quotient(target - prediction, prediction), quotient(target, prediction))
+    xp = namespace(prediction, target)
+    ratio = target / prediction
+    log_ratio = log_of_ratio(ratio, xp.log(target) - xp.log(prediction))
+    value = log_gap(quotient(target - prediction, prediction), ratio, log_ratio)
     return value if half else 2.0 * value
 
 
@@ -221,6 +255,9 @@ def tweedie_deviance(
     unit = _tweedie_unit(ratio, excess, power)
     at_zero = 1.0 / (2.0 - power) if power < 2.0 else math.inf
     value = prediction ** (2.0 - power) * xp.where(none, at_zero, unit)
+    # What depends on the prediction alone, for the derivative: the target's own part would cancel.
+    rise = power_gap(prediction, xp.log(prediction), 2.0 - power)
+    value = graft(value, rise - target * power_gap(whole, xp.log(whole), 1.0 - power))
     return value if half else 2.0 * value
 
 

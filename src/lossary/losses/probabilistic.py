@@ -18,9 +18,10 @@ from lossary.contract import (
 from lossary.special import (
     HALF_LOG_TWO_PI,
     exp_gap,
-    log_gap,
+    log_gap_slope,
     log_one_plus_square,
     quotient,
+    reciprocal,
     stirling,
 )
 from lossary.xp import namespace
@@ -84,20 +85,28 @@ def student_t_nll(
     forgive outliers, many make it the Gaussian one. The best prediction is a robust centre.
     """
     xp = namespace(prediction, target, scale, degrees_of_freedom)
-    nu = degrees_of_freedom
+    nu, root = degrees_of_freedom, xp.sqrt(degrees_of_freedom)
+    distance = xp.abs(prediction - target)
     z = quotient(prediction - target, scale)
-    y = quotient(z, xp.sqrt(nu))
-    # nu/2 log(1 + y^2): near 0, where nu may be huge, what it lacks to z^2/2.
+    y = quotient(z, root)
     near = xp.abs(y) <= 1.0
-    square = xp.square(xp.where(near, y, 0.0))
-    inside = 0.5 * xp.square(xp.where(near, z, 0.0)) - 0.5 * nu * log_gap(square, 1.0 + square)
+    # log(scale) + log(1 + y^2)/2: far out the scale cancels, so it is left out.
+    inverse = quotient(scale * root, xp.where(near, 1.0, distance))
+    far = xp.log(xp.where(near, 1.0, distance)) - 0.5 * xp.log(nu)
     bend = log_one_plus_square(y)
-    tail = 0.5 * bend + xp.where(near, inside, 0.5 * nu * xp.where(near, 0.0, bend))
+    body = xp.where(
+        near,
+        xp.log(scale) + 0.5 * bend,
+        far + 0.5 * xp.log1p(xp.square(xp.where(near, 1.0, inverse))),
+    )
+    # nu/2 log(1 + y^2): near 0, where nu may be huge, as a share of z^2/2.
+    square = xp.square(xp.where(near, y, 0.0))
+    share = 0.5 * xp.square(xp.where(near, z, 0.0)) * (1.0 - log_gap_slope(square, 1.0 + square))
+    tail = xp.where(near, share, 0.5 * nu * xp.where(near, 0.0, bend))
     # The log-gammas, less log(nu/2)/2: by Stirling's formula, whose large parts cancel on paper.
-    step = 1.0 / nu
-    gammas = stirling(2.0 * step) - stirling(2.0 * step / (1.0 + step))
-    gammas = gammas + 0.5 * nu * log_gap(step, 1.0 + step)
-    return (xp.log(scale) + HALF_LOG_TWO_PI) + (gammas + tail)
+    step = reciprocal(nu)
+    gammas = stirling(2.0 * step) - stirling(2.0 * reciprocal(nu + 1.0))
+    return body + HALF_LOG_TWO_PI + (gammas + 0.5 * log_gap_slope(step, 1.0 + step) + tail)
 
 
 @loss(

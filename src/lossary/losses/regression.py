@@ -25,7 +25,7 @@ from lossary.contract import (
     named,
 )
 from lossary.numerics import unit_rows
-from lossary.special import quotient
+from lossary.special import exp_minus_one, quotient
 from lossary.xp import namespace
 
 
@@ -182,7 +182,7 @@ def log_cosh(prediction: Real, target: Real) -> PerElement:
     distance = xp.abs(residual)
     far = distance > 1.0
     # With u = exp(r) - 1, cosh(r) - 1 = u^2 / (2 (1 + u)), which does not cancel near 0.
-    u = xp.expm1(xp.where(far, 0.0, residual))
+    u = exp_minus_one(xp.where(far, 0.0, residual))
     near = xp.log1p(0.5 * xp.square(u) / (1.0 + u))
     outside = xp.where(far, distance, 1.0)
     return xp.where(far, (outside - 0.6931471805599453) + xp.log1p(xp.exp(-2.0 * outside)), near)

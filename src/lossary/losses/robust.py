@@ -21,7 +21,13 @@ from lossary.contract import (
     loss,
     named,
 )
-from lossary.special import log_one_plus_square, power_gap, quotient, root_one_plus_square
+from lossary.special import (
+    exp_minus_one,
+    hypotenuse,
+    log_one_plus_square,
+    power_gap,
+    quotient,
+)
 from lossary.xp import namespace
 
 DISTANCE = {SMOOTH, NONNEGATIVE, ZERO_AT_TARGET, EVEN, SYMMETRIC}
@@ -84,7 +90,7 @@ def charbonnier(prediction: Real, target: Real, *, epsilon: Positive = 1e-3) -> 
     target: with a small ``epsilon`` the best prediction is nearly the median. At the target it is
     ``epsilon``, not 0; ``pseudo_huber`` with ``delta=epsilon`` is ``epsilon`` times the rest.
     """
-    return epsilon * root_one_plus_square((prediction - target) / epsilon)
+    return hypotenuse(prediction - target, epsilon)
 
 
 @loss(
@@ -103,7 +109,7 @@ def pseudo_huber(prediction: Real, target: Real, *, delta: Positive = 1.0) -> Pe
     """
     residual = prediction - target
     # sqrt(1 + z^2) - 1 = z^2 / (1 + sqrt(1 + z^2)), which does not cancel near 0.
-    return residual * quotient(residual, 1.0 + root_one_plus_square(residual / delta))
+    return residual * (delta * quotient(residual, delta + hypotenuse(residual, delta)))
 
 
 @loss(
@@ -144,14 +150,18 @@ def barron(
     if bend == 0.0:
         return 0.5 * xp.square(z)
     if bend > 1e20:
-        return math.copysign(1.0, alpha) * xp.expm1(math.copysign(0.5, alpha) * xp.square(z))
+        return math.copysign(1.0, alpha) * exp_minus_one(math.copysign(0.5, alpha) * xp.square(z))
     y = z / math.sqrt(bend)
-    base, log_base = root_one_plus_square(y), 0.5 * log_one_plus_square(y)
+    base, log_base = hypotenuse(y), 0.5 * log_one_plus_square(y)
     if bend > 0.5:
         return bend * power_gap(base, log_base, alpha)
     # Near alpha = 2 the power is huge and its factor tiny: a square is taken out of it.
-    slack = xp.expm1((alpha - 2.0) * log_base)
-    return (z * (z * base ** (alpha - 2.0)) + bend * slack) / alpha
+    far = xp.abs(y) > 1e9
+    near = xp.where(far, 0.0, z)
+    inside = near * (near * xp.where(far, 1.0, base) ** (alpha - 2.0))
+    inside = inside + bend * exp_minus_one((alpha - 2.0) * log_base)
+    beyond = bend ** (1.0 - 0.5 * alpha) * xp.where(far, xp.abs(z), 1.0) ** alpha
+    return xp.where(far, beyond, inside) / alpha
 
 
 @loss(
@@ -212,4 +222,4 @@ def welsch(prediction: Real, target: Real, *, scale: Positive = 1.0) -> PerEleme
     Gaussian window of width ``scale``.
     """
     xp = namespace(prediction, target)
-    return -xp.expm1(-0.5 * xp.square((prediction - target) / scale))
+    return -exp_minus_one(-0.5 * xp.square((prediction - target) / scale))
