@@ -195,26 +195,52 @@ def calls(contract: Contract) -> list[str]:
 # -- the picture ------------------------------------------------------------------------------
 
 
-def path(contract: Contract, points: int = 401) -> tuple[str, np.ndarray, tuple[Array, ...]]:
-    """A line through the inputs: axis label, positions, and inputs with a row per position."""
-    first = contract.inputs[contract.predictions[0]] if contract.predictions else Space("weights")
-    target = contract.target
-    if len(contract.predictions) == 1 and target is not None:
-        if first.layout == "class axis" and target.layout == "class":
-            margin = np.linspace(-8.0, 8.0, points)
-            logits = np.stack([margin, np.zeros(points)], axis=1)
-            return (
-                "logit of the true class minus the other",
-                margin,
-                (logits, np.zeros(points, int)),
-            )
-        if first.layout == "element" and target.layout == "element":
-            return _element_path(first, target, points)
-    raise LossError(
-        f"{contract.name}: no curve can be drawn of a loss whose inputs are "
-        f"{', '.join(f'{name} ({space.name})' for name, space in contract.inputs.items())}; "
-        "plot draws losses of one prediction against one target"
-    )
+Curve = tuple[str, np.ndarray, np.ndarray]  # what the axis shows, positions, values
+
+
+def curve(loss: Loss, points: int = 401) -> Curve:
+    """The loss along a line through its inputs."""
+    contract = loss.contract
+    spaces = list(contract.inputs.values())
+    first, target = spaces[0], contract.target
+    if first.layout == "class axis" and target is not None and target.layout == "class":
+        margin = np.linspace(-8.0, 8.0, points)
+        classes = len(loss.parameters.get("class_counts", (1, 1)))
+        logits = np.stack([margin] + [np.zeros(points)] * (classes - 1), axis=1)
+        values = loss.values(logits, np.zeros(points, int))
+        return "logit of the true class minus the others", margin, values
+    if target is not None and all(space.layout == "element" for space in spaces):
+        label, line, arrays = _element_path(first, target, points)
+        others = [np.full(points, max(space.example, 1.0)) for space in spaces[2:]]
+        return label, line, loss.values(*arrays, *others)
+    return _walk(loss, spaces)
+
+
+def _walk(loss: Loss, spaces: list[Space], points: int = 101) -> Curve:
+    """From a random start to the second input (or, with a single one, from it to zero)."""
+    shapes = {"row": (8, 4), "image": (1, 1, 176, 176), "class axis": (8, 4), "tensor": (4, 4)}
+    draw = np.random.default_rng(0)
+    arrays: list[Array] = []
+    for space in spaces:
+        shape = shapes.get(space.layout, (8,))
+        if space.layout == "label":
+            arrays.append(np.arange(8) % 2)
+        else:
+            low, high = max(space.interval.low, -1.0), min(space.interval.high, 1.0)
+            arrays.append(draw.uniform(low, high, shape))
+    line = np.linspace(0.0, 1.0, points)
+    start = arrays[0]
+    goal, label = np.zeros_like(start), "from random numbers (0) to zeros (1)"
+    if len(arrays) > 1 and arrays[1].shape == start.shape:
+        goal, label = arrays[1], "from a random prediction (0) to the target (1)"
+    elif spaces[0].layout == "row":
+        goal = np.eye(8, 4)[np.arange(8) % 2]
+        label = "from random embeddings (0) to one place per label (1)"
+    values = []
+    for share in line:
+        moved = (1.0 - share) * start + share * goal
+        values.append(float(np.mean(loss.values(moved, *arrays[1:]))))
+    return label, line, np.asarray(values)
 
 
 def _element_path(
@@ -226,7 +252,7 @@ def _element_path(
         return f"{first.name} when the answer is yes", line, (line, np.ones(points))
     if first.interval.low < 0 and target.interval.low < 0:
         line = np.linspace(-4.0, 4.0, points)
-        return "prediction minus target", line, (line, np.zeros(points))
+        return "prediction minus target", line, (1.0 + line, np.ones(points))
     low, high = (0.02, min(4.0, first.interval.high)) if first.interval.low == 0 else (-3.0, 3.0)
     line = np.linspace(low, high, points)
     return f"{first.name} when the target is 1", line, (line, np.ones(points))
@@ -241,7 +267,8 @@ def plot(losses: list[Loss], file: Path) -> None:
         from matplotlib import pyplot
     except ImportError:
         raise LossError("plot needs matplotlib: pip install lossary[lab]") from None
-    labels = {path(loss.contract)[0] for loss in losses}
+    curves = [curve(loss) for loss in losses]
+    labels = {label for label, _, _ in curves}
     if len(labels) > 1:
         raise LossError(
             f"plot: these losses have no axis in common ({'; '.join(sorted(labels))}); "
@@ -250,15 +277,13 @@ def plot(losses: list[Loss], file: Path) -> None:
     figure, (above, below) = pyplot.subplots(
         2, 1, figsize=(7, 7), sharex=True, layout="constrained"
     )
-    for loss in losses:
-        label, line, arrays = path(loss.contract)
-        values = np.asarray(loss.values(*arrays))
+    for loss, (_, line, values) in zip(losses, curves, strict=True):
         above.plot(line, values, label=repr(loss)[5:-1].replace("'", ""))
         below.plot(line, np.gradient(values, line))
     above.set_ylabel("loss")
     above.legend()
     below.set_ylabel("slope: the pull on the prediction")
-    below.set_xlabel(label)
+    below.set_xlabel(labels.pop())
     for axes in (above, below):
         axes.grid(alpha=0.3)
     try:

@@ -8,7 +8,6 @@ import shutil
 import sys
 import textwrap
 from pathlib import Path
-from typing import Any
 
 import typer
 
@@ -69,15 +68,16 @@ def plot(
 
 
 def parse_loss(text: str) -> Loss:
-    """``huber:delta=2,reduction=sum`` as a Loss."""
+    """``huber:delta=2,reduction="sum"`` as a Loss: settings are literals, never evaluated."""
     name, _, settings = text.partition(":")
-    given: dict[str, Any] = {}
-    for item in filter(None, settings.split(",")):
-        key, equals, value = item.partition("=")
-        if not equals:
-            raise LossError(f"{name}: {item!r} is not a setting; write {name}:{item}=VALUE")
-        try:
-            given[key] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            given[key] = value
+    try:
+        call = ast.parse(f"loss({settings})", mode="eval").body
+        if not isinstance(call, ast.Call) or call.args:
+            raise SyntaxError
+        given = {str(item.arg): ast.literal_eval(item.value) for item in call.keywords}
+    except (SyntaxError, ValueError):
+        raise LossError(
+            f"{name}: {settings!r} are no settings; write {name}:delta=2 or "
+            f"{name}:class_counts=(10,1),axis=0"
+        ) from None
     return Loss(name, **given)
