@@ -29,7 +29,7 @@ class Library:
 
     def array(self, values: Any) -> Any:
         """A NumPy array as this library's."""
-        return _ARRAY[self.package](np.ascontiguousarray(values))
+        return _ARRAY[self.package](np.asarray(values, order="C"))
 
     def arrays(self, arrays: Arrays) -> dict[str, Any]:
         """Several arrays at once, by name."""

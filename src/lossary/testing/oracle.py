@@ -19,8 +19,12 @@ from lossary.testing.precision import DTYPES, Exact
 
 DIGITS = 120  # twice the digits of a step, so that a difference of values keeps 60 of them
 FINE_DIGITS = 800  # where the derivative is tiny beside the value: the tails of saturating losses
+FINE_STEP = mp.mpf(10) ** -300
 STEP = mp.mpf(10) ** -60
-MOVES = 32  # roundings tried of one unit: each input's own, or of many together
+FLAT = mp.mpf(10) ** -20  # sides that differ less are one
+LARGE = 12  # numbers of one unit
+MOVES = 24  # roundings tried of one unit: each input's own, or of many together
+LOGARITHMIC = ("logit", "class logits", "log rate", "log variance")
 COORDINATES = 12  # derivatives taken of one unit, chosen at random where it has more inputs
 Oracle = Callable[..., Any]
 _OUTSIDE = (ValueError, ZeroDivisionError, OverflowError)
@@ -69,8 +73,10 @@ class _Unit:
     here: list[Any] = field(default_factory=list)
     slopes: dict[Any, Any] = field(default_factory=dict)
 
-    def __call__(self, moved: Mapping[tuple[str, int], Any], scale: Any = 1) -> list[Any]:
-        """The oracle's outputs with some flat numbers replaced."""
+    def __call__(
+        self, moved: Mapping[tuple[str, int], Any], parameters: Mapping[str, Any] | None = None
+    ) -> list[Any]:
+        """The oracle's outputs with some flat numbers, or the parameters, replaced."""
         given = {}
         for name, array in self.arguments.items():
             changed = array.copy()
@@ -78,7 +84,7 @@ class _Unit:
                 if owner == name:
                     changed.flat[place] = number
             given[name] = changed.tolist()
-        outputs = self.oracle(*given.values(), **_scaled(self.parameters, scale))
+        outputs = self.oracle(*given.values(), **(parameters or self.parameters))
         outputs = outputs if isinstance(outputs, list) else [outputs]
         return [_real(output) for output in outputs]
 
@@ -90,7 +96,11 @@ def truth_of(
     contract: Contract, oracle: Oracle, batch: Mapping[str, np.ndarray], parameters: Mapping[str, Any]
 ) -> Truth:
     """Values of the oracle for every unit of a batch, and the gradient of their sum."""
-    given = {key: value for key, value in parameters.items() if key != "axis"}
+    given = {
+        key: mp.mpf(value) if isinstance(value, float) else value
+        for key, value in parameters.items()
+        if key != "axis"
+    }
     whole = contract.unit is not None and contract.unit.name in ("anchor", "tensor")
     values: list[Any] = []
     units = []
@@ -101,8 +111,9 @@ def truth_of(
         }
         unit = _Unit(oracle, arguments, given, contract.inputs)
         unit.places = unit.numbers(contract.predictions)
-        if len(unit.places) > COORDINATES:
-            unit.places = random.Random(index).sample(unit.places, COORDINATES)
+        most = COORDINATES if len(unit.places) <= LARGE else COORDINATES // 4
+        if len(unit.places) > most:
+            unit.places = random.Random(index).sample(unit.places, most)
         with mp.workdps(DIGITS):
             unit.here = unit({})
             unit.slopes = {place: _slopes(unit, place) for place in unit.places}
@@ -124,52 +135,69 @@ def truth_of(
     )
 
 
+def _normwise(slopes: Any, spaces: Mapping[str, Space], dtype: str) -> Any:
+    """What rounding the largest coordinate of vectors does: rotations mix their coordinates."""
+    largest = max((max(map(abs, pair)) for pair in slopes.values() if pair), default=mp.mpf(0))
+    vectors = any(space.layout == "row" for space in spaces.values())
+    return largest * mp.mpf(float(np.finfo(dtype).eps)) if vectors else mp.mpf(0)
+
+
 def _wobble(unit: _Unit, dtype: str) -> tuple[list[float], dict[Any, float]]:
     """How far values and derivatives move when each input moves by one rounding, all added up."""
     values = [mp.mpf(0)] * len(unit.here)
-    slopes = {place: mp.mpf(0) for place, pair in unit.slopes.items() if not _kink(pair)}
+    least = _normwise(unit.slopes, unit.spaces, dtype)
+    slopes = {place: least for place, pair in unit.slopes.items() if not _kink(pair)}
     with mp.workdps(DIGITS):
-        for moved, scale, count in _roundings(unit, dtype):
-            there = unit(moved, scale)
-            for index, (one, other) in enumerate(zip(unit.here, there, strict=True)):
-                values[index] += mp.sqrt(count) * abs(one - other)
+        for ways, count in _roundings(unit, dtype):
+            weight = mp.sqrt(count)
+            outputs = [unit(*way) for way in ways]
+            for index, one in enumerate(unit.here):
+                values[index] += weight * max(abs(one - there[index]) for there in outputs)
             for place in slopes:
-                other = _slope(unit, moved, place, there, scale)
-                if other is not None:
-                    slopes[place] += mp.sqrt(count) * abs(unit.slopes[place][0] - other)
+                others = [
+                    _slope(unit, place, there, *way)
+                    for way, there in zip(ways, outputs, strict=True)
+                ]
+                moves = [abs(unit.slopes[place][0] - other) for other in others if other is not None]
+                slopes[place] += weight * max(moves, default=mp.mpf(0))
     return list(map(float, values)), {place: float(wobble) for place, wobble in slopes.items()}
 
 
 def _slopes(unit: _Unit, place: Any) -> tuple[Any, Any] | None:
     """The least and greatest one-sided derivative of the outputs' sum by one number."""
     known = _sides(unit, place, unit.here)
-    total = mp.fsum(map(abs, unit.here))
+    if not known:
+        return None
     size = max(1, abs(_number(unit, {}, place)))
-    if known and max(map(abs, known)) * size < mp.mpf(10) ** -30 * total:
+    gap, most = max(known) - min(known), max(map(abs, known))
+    if most * size < mp.mpf(10) ** -30 * mp.fsum(map(abs, unit.here)) or gap > FLAT * most:
+        # Tiny beside the value, or two-sided: a finer step tells curvature from a kink.
         with mp.workdps(FINE_DIGITS):
-            known = _sides(unit, place, unit({}))
-    return (min(known), max(known)) if known else None
+            known = _sides(unit, place, unit({}), FINE_STEP)
+            if max(known) - min(known) < FLAT * gap:
+                known = [mp.fsum(known) / len(known)]
+    return min(known), max(known)
 
 
-def _sides(unit: _Unit, place: Any, here: list[Any]) -> list[Any]:
-    sides = [_side(unit, {}, place, here, sign) for sign in (1, -1)]
+def _sides(unit: _Unit, place: Any, here: list[Any], step: Any = STEP) -> list[Any]:
+    sides = [_side(unit, {}, place, here, sign, step=step) for sign in (1, -1)]
     return [side for side in sides if side is not None]
 
 
-def _slope(unit: _Unit, moved: Any, place: Any, here: list[Any], scale: Any) -> Any:
+def _slope(unit: _Unit, place: Any, here: list[Any], moved: Any, parameters: Any) -> Any:
     """One one-sided derivative: the right, or at the end of the domain the left."""
     for sign in (1, -1):
-        side = _side(unit, moved, place, here, sign, scale)
+        side = _side(unit, moved, place, here, sign, parameters)
         if side is not None:
             return side
     return None
 
 
-def _side(unit: _Unit, moved: Any, place: Any, here: list[Any], sign: int, scale: Any = 1) -> Any:
+def _side(unit: _Unit, moved: Any, place: Any, here: list[Any], sign: int, parameters: Any = None, step: Any = STEP) -> Any:
     x = _number(unit, moved, place)
-    step = STEP * max(1, abs(x))
+    step = step * max(1, abs(x))
     try:
-        there = unit({**moved, place: x + sign * step}, scale)
+        there = unit({**moved, place: x + sign * step}, parameters)
     except _OUTSIDE:  # the formula is not defined beyond the end of its domain
         return None
     return sign * mp.fsum(b - a for a, b in zip(here, there, strict=True)) / step
@@ -180,16 +208,16 @@ def _number(unit: _Unit, moved: Any, place: Any) -> Any:
 
 
 def _kink(slopes: tuple[Any, Any] | None) -> bool:
-    if slopes is None:
-        return True
-    least, greatest = slopes
-    return greatest - least > mp.mpf(10) ** -20 * max(abs(least), abs(greatest))
+    return slopes is None or slopes[1] - slopes[0] > FLAT * max(map(abs, slopes))
 
 
-def _roundings(unit: _Unit, dtype: str) -> list[tuple[Any, Any, int]]:
-    """(moved numbers, scale of the parameters, how many were moved): one input at a time.
+Move = tuple[dict[Any, Any], dict[str, Any] | None]  # numbers and parameters that are replaced
 
-    Of many inputs several are moved at once, with random signs.
+
+def _roundings(unit: _Unit, dtype: str) -> list[tuple[tuple[Move, Move], int]]:
+    """(an input moved up, moved down), and how many inputs it stands for.
+
+    Of many inputs several are moved at once, with random signs. Parameters are inputs too.
     """
     eps = mp.mpf(float(np.finfo(dtype).eps))
     choice = random.Random(1)
@@ -200,36 +228,35 @@ def _roundings(unit: _Unit, dtype: str) -> list[tuple[Any, Any, int]]:
         and (not unit.spaces[place[0]].integral or unit.spaces[place[0]].layout == "class")
     ]
     choice.shuffle(places)
-    ways: list[tuple[Any, Any, int]] = []
-    for start in range(min(len(places), MOVES)):
-        group = places[start::MOVES]
-        moved = {
-            place: _inside(_number(unit, {}, place), choice.choice((1, -1)) * eps, unit.spaces[place[0]])
-            for place in group
-        }
-        ways.append((moved, 1, len(group)))
-    if dtype == "float32" and any(map(_rough, unit.parameters.values())):
-        ways.append(({}, 1 + eps / 2, 1))
+    ways: list[tuple[tuple[Move, Move], int]] = []
+    moves = MOVES if len(places) <= 4 * MOVES else MOVES // 4
+    for start in range(min(len(places), moves)):
+        group = [(place, choice.choice((1, -1))) for place in places[start::moves]]
+        up, down = (
+            {
+                place: _moved(_number(unit, {}, place), way * sign * eps, unit.spaces[place[0]])
+                for place, sign in group
+            }
+            for way in (1, -1)
+        )
+        ways.append((((up, None), (down, None)), len(group)))
+    for name, value in unit.parameters.items():
+        if isinstance(value, mp.mpf) and value not in (0, 1):
+            up, down = (
+                {**unit.parameters, name: value * (1 + way * eps)} for way in (1, -1)
+            )
+            ways.append(((({}, up), ({}, down)), 1))
     return ways
 
 
-def _rough(value: Any) -> bool:
-    """Whether float32 cannot hold a parameter."""
-    return isinstance(value, float) and value != float(np.float32(value))
+def _moved(x: Any, relative: Any, space: Space) -> Any:
+    """``x`` moved, towards the inside if the move would leave the space.
 
-
-def _inside(x: Any, relative: Any, space: Space) -> Any:
-    """``x`` moved, towards the inside if the move would leave the space."""
-    moved = x * (1 + relative)
-    return moved if moved in space.interval or x not in space.interval else x * (1 - relative)
-
-
-def _scaled(parameters: Mapping[str, Any], scale: Any) -> dict[str, Any]:
-    """Parameters as exact numbers; those that float32 cannot hold are moved by a rounding too."""
-    return {
-        name: mp.mpf(value) * (scale if _rough(value) else 1) if isinstance(value, float) else value
-        for name, value in parameters.items()
-    }
+    A logarithm is moved by no less than the rounding of its exponential.
+    """
+    size = max(abs(x), 1) if space.name in LOGARITHMIC else abs(x)
+    moved = x + relative * size
+    return moved if moved in space.interval or x not in space.interval else x - relative * size
 
 
 def _exactly(array: Any) -> np.ndarray:

@@ -81,9 +81,14 @@ def plain_numbers(space: Space) -> np.ndarray:
 # -- hard batches -----------------------------------------------------------------------------
 
 
-def hard_samples(contract: Contract, parameters: Mapping[str, Any]) -> list[Sample]:
-    """The batches on which value and gradient are compared with the oracle; the main one first."""
-    given = {key: value for key, value in parameters.items()}
+def hard_samples(
+    contract: Contract, parameters: Mapping[str, Any], *, thin: bool = False
+) -> list[Sample]:
+    """The batches on which value and gradient are compared with the oracle; the main one first.
+
+    ``thin`` keeps a third of the units: for parameter values that are not the main ones.
+    """
+    given = dict(parameters)
     unit = contract.unit.name if contract.unit else "element"
     layouts = {space.layout for space in contract.inputs.values()}
     rng = np.random.default_rng(20)
@@ -101,6 +106,10 @@ def hard_samples(contract: Contract, parameters: Mapping[str, Any]) -> list[Samp
         made = {"rows": _row_batch(contract, rng)}
     else:
         made = {"numbers": _element_batch(contract, given, rng)}
+    if thin and unit not in ("anchor", "tensor"):
+        made = {name: {key: array[::3] for key, array in arrays.items()} for name, arrays in made.items()}
+    elif thin:
+        made = dict(list(made.items())[:2])
     return [Sample(name, parameters, arrays) for name, arrays in made.items()]
 
 

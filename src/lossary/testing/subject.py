@@ -80,7 +80,11 @@ class Subject:
     @cached_property
     def samples(self) -> list[Sample]:
         """The hard batches at every setting; the main one first."""
-        return [sample for given in self.settings for sample in hard_samples(self.contract, given)]
+        return [
+            sample
+            for given in self.settings
+            for sample in hard_samples(self.contract, given, thin=given is not self.main)
+        ]
 
     def truth(self, sample: Sample) -> Truth:
         """The oracle's word on a sample; computed once."""
