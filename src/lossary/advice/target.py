@@ -105,7 +105,7 @@ def _hump(counts: np.ndarray) -> bool:
     slack = 0.1 * counts.max()
     rises = (np.diff(counts[: top + 1]) >= -slack).all()
     falls = (np.diff(counts[top:]) <= slack).all()
-    return bool(rises and falls and counts[-1] < 0.2 * counts.max())
+    return bool(counts.size > 5 and rises and falls and counts[-1] < 0.2 * counts.max())
 
 
 def _quantity(array: np.ndarray, name: str, task: str) -> Target:

@@ -20,6 +20,8 @@ DATA = (
     "CSV, Parquet, Arrow or .npz file, an image folder, or digits, diabetes, breast-cancer, wine."
 )
 
+USE = "mean, median, quantile=0.9, probability, ranking, or cost=[[0,1],[5,0]] (truth, decision)."
+
 
 @app.command()
 def compare(
@@ -32,6 +34,7 @@ def compare(
     output: Path = typer.Option(
         Path("lossary-report"), "--output", "-o", help="Folder of the report."
     ),
+    use: str = typer.Option(None, "--for", help=USE),
     metric: str = typer.Option(None, help="What ranks; by default RMSE or accuracy."),
     task: str = typer.Option(None, help="real, count, binary or classes; inferred if left out."),
     epochs: int = typer.Option(None, min=1, help="By default 60."),
@@ -55,6 +58,7 @@ def compare(
 ) -> None:
     """Train networks on your data under several losses, and show what each loss did."""
     _quiet_threads()
+    from lossary.advice.use import parse_use
     from lossary.lab import data as lab_data
     from lossary.lab.choose import split_names
     from lossary.lab.compare import Settings
@@ -63,6 +67,9 @@ def compare(
     loaded = lab_data.read(data, target, task=task, drop_missing=drop_missing)
     for remark in loaded.notes:
         print(f"{loaded.name}: {remark}", file=sys.stderr)
+    names = split_names(losses) if losses else _advised(loaded.target, use)
+    if use and not metric:
+        metric = parse_use(use, loaded.target).metric(loaded.target)
     settings = Settings(
         seeds=seeds,
         metric=metric,
@@ -74,7 +81,6 @@ def compare(
         imbalance=_shares("--imbalance", imbalance),
         sweep=sweep,
     )
-    names = split_names(losses) if losses else _advised(loaded.target)
     place = storage or output / "study.db"
     with _helpers(workers - 1), _progress() as note:
         account = run(loaded, names, settings, storage=place, note=note, join=join)
@@ -96,8 +102,86 @@ def _report(account: dict[str, Any], output: Path, as_json: bool) -> None:
     print(f"report: {' '.join(map(str, files))}", file=sys.stderr)
 
 
-def _advised(target: Any) -> list[str]:
-    raise LossError("give --losses: names with commas between; `lossary list` shows all")
+def _advised(target: Any, use: str | None) -> list[str]:
+    """The advised losses, and the usual default of the task where it is not among them."""
+    from lossary.advice import advise as recommend
+
+    names = [candidate.text for candidate in recommend(target, use=use).candidates]
+    for candidate in recommend(target).candidates[:1]:
+        if candidate.text not in names:
+            names.append(candidate.text)
+    return names
+
+
+@app.command()
+def advise(
+    data: str = typer.Argument(help=DATA),
+    target: str = typer.Option(None, help="The column to predict."),
+    use: str = typer.Option(None, "--for", help=USE),
+    task: str = typer.Option(None, help="real, count, binary or classes; inferred if left out."),
+    drop_missing: bool = typer.Option(False, help="Go on without rows that have missing values."),
+    as_json: bool = typer.Option(False, "--json", help="JSON on stdout."),
+) -> None:
+    """Name two or three losses that fit a target, and why, from the target alone."""
+    from lossary.advice import advise as recommend
+    from lossary.lab.data import read
+
+    found = recommend(read(data, target, task=task, drop_missing=drop_missing).target, use=use)
+    if as_json:
+        print(json.dumps(found.plain()))
+        return
+    print(f"{found.target}: {found.task}, for {found.use}")
+    print("seen: " + ", ".join(f"{name} {value:.4g}" for name, value in found.seen.items()))
+    for place, candidate in enumerate(found.candidates, 1):
+        print(f"\n{place}. {candidate.text}")
+        print(f"   why:         {candidate.why}")
+        print(f"   estimates:   {candidate.estimates}")
+        print(f"   head:        {candidate.head}")
+        print(f"   calibration: {candidate.calibration}")
+        for framework, call in candidate.calls.items():
+            print(f"   {framework + ':':<12} {call}")
+
+
+@app.command()
+def tune(
+    data: str = typer.Argument(help=DATA),
+    target: str = typer.Option(None, help="The column to predict."),
+    loss: str = typer.Option(..., help="One loss; huber:delta=2 sets where the search starts."),
+    trials: int = typer.Option(
+        20, min=1, help="Settings to try, those of an earlier run included."
+    ),
+    seeds: int = typer.Option(10, min=1, help="Seeds of the final comparison with the start."),
+    metric: str = typer.Option(None, help="What ranks; by default RMSE or accuracy."),
+    task: str = typer.Option(None, help="real, count, binary or classes; inferred if left out."),
+    epochs: int = typer.Option(None, min=1, help="By default 60."),
+    drop_missing: bool = typer.Option(False, help="Go on without rows that have missing values."),
+    output: Path = typer.Option(
+        Path("lossary-report"), "--output", "-o", help="Folder of the study."
+    ),
+    storage: str = typer.Option(
+        None, help="Any Optuna storage; by default study.db in the folder."
+    ),
+    as_json: bool = typer.Option(False, "--json", help="JSON on stdout."),
+) -> None:
+    """Search a loss's own parameters on your data, and test the best against the start."""
+    _quiet_threads()
+    from lossary.lab.compare import Settings
+    from lossary.lab.data import read
+    from lossary.lab.tune import tune as run
+
+    loaded = read(data, target, task=task, drop_missing=drop_missing)
+    settings = Settings(seeds=seeds, metric=metric, epochs=epochs)
+    with _progress() as note:
+        found = run(loaded, loss, settings, trials, storage or output / "study.db", note)
+    if as_json:
+        print(json.dumps(found))
+        return
+    for parameters, score in found["trials"]:
+        print(
+            f"{score:10.5g}  "
+            + ", ".join(f"{key}={value:.4g}" for key, value in parameters.items())
+        )
+    print("\n".join(found["sentences"]))
 
 
 def _shares(option: str, text: str) -> tuple[float, ...]:

@@ -36,6 +36,7 @@ from lossary.lab.train import Budget, train
 
 RATES = (0.0003, 0.001, 0.003, 0.01, 0.03)
 SEARCH_SEEDS = 4
+CLEAN = Corruption()
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Cell:
     name: str
     config: dict[str, Any] = field(hash=False)
     seeds: tuple[int, ...] = ()
-    corruption: Corruption = Corruption()
+    corruption: Corruption = CLEAN
     purpose: str = "compare"
 
     @property
@@ -115,7 +116,7 @@ def run_cell(
     head = head_for(_with_training_counts(loss, parts, target), target)
     metric = find_metric(plan.metric, target)
     chooser = selection_metric(metric, head)
-    rate, tried = _search(plan, data, head, parts, chooser, progress)
+    rate, tried = best_rate(plan, data, head, parts, chooser, progress)
     stack = build_stack(plan, data, head.width, parts.seeds)
     score = fast_score(chooser, head, parts.validation.target)
     done = train(
@@ -177,13 +178,13 @@ def _with_training_counts(loss: Loss, parts: Split, target: Target) -> Loss:
     return Loss.from_config(loss.config | {"parameters": dict(loss.parameters) | changed})
 
 
-def _search(
+def best_rate(
     plan: Plan,
     data: Data,
     head: Head,
     parts: Split,
     metric: Metric,
-    progress: Callable[[int], None] | None,
+    progress: Callable[[int], None] | None = None,
 ) -> tuple[float, list[float | None]]:
     """The rate of the best mean validation score; all rates and seeds train in one batched pass."""
     if len(plan.rates) == 1:

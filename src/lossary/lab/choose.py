@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterable
 from typing import Any
 
+from lossary.advice.fit import meet
 from lossary.advice.target import Target
 from lossary.contract import Contract, LossError, resolve
 from lossary.evaluate import Loss
@@ -56,6 +57,7 @@ def fitted(text: str, target: Target) -> Loss:
     arrive is the head's business.
     """
     contract, given = parse(text)
+    meet(contract, target)  # before its parameters are asked for
     return Loss(contract, **fill(contract, given, target))
 
 

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from lossary.advice.fit import meet
 from lossary.advice.target import Target
-from lossary.contract import LossError, Space
+from lossary.contract import Space
 from lossary.evaluate import Loss
 
 Tensor = torch.Tensor
@@ -33,8 +34,6 @@ _INVERSES: Mapping[str, Callable[[float], float]] = {
     "softplus": lambda mean: math.log(math.expm1(mean)) if mean < 30 else mean,
     "exponential": math.log,
 }
-QUANTITIES = ("real", "positive", "nonnegative", "count")
-CERTAINTIES = ("logit", "margin", "probability", "mask", "real", "binary", "sign", "image")
 
 
 @dataclass(frozen=True)
@@ -150,65 +149,18 @@ class Head:
 def head_for(loss: Loss, target: Target) -> Head:
     """The head of a loss for a target, or a LossError that says why they do not meet."""
     contract = loss.contract
+    meeting = meet(contract, target)
     spaces = tuple(contract.inputs[name] for name in contract.predictions)
-    wanted = contract.target
-    if wanted is None or not spaces:
-        raise LossError(
-            f"{contract.name}: takes no target, so it cannot be trained alone on {target.name}; "
-            "compare losses of (prediction, target)"
-        )
-    if target.task in ("real", "count"):
-        return _quantity(loss, target, spaces, wanted)
-    return _decision(loss, target, spaces, wanted)
-
-
-def _quantity(loss: Loss, target: Target, spaces: tuple[Space, ...], wanted: Space) -> Head:
-    first = spaces[0]
-    fits = first.layout == "element" and first.name in (*QUANTITIES, "log rate")
-    if not fits or wanted.name not in QUANTITIES:
-        raise _misfit(loss, target, first, wanted)
-    low, high = target.facts["minimum"], target.facts["maximum"]
-    for value in (low, high):
-        if value not in wanted.interval:
-            raise LossError(
-                f"{loss.contract.name}: target {target.name} holds {value:g}, outside "
-                f"{wanted.name} {wanted.interval}; choose a loss for real targets, or shift the target"
-            )
-    scale = 1.0 if wanted.integral else target.facts["standard deviation"]
+    if meeting.encoding != "quantity":
+        return Head(loss, target, spaces, meeting.units, meeting.encoding)
+    assert contract.target is not None
+    # Counts keep their unit; other quantities are scaled, so that one learning rate suits all.
+    scale = 1.0 if contract.target.integral else target.facts["standard deviation"]
     mean = target.facts["mean"] / scale
-    link = "exponential" if first.name == "log rate" else first.activation
+    link = "exponential" if spaces[0].name == "log rate" else spaces[0].activation
     inverse = _INVERSES.get(link)
     offset = inverse(mean) if inverse and (link == "linear" or mean > 0) else 0.0
-    return Head(loss, target, spaces, (1,) * len(spaces), "quantity", scale, offset)
-
-
-def _decision(loss: Loss, target: Target, spaces: tuple[Space, ...], wanted: Space) -> Head:
-    first, classes = spaces[0], len(target.labels)
-    if len(spaces) > 1:
-        raise _misfit(loss, target, first, wanted)
-    if first.layout == "class axis" and wanted.layout in ("class", "class axis"):
-        if target.task == "multi-label":
-            if wanted.layout == "class":
-                raise _misfit(loss, target, first, wanted)
-            return Head(loss, target, spaces, (classes,), "one-hot")
-        encoding = "index" if wanted.layout == "class" else "one-hot"
-        return Head(loss, target, spaces, (classes,), encoding)
-    if first.layout == wanted.layout == "row" and target.task == "classes":
-        return Head(loss, target, spaces, (classes,), "one-hot")
-    elementwise = first.layout in ("element", "label") and wanted.layout in ("element", "label")
-    wants = ("binary", "sign", "probability", "mask", "real", "pair labels")
-    if not elementwise or first.name not in CERTAINTIES or wanted.name not in wants:
-        raise _misfit(loss, target, first, wanted)
-    units = 1 if target.task == "binary" else classes
-    encoding = "sign" if wanted.name == "sign" else ("binary" if units == 1 else "one-hot")
-    return Head(loss, target, spaces, (units,), encoding)
-
-
-def _misfit(loss: Loss, target: Target, first: Space, wanted: Space) -> LossError:
-    return LossError(
-        f"{loss.contract.name}: compares {first.name} with {wanted.name}, which does not fit the "
-        f"{target.task} target {target.name}; `lossary advise` names losses that do"
-    )
+    return Head(loss, target, spaces, meeting.units, "quantity", scale, offset)
 
 
 def output_of(loss: Loss, head: Head) -> dict[str, Any]:
