@@ -65,6 +65,35 @@ def log1mexp(x: Array) -> Array:
     )
 
 
+def one_minus_exp(x: Array) -> Array:
+    """``1 - exp(x)`` for ``x <= 0``, right in value and derivative at both ends.
+
+    Not ``expm1`` alone: its derivative is taken from its value, which is rounded to -1 below.
+    """
+    xp = namespace(x)
+    near = x > -0.6931471805599453
+    return xp.where(near, -xp.expm1(xp.where(near, x, 0.0)), 1.0 - xp.exp(x))
+
+
+def surprise_of_logit(logit: Array, yes: Array, no: Array) -> Array:
+    """``yes * log(1 + exp(-logit)) + no * log(1 + exp(logit))`` for weights of yes and no."""
+    xp = namespace(logit, yes)
+    above = logit > 0
+    tail = xp.log1p(xp.exp(xp.where(above, -logit, logit)))
+    missed = times(yes, xp.where(above, 0.0, -logit))
+    return (yes + no) * tail + missed + times(no, xp.where(above, logit, 0.0))
+
+
+def from_highest(logits: Array, *, axis: int = -1) -> Array:
+    """Logits less the largest along ``axis``, which is a constant in the derivative.
+
+    For whatever does not depend on a common shift, where adding to large logits would round.
+    """
+    xp = namespace(logits)
+    high = xp.max(logits, axis=axis, keepdims=True)
+    return logits - stop_gradient(xp.clip(high, -largest(logits), largest(logits)))
+
+
 def class_range(like: Array, axis: int) -> Array:
     """0, 1, ... along ``axis``, shaped to meet ``like`` there."""
     xp = namespace(like)
@@ -107,17 +136,14 @@ def logsumexp(x: Array, *, axis: int = -1, keepdims: bool = False) -> Array:
 def softmax(logits: Array, *, axis: int = -1) -> Array:
     """``exp(z_k) / sum_j exp(z_j)`` along ``axis``."""
     xp = namespace(logits)
-    high = xp.max(logits, axis=axis, keepdims=True)
-    high = stop_gradient(xp.clip(high, -largest(logits), largest(logits)))
-    exponential = xp.exp(logits - high)
+    exponential = xp.exp(from_highest(logits, axis=axis))
     return exponential / xp.sum(exponential, axis=axis, keepdims=True)
 
 
 def log_one_minus_softmax(logits: Array, *, axis: int = -1) -> Array:
     """``log(1 - softmax)``, also where the difference is too small for a number."""
     xp = namespace(logits)
-    high = xp.max(logits, axis=axis, keepdims=True)
-    shifted = logits - stop_gradient(xp.clip(high, -largest(logits), largest(logits)))
+    shifted = from_highest(logits, axis=axis)
     share = softmax(shifted, axis=axis)
     sure = share > 0.5
     absent = xp.logical_or(sure, shifted == -float("inf"))
@@ -251,10 +277,19 @@ def norm(x: Array, *, axis: int = -1, keepdims: bool = False) -> Array:
 
 
 def unit_rows(x: Array, *, axis: int = -1) -> Array:
-    """``x`` scaled to length 1 along ``axis``; a zero vector stays zero, with derivative 0."""
+    """``x`` scaled to length 1 along ``axis``; a zero vector stays zero, with derivative 0.
+
+    Divided by its largest component first, in the derivative too: nothing overflows, and a nearly
+    axis-parallel vector's derivative along that axis does not cancel.
+    """
     xp = namespace(x)
-    length = norm(x, axis=axis, keepdims=True)
-    return x / xp.where(length == 0, 1.0, length)
+    largest_at = xp.expand_dims(xp.argmax(xp.abs(stop_gradient(x)), axis=axis), axis=axis)
+    pivot = class_range(x, axis) == largest_at
+    high = xp.sum(xp.where(pivot, x, 0.0), axis=axis, keepdims=True)
+    zero = high == 0
+    ratio = xp.where(pivot, 0.0, x) / xp.where(zero, 1.0, high)
+    length = xp.sqrt(1.0 + xp.sum(xp.square(ratio), axis=axis, keepdims=True))
+    return xp.where(pivot, xp.sign(high), ratio * xp.sign(high)) / length
 
 
 def pairs(labels: Array, mask: Array | None = None) -> tuple[Array, Array]:

@@ -62,5 +62,13 @@ def real_world_weight_cross_entropy(
     for y in range(classes):
         for k in range(classes):
             if k != y and t[y] != 0 and called[y][k] != 0:
-                total -= t[y] * called[y][k] * log(fsum(p[j] for j in range(classes) if j != k))
+                total -= (
+                    t[y]
+                    * called[y][k]
+                    * (
+                        log(fsum(p[j] for j in range(classes) if j != k))
+                        if p[k] > 0.5
+                        else log1p(-p[k])
+                    )
+                )
     return total

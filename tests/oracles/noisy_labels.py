@@ -59,31 +59,31 @@ def _log_t(x, t):
 def _tempered_softmax(prediction, t2):
     """exp_t2(z_k - lambda), lambda by Newton's method."""
     slope = t2 - 1
-    high = max(prediction)
-    gaps = [high - z for z in prediction]
-
-    def share(shift):
-        return [(1 + slope * (shift + gap)) ** (-1 / slope) for gap in gaps]
-
-    shift, tolerance = mp.mpf(0), mp.eps * 1000
+    place = prediction.index(max(prediction))
+    gaps = [prediction[place] - z for z in prediction]
+    others = [k for k in range(len(gaps)) if k != place]
+    shift = mp.mpf(0)
     for _ in range(10000):
-        p = share(shift)
-        excess = fsum(p) - 1
-        escort = fsum(pk / (1 + slope * (shift + gap)) for pk, gap in zip(p, gaps, strict=True))
-        step = excess / escort  # convex and falling: from the left Newton's method only rises
-        shift += step
-        if abs(step) <= tolerance * abs(shift) or step == 0:
-            return share(shift)
+        base = [1 + slope * (shift + gap) for gap in gaps]
+        p = [b ** (-1 / slope) for b in base]
+        # sum(p) - 1, in which the likeliest class may be 1 to all digits.
+        excess = fsum(p[k] for k in others) + expm1(-log1p(slope * shift) / slope)
+        step = excess / fsum(pk / b for pk, b in zip(p, base, strict=True))
+        shift += step  # the sum is convex and falls: from the left Newton's method only rises
+        if abs(step) <= mp.eps * 1000 * shift:
+            return p
     raise ArithmeticError("the normalizer was not found")
 
 
 def bi_tempered_logistic(prediction, target, *, t1, t2):
-    p = _tempered_softmax(prediction, t2)
-    t = _distribution(target, len(p))
-    order = 2 - t1
-    known = fsum(
-        tk * (_log_t(tk, t1) - _log_t(pk, t1)) for tk, pk in zip(t, p, strict=True) if tk != 0
-    )
-    return known - fsum(
-        (mp.mpf(tk) ** order - pk**order) / order for tk, pk in zip(t, p, strict=True)
-    )
+    """sum_k t (log_t1 t - log_t1 p) - (t^(2 - t1) - p^(2 - t1)) / (2 - t1)."""
+    digits = mp.dps
+    with mp.workdps(3 * digits):  # one minus a probability is a difference
+        p = _tempered_softmax(prediction, t2)
+        t = _distribution(target, len(p))
+        order = 2 - t1
+        known = fsum(
+            tk * (_log_t(tk, t1) - _log_t(pk, t1)) for tk, pk in zip(t, p, strict=True) if tk != 0
+        )
+        given = fsum(mp.mpf(tk) ** order - pk**order for tk, pk in zip(t, p, strict=True))
+        return known - given / order

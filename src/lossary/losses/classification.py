@@ -31,9 +31,10 @@ from lossary.numerics import (
     log_normalized,
     log_softmax,
     mean_where,
+    one_minus_exp,
     per_class,
     pick,
-    softplus,
+    surprise_of_logit,
     times,
 )
 from lossary.xp import namespace
@@ -129,22 +130,20 @@ def cross_entropy(
     that share of the target evenly to all classes, the true one included (Szegedy 2016; as Keras,
     PyTorch and optax do); a class whose logit is -inf is absent and gets none. Keras' names
     (categorical_crossentropy, sparse_categorical_crossentropy) take probabilities, as in Keras;
-    probabilities are divided by their sum. Log-probabilities, which ``nll`` takes as in PyTorch, are
-    used as they are.
+    probabilities are divided by their sum. Log-probabilities, which ``nll`` takes as in PyTorch,
+    are used as they are.
     """
     possible = namespace(prediction, target).isfinite(prediction)
     surprise = -log_softmax(prediction, axis=axis)
     return _expected(surprise, possible, target, label_smoothing, axis, class_weights)
 
 
-def _binary(
-    yes: Array, no: Array, target: Array, label_smoothing: float, pos_weight: object
-) -> Array:
-    """The surprise at yes and at no, weighed by the target."""
+def _shares(target: Array, label_smoothing: float, pos_weight: object) -> tuple[Array, Array]:
+    """How much yes and no weigh."""
     keep, moved = 1.0 - label_smoothing, 0.5 * label_smoothing
-    weight = per_class(pos_weight, yes, what="binary_cross_entropy: pos_weight")
+    weight = per_class(pos_weight, target, what="binary_cross_entropy: pos_weight")
     # Not 1 - (y (1 - s) + s / 2), in which a small s would drown.
-    return times((target * keep + moved) * weight, yes) + times((1.0 - target) * keep + moved, no)
+    return (target * keep + moved) * weight, (1.0 - target) * keep + moved
 
 
 def _binary_cross_entropy_of_probabilities(
@@ -155,7 +154,8 @@ def _binary_cross_entropy_of_probabilities(
     pos_weight: NonnegativeNumbers = 1.0,
 ) -> PerElement:
     xp, inside = namespace(prediction, target), interior(prediction)
-    return _binary(-xp.log(inside), -xp.log1p(-inside), target, label_smoothing, pos_weight)
+    yes, no = _shares(target, label_smoothing, pos_weight)
+    return -(yes * xp.log(inside) + no * xp.log1p(-inside))
 
 
 @loss(
@@ -201,7 +201,7 @@ def binary_cross_entropy(
     per class of the last axis, multiplies the surprise at yes (as PyTorch). The names that take
     probabilities elsewhere (bce, log_loss, binary_crossentropy) take them here.
     """
-    return _binary(softplus(-prediction), softplus(prediction), target, label_smoothing, pos_weight)
+    return surprise_of_logit(prediction, *_shares(target, label_smoothing, pos_weight))
 
 
 @loss(
@@ -238,5 +238,5 @@ def poly(
     its default of 2.
     """
     log_probability = log_softmax(prediction, axis=axis)
-    wrong = -namespace(prediction).expm1(log_probability)  # 1 - p, with its digits
+    wrong = one_minus_exp(log_probability)
     return pick(epsilon * wrong - log_probability, target, axis=axis)

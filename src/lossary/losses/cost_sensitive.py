@@ -15,7 +15,6 @@ from lossary.contract import (
     ClassLogits,
     Logit,
     LossError,
-    MultiHot,
     Nonnegative,
     NonnegativeNumbers,
     PerElement,
@@ -29,7 +28,7 @@ from lossary.numerics import (
     log_softmax,
     per_class,
     pick,
-    softplus,
+    surprise_of_logit,
     times,
 )
 from lossary.xp import namespace
@@ -67,8 +66,8 @@ def real_world_weight_binary_cross_entropy(
     ``false_positive_cost`` what a false alarm costs more than a rightful no. The best prediction is
     the log-odds of yes plus the logarithm of w_FN / w_FP, so a decision at 0 costs least.
     """
-    missed = times(false_negative_cost * target, softplus(-prediction))
-    return missed + times(false_positive_cost * (1.0 - target), softplus(prediction))
+    missed, raised = false_negative_cost * target, false_positive_cost * (1.0 - target)
+    return surprise_of_logit(prediction, missed, raised)
 
 
 @loss(
@@ -78,7 +77,7 @@ def real_world_weight_binary_cross_entropy(
 )
 def real_world_weight_multilabel_cross_entropy(
     prediction: Logit,
-    target: MultiHot,
+    target: Binary,
     *,
     false_negative_costs: NonnegativeNumbers = 1.0,
     false_positive_costs: NonnegativeNumbers = 1.0,
@@ -96,9 +95,7 @@ def real_world_weight_multilabel_cross_entropy(
     name = "real_world_weight_multilabel_cross_entropy"
     missed = per_class(false_negative_costs, prediction, what=f"{name}: false_negative_costs")
     raised = per_class(false_positive_costs, prediction, what=f"{name}: false_positive_costs")
-    return times(missed * target, softplus(-prediction)) + times(
-        raised * (1.0 - target), softplus(prediction)
-    )
+    return surprise_of_logit(prediction, missed * target, raised * (1.0 - target))
 
 
 @loss(

@@ -25,6 +25,7 @@ from lossary.numerics import (
     log_of_weight,
     log_softmax,
     one_hot,
+    one_minus_exp,
     softmax,
     softplus,
     times,
@@ -88,7 +89,7 @@ def _jensen_shannon(
     log_ratio = xp.where(weight == 0, -float("inf"), log_ratio)
     # Where t and p are close, the mixture is t - (1 - beta) gap and p + beta gap.
     close = xp.abs(log_ratio) < 0.5
-    gap = xp.where(weight == 1, -xp.expm1(log_probability), weight - probability)
+    gap = xp.where(weight == 1, one_minus_exp(log_probability), weight - probability)
     gap = xp.where(close, gap, 0.0)
     near = (
         weight * xp.log1p((beta - 1.0) * gap / xp.where(close, weight, 1.0)),
@@ -100,8 +101,16 @@ def _jensen_shannon(
         times(weight, math.log(beta) + softplus(-odds)),
         times(probability, math.log1p(-beta) + softplus(odds)),
     )
-    to_mixture = [-xp.where(close, one, other) for one, other in zip(near, far, strict=True)]
-    return xp.sum(beta * to_mixture[0] + (1.0 - beta) * to_mixture[1], axis=axis)
+    from_target, from_prediction = (
+        -xp.where(close, one, other) for one, other in zip(near, far, strict=True)
+    )
+    # Classes outside the target add their joint probability, each times the same number.
+    inside = weight > 0
+    shared = xp.where(inside, beta * from_target + (1.0 - beta) * from_prediction, 0.0)
+    covered = xp.sum(xp.where(inside, probability, 0.0), axis=axis)
+    missed = xp.sum(xp.where(inside, 0.0, probability), axis=axis)
+    missed = xp.where(covered > 0.5, missed, 1.0 - covered)
+    return xp.sum(shared, axis=axis) - (1.0 - beta) * math.log1p(-beta) * missed
 
 
 def _jensen_shannon_of_probabilities(

@@ -30,29 +30,26 @@ from lossary.contract import (
     named,
 )
 from lossary.numerics import (
+    from_highest,
     interior,
     log_normalized,
     log_softmax,
     one_hot,
+    one_minus_exp,
     per_class,
     pick,
     power,
-    sigmoid,
-    softplus,
+    surprise_of_logit,
     times,
 )
 from lossary.xp import namespace
 
 
-def _binary_focal(
-    yes: Array, no: Array, wrong: Array, target: Array, gamma: float, alpha: float | None
-) -> Array:
-    """Surprises at yes and no, and the probability of being wrong, put together."""
-    share = (target, 1.0 - target)
-    if alpha is not None:
-        share = (alpha * share[0], (1.0 - alpha) * share[1])
-    surprise = times(share[0], yes) + times(share[1], no)
-    return surprise if gamma == 0 else times(power(wrong, gamma), surprise)
+def _shares(target: Array, alpha: float | None) -> tuple[Array, Array]:
+    """How much yes and no weigh."""
+    if alpha is None:
+        return target, 1.0 - target
+    return alpha * target, (1.0 - alpha) * (1.0 - target)
 
 
 def _binary_focal_of_probabilities(
@@ -64,7 +61,8 @@ def _binary_focal_of_probabilities(
 ) -> PerElement:
     xp, inside = namespace(prediction, target), interior(prediction)
     wrong = target * (1.0 - inside) + (1.0 - target) * inside
-    return _binary_focal(-xp.log(inside), -xp.log1p(-inside), wrong, target, gamma, alpha)
+    yes, no = _shares(target, alpha)
+    return -power(wrong, gamma) * (yes * xp.log(inside) + no * xp.log1p(-inside))
 
 
 @loss(
@@ -105,8 +103,14 @@ def binary_focal(
     ``target`` between 0 and 1 the factor holds the mean probability of being wrong, as elsewhere.
     Keras' name (binary_focal_crossentropy) takes probabilities.
     """
-    wrong = target * sigmoid(-prediction) + (1.0 - target) * sigmoid(prediction)
-    return _binary_focal(softplus(-prediction), softplus(prediction), wrong, target, gamma, alpha)
+    xp = namespace(prediction, target)
+    surprise = surprise_of_logit(prediction, *_shares(target, alpha))
+    if gamma == 0:
+        return surprise
+    above = prediction > 0
+    small = xp.exp(xp.where(above, -prediction, prediction))
+    wrong = target * xp.where(above, small, 1.0) + (1.0 - target) * xp.where(above, 1.0, small)
+    return times(power(wrong / (1.0 + small), gamma), surprise)
 
 
 def _categorical_focal(
@@ -114,8 +118,7 @@ def _categorical_focal(
 ) -> Array:
     surprise = -log_probability
     if gamma != 0:
-        wrong = -namespace(log_probability).expm1(log_probability)  # 1 - p, with its digits
-        surprise = times(power(wrong, gamma), surprise)
+        surprise = times(power(one_minus_exp(log_probability), gamma), surprise)
     weight = per_class(alpha, log_probability, axis=axis, what="categorical_focal: alpha")
     return pick(weight * surprise, target, axis=axis)
 
@@ -239,7 +242,8 @@ def logit_adjustment(
     counts = _per_class_list(class_counts, prediction, axis)
     offsets = [tau * (math.log(count) - math.log(max(counts))) for count in counts]
     shift = per_class(offsets, prediction, axis=axis, what="logit_adjustment: class_counts")
-    return pick(-log_softmax(prediction + shift, axis=axis), target, axis=axis)
+    adjusted = from_highest(prediction, axis=axis) + shift
+    return pick(-log_softmax(adjusted, axis=axis), target, axis=axis)
 
 
 @loss(
@@ -271,7 +275,7 @@ def ldam(
     margins = [max_margin * (min(counts) / count) ** 0.25 for count in counts]
     asked = per_class(margins, prediction, axis=axis, what="ldam: class_counts")
     hot = one_hot(target, prediction, axis=axis)
-    scores = scale * (prediction - asked * hot)
+    scores = scale * (from_highest(prediction, axis=axis) - asked * hot)
     return pick(-log_softmax(scores, axis=axis), target, axis=axis)
 
 

@@ -77,13 +77,15 @@ def soft_margin(prediction: Margin, target: Signs) -> PerElement:
     return softplus(-signs(target) * prediction)
 
 
-def _gaps(prediction: Array, target: Array, margin: float, axis: int) -> tuple[Array, Array]:
-    """(how far each class comes within the margin of the true one, the true one's score)."""
+def _rivals(prediction: Array, target: Array, margin: float, axis: int) -> tuple[Array, Array]:
+    """(what each class scores against the margin, the true one's score); the true is no rival.
+
+    For a distribution, the true score is the mean, and a class is owed the margin less its share.
+    """
     xp = namespace(prediction, target)
     hot = one_hot(target, prediction, axis=axis)
     true = xp.sum(times(hot, prediction), axis=axis, keepdims=True)
-    # The scores are subtracted first: score + margin would round.
-    return xp.where(hot == 1, 0.0, (prediction - true) + margin * (1.0 - hot)), true
+    return xp.where(hot == 1, -float("inf"), prediction - margin * hot), true
 
 
 @loss(
@@ -113,12 +115,12 @@ def categorical_hinge(
     found as crammer_singer and multiclass_hinge (optax).
     """
     xp = namespace(prediction, target)
-    gaps, true = _gaps(prediction, target, margin, axis)
-    worst = xp.max(gaps, axis=axis)
-    if not zero_rival:
-        return worst
-    own = xp.squeeze(margin - true, axis=axis)
-    return xp.where(own > worst, own, worst)
+    rivals, true = _rivals(prediction, target, margin, axis)
+    # The strongest is found before margin and true score are added, which would round into ties.
+    strongest = xp.max(rivals, axis=axis, keepdims=True)
+    if zero_rival:
+        strongest = positive_part(strongest)
+    return xp.squeeze(positive_part(margin + (strongest - true)), axis=axis)
 
 
 @loss(
@@ -148,7 +150,7 @@ def multi_margin(
     likelier than all others together.
     """
     xp = namespace(prediction, target)
-    gaps, _ = _gaps(prediction, target, margin, axis)
-    short = positive_part(gaps)
+    rivals, true = _rivals(prediction, target, margin, axis)
+    short = positive_part(margin + (rivals - true))
     total = xp.sum(xp.square(short) if p == 2 else short, axis=axis)
     return total / prediction.shape[axis] if divide_by_classes else total

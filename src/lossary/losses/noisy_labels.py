@@ -30,6 +30,7 @@ from lossary.numerics import (
     log_of_weight,
     log_softmax,
     one_hot,
+    one_minus_exp,
     pick,
     stop_gradient,
 )
@@ -41,9 +42,7 @@ LogZero = Annotated[float, Interval(-745, 0, "left")]  # -745: the smallest floa
 
 
 def _generalized(log_probability: Array, target: Array, q: float, axis: int) -> Array:
-    # expm1 keeps what 1 - p^q would round away.
-    doubt = -namespace(log_probability).expm1(q * log_probability) / q
-    return pick(doubt, target, axis=axis)
+    return pick(one_minus_exp(q * log_probability) / q, target, axis=axis)
 
 
 def _generalized_of_probabilities(
@@ -103,7 +102,7 @@ def symmetric_cross_entropy(
     xp = namespace(prediction, target)
     log_probability = log_softmax(prediction, axis=axis)
     forward = pick(-log_probability, target, axis=axis)
-    wrong = -xp.expm1(log_probability)  # 1 - p, with its digits
+    wrong = one_minus_exp(log_probability)
     if is_index(target, prediction):
         return alpha * forward - beta * log_zero * pick(wrong, target, axis=axis)
     # By how much each class's log t is better than A, as a share of -A: 1 for a certain class.
