@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +74,15 @@ def like(array: np.ndarray, library: str, dtype: str | None = None) -> Any:
 
         return keras.ops.convert_to_tensor(array, dtype=dtype)
     return np.array(array, dtype=dtype, copy=True)  # a callable may write into what it gets
+
+
+def precise(library: str, dtype: str | None) -> AbstractContextManager[Any]:
+    """A context in which float64 is float64: JAX narrows it otherwise."""
+    if library != "jax" or dtype != "float64":
+        return nullcontext()
+    import jax
+
+    return jax.enable_x64(True)
 
 
 def blocks(*arrays: np.ndarray | None) -> Iterator[tuple[int, tuple[np.ndarray | None, ...]]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lossary.contract import LossError
-from lossary.doctor.arrays import like, to_numpy
+from lossary.doctor.arrays import like, precise, to_numpy
 
 if TYPE_CHECKING:
     from lossary.doctor.subject import Subject
@@ -57,7 +57,9 @@ def _jax(subject: Subject, prediction: np.ndarray, target: Any, dtype: str | Non
     def mean(leaf: Any) -> Any:
         return subject.raw((leaf,), target, dtype=dtype, **options).mean()
 
-    return to_numpy(jax.grad(mean)(like(prediction, "jax", dtype)), "the gradient").astype(np.float64)
+    with precise("jax", dtype):
+        slope = jax.grad(mean)(like(prediction, "jax", dtype))
+        return to_numpy(slope, "the gradient").astype(np.float64)
 
 
 def _keras(subject: Subject, prediction: np.ndarray, target: Any, dtype: str | None,

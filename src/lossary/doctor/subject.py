@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lossary.contract import Contract, LossError, key_of, resolve
-from lossary.doctor.arrays import library_of, like, to_numpy
+from lossary.doctor.arrays import library_of, like, precise, to_numpy
 from lossary.evaluate import Loss
 
 ROWS_ONE_BY_ONE = 64  # for a callable that only returns a scalar, units are found row by row
@@ -100,9 +100,10 @@ class Subject:
             given = [*inputs, *([] if target is None else [target])]
             options = {"weights": weights, "mask": mask, "class_weights": class_weights}
             return loss(*given, **{key: value for key, value in options.items() if value is not None})
-        inputs = [like(array, self.library, dtype) if isinstance(array, np.ndarray) else array
-                  for array in predictions]
-        return self._foreign(inputs, target, weights, mask, dtype, parameters)
+        with precise(self.library, dtype):
+            inputs = [like(array, self.library, dtype) if isinstance(array, np.ndarray) else array
+                      for array in predictions]
+            return self._foreign(inputs, target, weights, mask, dtype, parameters)
 
     def _foreign(self, inputs: list[Any], target: Any, weights: Any, mask: Any, dtype: str | None,
                  parameters: dict[str, Any]) -> Any:
@@ -184,6 +185,9 @@ class Subject:
             parameters = {**self.loss.parameters, **changes}
             loss = Loss(self.loss.contract, **settings, **parameters)
             return self.replaced(loss=loss, parameters=parameters)
+        if hasattr(self.callable, "get_config"):
+            other = type(self.callable).from_config({**self.callable.get_config(), **changes})
+            return self.replaced(callable=other, parameters={**self.parameters, **changes})
         if any(hasattr(self.callable, name) for name in changes):
             other = copy.copy(self.callable)
             for name, value in changes.items():

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import linecache
 import re
 import traceback
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from lossary.contract import LossError
+from lossary.doctor.arrays import like
 from lossary.doctor.subject import Subject
 
 _INTERNAL = ("/torch/", "/numpy/", "/jax/", "/doctor/", "/keras/", "/tensorflow/", "array_api_compat", "/xp/")
@@ -72,7 +71,8 @@ def _numpy_forward(subject: Subject, prediction: Any, target: Any, options: dict
 
 
 def _line_of(frames: traceback.StackSummary) -> str:
-    outside = [frame for frame in frames if not any(part in frame.filename for part in _INTERNAL)]
+    outside = [frame for frame in frames
+               if "/doctor/cases/" in frame.filename or not any(part in frame.filename for part in _INTERNAL)]
     losses = [frame for frame in outside if "evaluate" not in frame.filename and "cost" not in frame.filename]
     chosen = (losses or outside)[-1:] if frames else []
     return (chosen[0].line or "").strip() if chosen else ""
@@ -104,20 +104,36 @@ def _torch_forward(subject: Subject, prediction: Any, target: Any, options: dict
 
 
 def _torch_backward(subject: Subject, prediction: Any, target: Any, options: dict[str, Any]) -> Culprit | None:
+    """The operation that a finite slope enters and a slope that is not finite leaves."""
     import torch
+    from torch.overrides import TorchFunctionMode
 
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            with torch.autograd.detect_anomaly():
-                subject.gradient(prediction, target, **options)
-        except (RuntimeError, LossError) as error:
-            match = re.search(r"Function '(\w+?)Backward\d*'", str(error))
-            if match is None:
-                return None
-            text = "\n".join(str(item.message) for item in caught)
-            places = re.findall(r'File "(.+?)", line (\d+)', text)
-            places = [place for place in places if not any(part in place[0] for part in _INTERNAL)]
-            line = linecache.getline(places[-1][0], int(places[-1][1])).strip() if places else ""
-            return Culprit(f"the slope of {match.group(1).lower()}", line)
+    steps: list[tuple[Culprit, Any, list[Any]]] = []
+
+    class Record(TorchFunctionMode):
+        """Remembers every differentiable operation with its inputs and its result."""
+
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = function(*args, **(kwargs or {}))
+            if isinstance(result, torch.Tensor) and result.requires_grad:
+                given = [item for item in args if isinstance(item, torch.Tensor) and item.requires_grad]
+                with torch._C.DisableTorchFunction():
+                    for item in (*given, result):
+                        if not item.is_leaf:
+                            item.retain_grad()
+                name = getattr(function, "__name__", str(function)).strip("_")
+                steps.append((Culprit(f"the slope of {name}", _line_of(traceback.extract_stack()[:-1])), result, given))
+            return result
+
+    leaf = like(prediction, "torch").requires_grad_(True)
+    with Record():
+        value = subject.raw((leaf,), target, **options)
+    value.mean().backward()
+    for step, result, given in reversed(steps):
+        if _finite_slope(result) and any(not _finite_slope(item) for item in given):
+            return step
     return None
+
+
+def _finite_slope(tensor: Any) -> bool:
+    return tensor.grad is None or bool(tensor.grad.isfinite().all())

@@ -97,6 +97,15 @@ def _custom_backward(factor: float) -> Any:
     return on_torch(loss)
 
 
+def jax_log_cosh(prediction: Any, target: Any) -> Any:
+    import jax.numpy as jnp
+
+    return jnp.log(jnp.cosh(jnp.asarray(prediction) - jnp.asarray(target))).mean()
+
+
+jax_log_cosh.__lossary_library__ = "jax"  # type: ignore[attr-defined]
+
+
 @cases("nan-post-mortem")
 def _() -> Pairs:
     zeros = np.where(np.arange(250) == 118, 0.0, d.truth)
@@ -158,6 +167,7 @@ def _() -> Pairs:
             "right": {**_pair, "loss": "mse", "gradient": 2 * error / 250},
             "a backward pass of your own, right": {**_pair, "loss": _custom_backward(1.0)},
             "a kink": {**_pair, "loss": _torch("L1Loss")},
+            "differentiated by JAX": {**_pair, "loss": jax_log_cosh},
             "by the logit": {"prediction": d.binary_logits, "target": d.binary, "loss": "binary_cross_entropy",
                              "gradient": (p - d.binary) / 256, "hessian": p * (1 - p)},
         },

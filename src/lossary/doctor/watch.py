@@ -1,0 +1,264 @@
+"""The doctor in training: checks on the first batches, then it only listens."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lossary.contract import LossError
+from lossary.cost import Objective
+from lossary.doctor import diagnose
+from lossary.doctor.arrays import to_numpy
+from lossary.doctor.case import Case
+from lossary.doctor.landmarks import best_constant, floor_of
+from lossary.doctor.registry import all_checks
+from lossary.doctor.report import Finding
+from lossary.doctor.terms import Term
+
+FIRST = 3
+EVERY = 50
+KEPT_BYTES = 256 * 2**20
+# What an untrained network cannot answer, and what a log is needed for.
+_LATER = ("constant-predictor", "domination", "direction", "label-shift", "collapse")
+
+
+class NotFinite(LossError, ArithmeticError):  # noqa: N818 - says what happened
+    """Training was stopped because the loss or its gradient is not finite; the message is the post-mortem."""
+
+
+@dataclass
+class Reading:
+    """Where the loss stood at one sampled step."""
+
+    step: int
+    value: float
+    ignored_share: float | None = None
+    constant: float | None = None  # loss of the best constant answer
+    floor: float | None = None
+    terms: dict[str, Term] = field(default_factory=dict)
+
+    @property
+    def progress(self) -> float | None:
+        """The way from the best constant answer (0) to the floor (1)."""
+        if self.constant is None or self.constant == (self.floor or 0.0):
+            return None
+        return (self.constant - self.value) / (self.constant - (self.floor or 0.0))
+
+    def __str__(self) -> str:
+        parts = [f"step {self.step}: loss {self.value:.4g}"]
+        if self.ignored_share:
+            parts.append(f"{self.ignored_share:.1%} of labels ignored")
+        if self.progress is not None:
+            parts.append(f"{self.progress:.0%} of the way from a constant ({self.constant:.4g}) to the floor ({self.floor or 0:.4g})")
+        values, slopes = sum(abs(t.value) for t in self.terms.values()), sum(t.gradient or 0 for t in self.terms.values())
+        parts += [f"{name} {abs(term.value) / (values or 1):.1%} of the value, {(term.gradient or 0) / (slopes or 1):.1%} of the gradient"
+                  for name, term in self.terms.items()]
+        return ", ".join(parts)
+
+
+class Watch:
+    """Watch a PyTorch loss while it trains: ``loss = Watch(nn.CrossEntropyLoss())``, one line.
+
+    Call it in place of the loss; an ``nn.Module`` may also go on being called itself. The checks
+    run on the first ``first`` batches. After that a step costs three references; every ``every``
+    steps the values kept are looked at together, which is the only time the host waits for the
+    device. A value or gradient that is not finite ends training with a :class:`NotFinite` that
+    names row, values, operation and fix (``stop=False``: it is reported and training goes on).
+    ``readings`` holds where the loss stood, at steps that double. Further keywords are those of
+    ``examine``.
+    """
+
+    def __init__(self, loss: Any, *, first: int = FIRST, every: int = EVERY, stop: bool = True,
+                 tell: Callable[[str], Any] | None = None, **case: Any) -> None:
+        self.loss, self.first, self.every, self.stop = loss, first, max(1, every), stop
+        self.case = case
+        self.findings: dict[str, Finding] = {}
+        self.readings: list[Reading] = []
+        self.steps = 0
+        self.examined = 0
+        self._tell = tell or (lambda text: print(text, file=sys.stderr))
+        self._kept: list[tuple[Any, Any, Any, Mapping[str, Any]]] = []
+        self._last: tuple[Any, Any, Any, Mapping[str, Any]] | None = None
+        self._quiet = False
+        self._room = 1  # batches kept until they are looked at
+        self._next = 2 * self.every
+        hook = getattr(loss, "register_forward_hook", None)
+        self._handle = hook(self._hooked, with_kwargs=True) if hook else None
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        value = self.loss(*arguments, **options)
+        if self._handle is None:
+            self._observe(value, arguments, options)
+        return value
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "loss":
+            raise AttributeError(name)
+        return getattr(self.loss, name)
+
+    def close(self) -> None:
+        """Look at what was kept, and let go of the loss."""
+        self._look()
+        if self._handle is not None:
+            self._handle.remove()
+            self._handle = None
+
+    def _hooked(self, module: Any, arguments: Any, options: Any, value: Any) -> None:
+        self._observe(value, arguments, options)
+
+    def _observe(self, value: Any, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> None:
+        if self._quiet or not value.requires_grad:
+            return  # the doctor's own calls, or validation
+        self.steps += 1
+        kept = tuple([_without_graph(item) for item in arguments])
+        self._kept.append((value.detach(), kept, self.steps, options))
+        if len(self._kept) >= self._room:
+            self._wake(kept, options)
+
+    def _wake(self, kept: tuple[Any, ...], options: Mapping[str, Any]) -> None:
+        """Leave the hot path: check a first batch, or look at what was kept."""
+        if self.steps <= self.first:
+            self._examine(kept, options, full=self.steps == 1)
+        self._look()
+        if self.steps >= self.first:
+            size = sum(item.numel() * item.element_size() for item in kept if hasattr(item, "element_size"))
+            self._room = max(1, min(self.every, KEPT_BYTES // max(1, size)))
+
+    def _look(self) -> None:
+        """Wait for the device once, and see whether all values since the last look are finite."""
+        if not self._kept:
+            return
+        kept, self._kept = self._kept, []
+        values = [value.mean() if value.ndim else value for value, *_ in kept]
+        finite = _finite(values)
+        if not all(finite):
+            position = finite.index(False)
+            before = kept[position - 1] if position else self._last
+            self._last = kept[-1]
+            self._post_mortem(kept[position], before)
+            return
+        self._last = kept[-1]
+        if self.steps >= self._next:
+            self._next = 2 * self.steps
+            self._read(kept[-1])
+
+    def _as_case(self, arguments: tuple[Any, ...], options: Mapping[str, Any], **more: Any) -> Case:
+        named = {key: value.detach() if hasattr(value, "detach") else value for key, value in options.items()}
+        known = {key: named[key] for key in ("weights", "class_weights", "mask") if named.get(key) is not None}
+        if isinstance(self.loss, Objective):
+            return Case.of(**self.case, **more)
+        contract = getattr(getattr(self.loss, "contract", None), "target", True)
+        split = arguments[:-1] if contract and len(arguments) > 1 else arguments
+        target = arguments[-1] if contract and len(arguments) > 1 else named.get("target")
+        if self.case.get("arguments", "").replace(" ", "") == "target,prediction":
+            split, target = arguments[1:], arguments[0]
+        prediction = split[0] if len(split) == 1 else split
+        return Case.of(**{**dict(prediction=prediction, target=target, loss=self.loss), **known, **self.case, **more})
+
+    def _ask(self, arguments: tuple[Any, ...], options: Mapping[str, Any], only: list[str], **more: Any) -> list[Finding]:
+        self._quiet = True
+        try:
+            return list(diagnose(self._as_case(arguments, options, **more), only=only).findings)
+        finally:
+            self._quiet = False
+
+    def _examine(self, arguments: tuple[Any, ...], options: Mapping[str, Any], *, full: bool) -> None:
+        if isinstance(self.loss, Objective):
+            self._read((None, arguments, self.steps, options))
+            return
+        self.examined += 1
+        cheap = [name for name in all_checks() if name not in _LATER]
+        if not full:  # what depends on the loss alone is settled by the first batch
+            function = ("dead-flag", "gradient-check", "edge-gradients", "compile-hazards", "oracle-parity", "callable",
+                        "split-invariance", "padding-invariance", "batch-dependence", "direction")
+            cheap = [name for name in cheap if name not in function]
+        for finding in self._ask(arguments, options, cheap, trained=False):
+            if finding.check not in self.findings:
+                self.findings[finding.check] = finding
+                if finding.severity != "note":
+                    self._tell(f"lossary, batch {self.steps}: {finding}")
+
+    def _read(self, kept: tuple[Any, ...]) -> None:
+        """Take a reading of this batch."""
+        value, arguments, step, options = kept
+        if isinstance(self.loss, Objective):
+            self._read_terms(step, options)
+            return
+        self._quiet = True
+        try:
+            case = self._as_case(arguments, options)
+            best = best_constant(case)
+            counted = case.counted
+            share = None if counted is None else 1.0 - float(counted.mean())
+            self.readings.append(Reading(step, _number(value), share, best[1] if best else None, floor_of(case)))
+            findings = [finding for finding in diagnose(case, only=["all-ignored", "domination", "collapse"]).findings]
+        finally:
+            self._quiet = False
+        self.examined += 1
+        for finding in findings:
+            if finding.check not in self.findings:
+                self.findings[finding.check] = finding
+                if finding.severity != "note":
+                    self._tell(f"lossary, step {step}: {finding}")
+
+    def _read_terms(self, step: int, inputs: Mapping[str, Any]) -> None:
+        """Each term's share of the value and of the gradient by its own predictions."""
+        import torch
+
+        terms = {}
+        with torch.enable_grad():
+            for name, (factor, loss) in self.loss.terms.items():
+                given = inputs[name] if isinstance(inputs[name], tuple) else (inputs[name],)
+                leaves = [item.detach().requires_grad_(item.is_floating_point() and item.requires_grad) for item in given]
+                value = factor * loss(*leaves)
+                wanted = [leaf for leaf in leaves if leaf.requires_grad]
+                slopes = torch.autograd.grad(value, wanted, allow_unused=True) if wanted and value.requires_grad else ()
+                norm = math.sqrt(sum(float(slope.double().square().sum()) for slope in slopes if slope is not None))
+                terms[name] = Term(float(value.detach()), getattr(loss, "reduction", None), given[0].numel(), norm)
+        self.examined += 1
+        self.readings.append(Reading(step, sum(term.value for term in terms.values()), terms=terms))
+        for finding in diagnose(Case.of(terms=terms), only=["dead-term", "reduction-mismatch"]).findings:
+            if finding.check not in self.findings:
+                self.findings[finding.check] = finding
+                self._tell(f"lossary, step {step}: {finding}")
+
+    def _post_mortem(self, bad: tuple[Any, ...], before: tuple[Any, ...] | None) -> None:
+        """Explain the first value that is not finite; or the gradient of the batch before, which caused it."""
+        value, arguments, step, options = bad
+        only = ["nan-post-mortem"]
+        found: list[Finding] = []
+        where = f"step {step}"
+        if not isinstance(self.loss, Objective):
+            network = [item for item in arguments if getattr(item, "is_floating_point", bool)()]
+            broken = any(not bool(item.isfinite().all()) for item in network)
+            if broken and before is not None:  # the network is broken already: the step before did it
+                found = self._ask(before[1], before[3], only)
+                where = f"step {before[2]}" if found else where
+            found = found or self._ask(arguments, options, only)
+        told = "\n".join(str(finding) for finding in found) or "no row of the batch alone explains it: the sum overflows, or a regulariser does"
+        text = f"the loss is {_number(value)} at step {step}; {where}:\n{told}"
+        if found:
+            self.findings.setdefault("nan-post-mortem", found[0])
+        if self.stop:
+            raise NotFinite(text)
+        self._tell(f"lossary: {text}")
+
+
+def _without_graph(item: Any) -> Any:
+    return item.detach() if getattr(item, "requires_grad", False) else item
+
+
+def _number(value: Any) -> float:
+    return float(to_numpy(value, "the loss").mean())
+
+
+def _finite(values: list[Any]) -> list[bool]:
+    """Which are finite, with one wait for the device."""
+    if len(values) == 1:
+        return [math.isfinite(float(values[0]))]
+    import torch
+
+    return [bool(item) for item in torch.stack(values).isfinite().tolist()]
