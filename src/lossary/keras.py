@@ -270,8 +270,8 @@ def _check_smoothing(contract: Contract, share: float) -> None:
 def _predictions(contract: Contract, y_pred: Array) -> tuple[Array, ...]:
     """``y_pred`` as the definition's predictions: a list, a dictionary, or one tensor to split.
 
-    Keras gives a loss one output. A loss of several predictions (mean and variance; anchor, positive
-    and negative) takes them as equal parts of the last axis.
+    Keras gives a loss one output. A loss of several predictions (mean and variance; anchor,
+    positive and negative) takes them as equal parts of the last axis.
     """
     names = contract.predictions
     if isinstance(y_pred, Mapping):
@@ -394,7 +394,7 @@ def _generate() -> None:
 
 
 def get(identifier: Any) -> Any:
-    """A loss by any of its names (a class's spelling gives an object); others as Keras gets them."""
+    """A loss by any of its names; a class's spelling gives an object. Others: ``keras.losses``."""
     if not isinstance(identifier, str):
         return keras.losses.get(identifier)
     resolve(identifier)  # a LossError with the nearest names

@@ -73,7 +73,7 @@ class LossModule(nn.Module):
             elif not batched and parameters["axis"] == 1:
                 parameters["axis"] = 0
         reduction = chosen.reduction
-        # PyTorch divides by the weights of the classes where targets are indices, else by the count.
+        # PyTorch divides by the classes' weights where targets are indices, else by the count.
         if reduction == "mean" and self._weighted and (chosen.by_count or soft):
             reduction = "mean_over_batch"
         return Loss(
@@ -147,8 +147,8 @@ class LossModule(nn.Module):
             classes = first.shape[class_axis(self.contract, first, loss.parameters)]
             if tuple(weight.shape) != (classes,):
                 raise LossError(
-                    f"{self.key}: weight has shape {tuple(weight.shape)}, expected ({classes},): one "
-                    f"number per class of the input's {tuple(first.shape)}"
+                    f"{self.key}: weight has shape {tuple(weight.shape)}, expected ({classes},): "
+                    f"one number per class of the input's {tuple(first.shape)}"
                 )
             companions["class_weights"] = weight
         if self.conventions.each_label:

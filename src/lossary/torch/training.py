@@ -16,13 +16,13 @@ from lossary.torch.module import LossModule, module_class
 def global_mean(total: Total, group: Any = None, *, weight: Tensor | float | None = None) -> Tensor:
     """The mean over all ranks of ``group``, right in value and, behind DDP, in gradient.
 
-    Each rank gives the ``Total`` of its own share, however uneven. The value is the mean over all of
-    them on every rank; its gradient is this rank's part times the number of ranks, because DDP
-    divides by that number when it averages gradients. One all-reduce of two numbers; none without a
-    process group.
+    Each rank gives the ``Total`` of its own share, however uneven. The value is the mean over all
+    of them on every rank; its gradient is this rank's part times the number of ranks, because DDP
+    divides by that number when it averages gradients. One all-reduce of two numbers; none without
+    a process group.
 
     With gradient accumulation, ``weight`` is the weight of all micro-batches of this step on this
-    rank (0 is fine): call ``backward`` on each micro-batch's ``global_mean``; their sum is the mean.
+    rank (0 is fine): call ``backward`` on each micro-batch's ``global_mean``; they add to the mean.
     """
     here = total.weight if weight is None else torch.as_tensor(weight)
     here = here.detach().to(total.sum)
