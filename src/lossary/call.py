@@ -212,7 +212,8 @@ def bind(loss: Loss, arrays: tuple[Array, ...], named: Mapping[str, Array]) -> d
     names = tuple(loss.contract.inputs)
     if len(arrays) == len(names) and not named:
         return dict(zip(names, arrays, strict=True))
-    if len(arrays) + len(named) != len(names) or any(name not in names for name in named):
+    given = dict(zip(names, arrays, strict=False)) | dict(named)
+    if len(arrays) + len(named) != len(names) or set(given) != set(names):
         came = ", ".join([*names[: len(arrays)], *named]) or "nothing"
         raise LossError(f"{loss.contract.name}: takes {', '.join(names)}; got {came}")
-    return dict(zip(names, arrays, strict=False)) | dict(named)
+    return {name: given[name] for name in names}  # keywords may come in any order
