@@ -8,7 +8,7 @@ the simpler, then the one that goes by more names. So a new loss is advised with
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from lossary.advice.fit import meet
 from lossary.advice.target import Target, describe
 from lossary.advice.use import Use, parse_use
 from lossary.contract import Contract, LossError, contracts
+from lossary.evaluate import Loss
 
 IMBALANCED = 4.0  # commonest over rarest class
 FAR_OUT = 0.002  # share of targets beyond three interquartile ranges
@@ -317,7 +318,7 @@ def _candidate(contract: Contract, role: Role, target: Target) -> Candidate:
         _estimates(contract, parameters),
         "; ".join(heads),
         _calibration(contract, parameters, target),
-        _calls(contract, filled),
+        calls(Loss(contract, **filled)),
     )
 
 
@@ -355,13 +356,19 @@ def _calibration(contract: Contract, parameters: dict[str, Any], target: Target)
     return "distorts probabilities; calibrate them on held-out rows before use"
 
 
-def _calls(contract: Contract, parameters: Mapping[str, Any]) -> dict[str, str]:
-    given = "".join(f", {key}={value!r}" for key, value in parameters.items())
+def calls(loss: Loss) -> dict[str, str]:
+    """The call to paste, by framework."""
+    contract = loss.contract
+    given = {
+        key: value
+        for key, value in loss.parameters.items()
+        if contract.parameters[key].required or value != contract.parameters[key].default
+    }
+    inner = ", ".join(f"{key}={value!r}" for key, value in given.items())
     title = "".join(part.title() for part in contract.name.split("_"))
-    inner = given.removeprefix(", ")
     arguments = ", ".join(contract.inputs)
     return {
         "Keras": f"model.compile(loss=lossary.keras.{title}({inner}))",
         "PyTorch": f"loss = lossary.torch.{title}Loss({inner})",
-        "JAX": f'jax.value_and_grad(lambda {arguments}: lossary.Loss("{contract.name}"{given})({arguments}))',
+        "JAX": f"jax.value_and_grad(lambda {arguments}: lossary.{loss!r}({arguments}))",
     }

@@ -11,14 +11,16 @@ from typing import Any
 
 import numpy as np
 
+from lossary.advice.recommend import calls
 from lossary.contract import LossError
 from lossary.evaluate import Loss
 from lossary.lab.baseline import baselines
 from lossary.lab.cell import RATES, Cell, Plan, run_cell
 from lossary.lab.choose import fitted_all
+from lossary.lab.curves import curves
 from lossary.lab.data import Data
 from lossary.lab.heads import head_for
-from lossary.lab.metrics import default_metric, find_metric, metrics_for
+from lossary.lab.metrics import default_metric, find_metric, metrics_for, rounded
 from lossary.lab.split import Corruption, split
 from lossary.lab.study import Study, key_of
 from lossary.lab.sweep import sensitivity, sweep_cells
@@ -198,6 +200,13 @@ def gather(
         "configs": {name: loss.config for name, loss in losses.items()},
         "versions": versions(),
     }
+    clean = tables[str(Corruption())]
+    account["curves"] = rounded(curves(losses, data.target, clean["losses"]))
+    if clean["reference"]:
+        account["calls"] = {
+            "name": clean["reference"],
+            "calls": calls(losses[clean["reference"]]),
+        }
     if settings.sweep:
         account["sweep"] = sensitivity(cells, results, metric, key_of)
     return account

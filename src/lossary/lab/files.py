@@ -11,15 +11,18 @@ import numpy as np
 
 from lossary.contract import LossError
 from lossary.lab.need import need
+from lossary.lab.report import write_report
 
 
 def write_files(account: dict[str, Any], folder: Path) -> list[Path]:
-    """Write report.json, losses.csv and losses.png; a LossError where the folder cannot take them."""
+    """Write report.html, report.json, losses.csv and losses.png; a LossError where the folder cannot take them."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        page = write_report(account, folder / "report.html")
         report = folder / "report.json"
         report.write_text(json.dumps(account, indent=1), encoding="utf-8")
         return [
+            page,
             report,
             _curves(account, folder / "losses.csv"),
             _picture(account, folder / "losses.png"),

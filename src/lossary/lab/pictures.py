@@ -1,0 +1,362 @@
+"""The report's plots, as Plotly figures: one function each, from the account alone."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from lossary.lab.need import need
+
+# Okabe and Ito's colours, told apart by colour-blind readers, then Plotly's own.
+COLOURS = [
+    "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999", "#F0E442",
+    "#8C564B", "#17BECF", "#7F3C8D", "#11A579", "#3969AC", "#E73F74", "#80BA5A", "#E68310",
+]  # fmt: skip
+
+
+def figures(account: dict[str, Any]) -> list[dict[str, Any]]:
+    """Title, remark and figure of every plot that the account has data for."""
+    go = need("plotly.graph_objects")
+    table = next(iter(account["tables"].values()))
+    made = [
+        _scores(go, account, table),
+        _validation(go, account, table),
+        _training(go, table),
+        _rates(go, table),
+        _groups(go, table),
+        _reliability(go, table),
+        _curves(go, account),
+        _shares(go, table),
+        _robustness(go, account),
+        *_sweeps(go, account),
+    ]
+    return [item for item in made if item is not None]
+
+
+def _entry(title: str, remark: str, figure: Any) -> dict[str, Any]:
+    figure.update_layout(
+        margin={"l": 56, "r": 16, "t": 24, "b": 48},
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
+        font={"size": 12},
+    )
+    return {
+        "title": title,
+        "remark": remark,
+        "figure": figure.to_plotly_json(),
+        "height": figure.layout.height or 380,
+    }
+
+
+def _colour(position: int) -> str:
+    return COLOURS[position % len(COLOURS)]
+
+
+def _numbers(values: list[float | None]) -> np.ndarray:
+    return np.array([np.nan if value is None else value for value in values], dtype=float)
+
+
+def _rows(table: dict[str, Any]) -> list[tuple[int, str, dict[str, Any]]]:
+    """Position, name (escaped: Plotly reads some HTML) and row, best first."""
+    return [(k, escape(name), table["losses"][name]) for k, name in enumerate(table["order"])]
+
+
+def _scores(go: Any, account: dict[str, Any], table: dict[str, Any]) -> Any:
+    metric = account["metric"]["name"]
+    figure = go.Figure()
+    for position, name, row in reversed(_rows(table)):
+        values = _numbers(row["best"][metric])
+        figure.add_trace(
+            go.Box(
+                x=values.tolist(),
+                name=name,
+                boxpoints="all",
+                pointpos=0,
+                jitter=0.5,
+                marker={"color": _colour(position), "size": 4},
+                showlegend=False,
+            )
+        )
+    figure.update_layout(height=max(260, 34 * len(table["order"]) + 90), xaxis_title=metric)
+    figure.update_yaxes(automargin=True)
+    return _entry(
+        f"{metric} on test rows", "One dot per seed; the box spans the middle half.", figure
+    )
+
+
+def _validation(go: Any, account: dict[str, Any], table: dict[str, Any]) -> Any:
+    figure = go.Figure()
+    for position, name, row in _rows(table):
+        scores = np.array([_numbers(epoch) for epoch in row["score"]])
+        figure.add_trace(
+            go.Scatter(
+                x=list(range(1, len(scores) + 1)),
+                y=scores.mean(axis=1).tolist(),
+                name=name,
+                mode="lines",
+                line={"color": _colour(position)},
+            )
+        )
+    sign = "" if account["metric"]["higher is better"] else "minus "
+    figure.update_layout(xaxis_title="epoch", yaxis_title=f"{sign}{account['metric']['name']}")
+    return _entry(
+        "Validation score by epoch",
+        "Mean over seeds; higher is better. The best epoch of each seed is what the table shows.",
+        figure,
+    )
+
+
+def _training(go: Any, table: dict[str, Any]) -> Any:
+    subplots = need("plotly.subplots")
+    rows = _rows(table)
+    columns = min(3, len(rows))
+    figure = subplots.make_subplots(
+        rows=-(-len(rows) // columns), cols=columns, subplot_titles=[name for _, name, _ in rows]
+    )
+    for position, name, row in rows:
+        losses = np.array([_numbers(epoch) for epoch in row["loss"]])
+        place = {"row": position // columns + 1, "col": position % columns + 1}
+        mean = losses.mean(axis=1)
+        low, high = losses.min(axis=1), losses.max(axis=1)
+        epochs = list(range(1, len(mean) + 1))
+        band = {"mode": "lines", "line": {"width": 0}, "showlegend": False, "hoverinfo": "skip"}
+        figure.add_trace(go.Scatter(x=epochs, y=high.tolist(), **band), **place)
+        figure.add_trace(
+            go.Scatter(
+                x=epochs, y=low.tolist(), fill="tonexty", fillcolor="rgba(0,114,178,0.2)", **band
+            ),
+            **place,
+        )
+        figure.add_trace(
+            go.Scatter(
+                x=epochs,
+                y=mean.tolist(),
+                name=name,
+                showlegend=False,
+                line={"color": _colour(position)},
+            ),
+            **place,
+        )
+        if np.nanmin(low) > 0:
+            figure.update_yaxes(type="log", dtick=1, **place)
+    figure.update_annotations(font_size=12)
+    figure.update_layout(height=230 * -(-len(rows) // columns) + 60)
+    return _entry(
+        "Training loss by epoch",
+        "Each loss in its own panel and unit: compare shapes, not heights. The band spans the seeds.",
+        figure,
+    )
+
+
+def _rates(go: Any, table: dict[str, Any]) -> Any:
+    figure = go.Figure()
+    for position, name, row in _rows(table):
+        if row["search"]["scores"]:
+            figure.add_trace(
+                go.Scatter(
+                    x=row["search"]["rates"],
+                    y=row["search"]["scores"],
+                    name=name,
+                    mode="lines+markers",
+                    line={"color": _colour(position)},
+                )
+            )
+    if not figure.data:
+        return None
+    figure.update_xaxes(type="log", title="learning rate", dtick=1)
+    figure.update_yaxes(title="validation score")
+    return _entry(
+        "Learning-rate search",
+        "Every loss got the same rates and seeds; the best rate of each was used.",
+        figure,
+    )
+
+
+def _groups(go: Any, table: dict[str, Any]) -> Any:
+    figure = go.Figure()
+    measure = ""
+    for position, name, row in _rows(table):
+        if row["per_group"]:
+            measure = row["per_group"]["measure"]
+            groups = row["per_group"]["groups"]
+            figure.add_trace(
+                go.Scatter(
+                    x=[escape(str(key)) for key in groups],
+                    y=list(groups.values()),
+                    name=name,
+                    mode="markers+lines",
+                    line={"color": _colour(position), "width": 1},
+                    marker={"size": 8},
+                )
+            )
+    if not figure.data:
+        return None
+    figure.update_xaxes(type="category", automargin=True)
+    figure.update_yaxes(title=measure)
+    what = "class" if measure == "recall" else "fifth of the target"
+    return _entry(f"{measure} by {what}", "Mean over seeds, on test rows.", figure)
+
+
+def _reliability(go: Any, table: dict[str, Any]) -> Any:
+    figure = go.Figure()
+    figure.add_trace(
+        go.Scatter(
+            x=[0, 1],
+            y=[0, 1],
+            mode="lines",
+            line={"dash": "dot", "color": "#888"},
+            name="calibrated",
+        )
+    )
+    for position, name, row in _rows(table):
+        bins = row["reliability"]
+        if bins:
+            kept = [k for k, rows in enumerate(bins["rows"]) if rows >= 5]
+            figure.add_trace(
+                go.Scatter(
+                    x=[bins["confidence"][k] for k in kept],
+                    y=[bins["right"][k] for k in kept],
+                    text=[f"{bins['rows'][k]:.0f} rows" for k in kept],
+                    name=name,
+                    mode="lines+markers",
+                    line={"color": _colour(position)},
+                )
+            )
+    if len(figure.data) == 1:
+        return None
+    figure.update_xaxes(title="probability given", range=[0, 1])
+    figure.update_yaxes(title="share that came true", range=[0, 1])
+    return _entry(
+        "Calibration",
+        "On the dotted line, probabilities mean what they say. Above it the network is too modest, below too sure.",
+        figure,
+    )
+
+
+def _curves(go: Any, account: dict[str, Any]) -> Any:
+    found = account.get("curves")
+    if not found or not found["losses"]:
+        return None
+    subplots = need("plotly.subplots")
+    figure = subplots.make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.06)
+    histogram = found["histogram"]
+    shares = np.array(histogram["shares"])
+    edges = np.linspace(histogram["low"], histogram["high"], len(shares) + 1)
+    centres = (edges[:-1] + edges[1:]) / 2
+    for row, key in enumerate(("values", "slopes"), 1):
+        tallest = max(
+            float(np.nanmax(np.abs(_scaled(item, key)))) for item in found["losses"].values()
+        )
+        figure.add_trace(
+            go.Bar(
+                x=centres.tolist(),
+                y=(shares / shares.max() * tallest).tolist(),
+                width=float(edges[1] - edges[0]),
+                marker={"color": "rgba(128,128,128,0.35)"},
+                name="your test rows",
+                showlegend=row == 1,
+                hoverinfo="skip",
+            ),
+            row=row,
+            col=1,
+        )
+    for position, (name, item) in enumerate(found["losses"].items()):
+        for row, key in enumerate(("values", "slopes"), 1):
+            figure.add_trace(
+                go.Scatter(
+                    x=item["positions"],
+                    y=_scaled(item, key).tolist(),
+                    name=escape(name),
+                    mode="lines",
+                    legendgroup=name,
+                    showlegend=row == 1,
+                    line={"color": _colour(position)},
+                ),
+                row=row,
+                col=1,
+            )
+    figure.update_yaxes(title="loss, scaled", row=1, col=1)
+    figure.update_yaxes(title="pull, scaled", row=2, col=1)
+    figure.update_xaxes(title=found["kind"], row=2, col=1)
+    figure.update_layout(height=560, bargap=0)
+    return _entry(
+        "Shape over your data",
+        "Each loss and the size of its slope, scaled to the same mean over the range; the bars are your own test rows.",
+        figure,
+    )
+
+
+def _scaled(item: dict[str, Any], key: str) -> np.ndarray:
+    values = _numbers(item[key])
+    size = float(np.nanmean(np.abs(values)))
+    return values / size if size > 0 else values
+
+
+def _shares(go: Any, table: dict[str, Any]) -> Any:
+    figure = go.Figure()
+    for position, name, row in _rows(table):
+        if row["gradient"]:
+            figure.add_trace(
+                go.Bar(
+                    x=[f"{10 * k}-{10 * k + 10} %" for k in range(10)],
+                    y=row["gradient"]["tenths"],
+                    name=name,
+                    marker={"color": _colour(position)},
+                )
+            )
+    if not figure.data:
+        return None
+    figure.update_xaxes(title="training rows, those with the largest gradient first")
+    figure.update_yaxes(title="share of the gradient", tickformat=".0%")
+    return _entry(
+        "Who gets the gradient",
+        "At the end of training. Even bars: every row pulls alike. A tall first bar: few rows decide.",
+        figure,
+    )
+
+
+def _robustness(go: Any, account: dict[str, Any]) -> Any:
+    if len(account["tables"]) < 2:
+        return None
+    metric = account["metric"]["name"]
+    figure = go.Figure()
+    settings = list(account["tables"])
+    order = account["tables"][settings[0]]["order"]
+    for position, name in enumerate(order):
+        means = [
+            float(np.nanmean(_numbers(account["tables"][s]["losses"][name]["best"][metric])))
+            for s in settings
+        ]
+        figure.add_trace(
+            go.Scatter(
+                x=settings,
+                y=means,
+                name=escape(name),
+                mode="lines+markers",
+                line={"color": _colour(position)},
+            )
+        )
+    figure.update_yaxes(title=metric)
+    figure.update_xaxes(type="category")
+    return _entry(
+        "Robustness",
+        "The training part was harmed as named; validation and test rows stayed clean.",
+        figure,
+    )
+
+
+def _sweeps(go: Any, account: dict[str, Any]) -> list[Any]:
+    made = []
+    for item in account.get("sweep", []):
+        figure = go.Figure(go.Scatter(x=item["values"], y=item["scores"], mode="lines+markers"))
+        figure.update_xaxes(title=item["parameter"])
+        figure.update_yaxes(title=account["metric"]["name"])
+        made.append(
+            _entry(
+                f"{item['loss']}: {item['parameter']} is {item['verdict']}",
+                f"Spread over seeds: {item['spread over seeds']:.3g}.",
+                figure,
+            )
+        )
+    return made

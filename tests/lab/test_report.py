@@ -1,0 +1,101 @@
+"""The report in a real browser: every plot drawn, a quiet console, no overflow, hostile names as text."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from browser import Browser
+
+from lossary.lab.compare import Settings, compare
+from lossary.lab.data import read
+from lossary.lab.files import write_files
+
+HOSTILE = "<script>alert(1)</script>"
+SHOTS = Path(__file__).parents[2] / "build" / "screenshots"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A report on a table whose column names and class labels try to be HTML."""
+    place = tmp_path_factory.mktemp("report")
+    random = np.random.default_rng(0)
+    kinds = [HOSTILE, "<img src=x onerror=alert(2)>", 'a "quoted" & long label ' * 3]
+    lines = [f'"{HOSTILE}",plain,{HOSTILE}-target']
+    for row in range(150):
+        kind = row % 3
+        label = kinds[kind].replace('"', '""')
+        lines.append(f'{random.normal() + kind:.3f},{random.normal():.3f},"{label}"')
+    path = place / "hostile.csv"
+    path.write_text("\n".join(lines))
+    data = read(path, f"{HOSTILE}-target")
+    settings = Settings(seeds=3, epochs=3, noise=(0.3,), sweep=True)
+    losses = ["cross_entropy", "squared_error", "categorical_hinge", "categorical_focal"]
+    account = compare(data, losses, settings)
+    account["command"] = f"lossary compare hostile.csv --target {HOSTILE}"
+    write_files(account, place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    made = Browser(tmp_path_factory.mktemp("browser"))
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(("width", "dark"), [(400, False), (1400, False), (1400, True)])
+def test_every_plot_is_drawn_and_nothing_overflows(folder, browser, width, dark):
+    browser.open(folder / "report.html", width, dark=dark)
+    browser.wait("document.body && document.body.dataset.drawn")
+    places = browser.evaluate("document.querySelectorAll('.plot').length")
+    drawn = browser.evaluate(
+        "[...document.querySelectorAll('.plot')].filter(p => p.querySelector('.main-svg') &&"
+        " p.querySelector('.trace, .scatterlayer path, .boxlayer path, .barlayer path')).length"
+    )
+    assert places >= 9
+    assert drawn == places == int(browser.evaluate("document.body.dataset.drawn"))
+    assert browser.errors == []
+    root = "document.documentElement"
+    assert browser.evaluate(f"{root}.scrollWidth") <= width
+    wide = browser.evaluate(
+        "[...document.querySelectorAll('body > *, section, .plot, .main-svg')]"
+        f".filter(e => e.getBoundingClientRect().right > {width} + 1).length"
+    )
+    assert wide == 0
+    paper = browser.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert paper == ("rgb(20, 23, 26)" if dark else "rgb(255, 255, 255)")
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    browser.screenshot(SHOTS / f"report-{width}{'-dark' if dark else ''}.png")
+
+
+def test_names_that_are_html_stay_text(folder, browser):
+    browser.open(folder / "report.html", 1400)
+    browser.wait("document.body && document.body.dataset.drawn")
+    assert browser.evaluate("document.body.innerText").count(HOSTILE) >= 3
+    assert browser.evaluate("document.querySelectorAll('img').length") == 0
+    assert browser.evaluate("document.querySelectorAll('script').length") == 3
+    axis = browser.evaluate(
+        "[...document.querySelectorAll('.xtick')].map(e => e.textContent).join('|')"
+    )
+    assert HOSTILE in axis
+
+
+def test_the_report_needs_no_network_and_prints(folder, browser):
+    browser.open(folder / "report.html", 1400)
+    browser.wait("document.body && document.body.dataset.drawn")
+    fetched = browser.evaluate("performance.getEntriesByType('resource').map(e => e.name)")
+    assert [name for name in fetched if not name.startswith("data:")] == []
+    assert browser.pdf().startswith(b"%PDF")
+
+
+def test_json_and_csv_hold_the_same_numbers(folder):
+    account = json.loads((folder / "report.json").read_text())
+    assert set(account["tables"]) == {"as is", "30% label noise"}
+    row = account["tables"]["as is"]["losses"]["cross_entropy"]
+    lines = (folder / "losses.csv").read_text().splitlines()
+    assert lines[0] == "setting,loss,seed,epoch,training loss,validation score"
+    first = next(line for line in lines if line.startswith("as is,cross_entropy,0,1,"))
+    assert float(first.split(",")[4]) == pytest.approx(row["loss"][0][0])
+    assert len(lines) == 1 + 2 * 4 * 3 * 3  # settings, losses, seeds, epochs
+    assert (folder / "losses.png").read_bytes().startswith(b"\x89PNG")
