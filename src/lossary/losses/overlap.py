@@ -109,8 +109,10 @@ def _jaccard(inside: Array, outside: Array, target: Array, **chosen: Any) -> Arr
 def _of_logits(core: Callable[..., Array]) -> dict[str, Callable[..., Array]]:
     """The same loss from logits: both probabilities keep their tails."""
 
-    def form(prediction: Array, target: Array, **chosen: Any) -> Array:
-        return core(sigmoid(prediction), sigmoid(-prediction), target, **chosen)
+    def form(
+        prediction: Array, target: Array, *, mask: Array | None = None, **chosen: Any
+    ) -> Array:
+        return core(sigmoid(prediction), sigmoid(-prediction), target, mask=mask, **chosen)
 
     return {"logits": form}
 
