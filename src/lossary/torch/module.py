@@ -80,7 +80,7 @@ class LossModule(nn.Module):
             self.contract,
             reduction="none" if chosen.each_label else reduction,
             predictions=chosen.predictions,
-            ignore=None if soft and self._by_class else given["ignore_index"],
+            ignore=None if soft and self._by_class else given.get("ignore_index"),
             empty=given["empty"],
             **parameters,
         )
