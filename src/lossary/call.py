@@ -106,7 +106,9 @@ class Call(NamedTuple):
         xp = namespace(prediction)
         units = inputs.units(contract, prediction, self.loss.parameters)
         weights, measure = self._unit_weights(self.arrays, units)
-        counts = None if self.mask is None else inputs.counted(contract, self.mask, units)
+        counts = None
+        if self.mask is not None:
+            counts = inputs.counted(contract, self.mask, units, self.loss.parameters)
         if counts is not None:
             weights = xp.where(counts, xp.ones_like(units) if weights is None else weights, 0.0)
         if weights is not None:
@@ -144,7 +146,7 @@ class Call(NamedTuple):
         if contract.counts is not None:
             counts = contract.counts(arrays[str(contract.target_name)], self.mask)
         elif self.mask is not None:
-            counts = inputs.counted(contract, self.mask, values)
+            counts = inputs.counted(contract, self.mask, values, parameters)
         return values, {"weights": weights, "counts": counts, "measure": measure}
 
     def _inner(self, *names: str) -> dict[str, Array]:

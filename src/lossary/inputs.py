@@ -11,7 +11,7 @@ from typing import Any
 
 from lossary.contract import ANYTHING, Array, Contract, LossError, Space
 from lossary.cost import spread
-from lossary.numerics import constant, interior, log1mexp
+from lossary.numerics import constant, interior, log1mexp, sigmoid
 from lossary.xp import is_array, namespace, visible
 
 Arrays = dict[str, Array]
@@ -53,6 +53,7 @@ CONVERSIONS: Mapping[str, Mapping[str, Callable[[Array], Array]]] = {
     },
     "log rate": {"log_rates": _same, "rates": _log},
     "log variance": {"log_variances": _same, "variances": _log},
+    "mask": {"probabilities": _same, "logits": sigmoid},
 }
 
 
@@ -60,8 +61,6 @@ def arrivals(contract: Contract) -> tuple[str, ...]:
     """The ways in which predictions of this loss may arrive; the canonical one first."""
     first = contract.inputs[contract.predictions[0]] if contract.predictions else None
     ways = list(CONVERSIONS.get(first.name, {}) if first else {})
-    if not ways and contract.forms:
-        ways = ["probabilities"]  # as of masks, which have no conversion but a form of their own
     return tuple(ways + [form for form in contract.forms if form not in ways])
 
 
@@ -108,6 +107,7 @@ def _check_shapes(contract: Contract, arrays: Arrays, parameters: Mapping[str, A
         axis, without = len(shape) - 1, shape[:-1]
     else:
         axis, without = -1, shape
+        _check_region(contract, first_name, shape, parameters)
     for name, array in arrays.items():
         came, space = tuple(array.shape), contract.inputs[name]
         if name == first_name or space.layout == "tensor":
@@ -131,6 +131,23 @@ def _may_be_classes(array: Array, came: tuple[int, ...], shape: tuple[int, ...])
     if not namespace(array).isdtype(array.dtype, "integral"):
         return False
     return any(came == shape[:axis] + shape[axis + 1 :] for axis in range(len(shape)))
+
+
+def _check_region(
+    contract: Contract, name: str, shape: tuple[int, ...], parameters: Mapping[str, Any]
+) -> None:
+    """Masks and images have axes of their own beside the batch's."""
+    if contract.inputs[name].layout == "image" and not 3 <= len(shape) <= 5:
+        raise LossError(
+            f"{contract.name}: {name} has shape {shape}, expected (batch, channels, d1[, d2[, d3]])"
+            f"; add the missing axes, as in {name}[:, None]"
+        )
+    whole = contract.unit is not None and contract.unit.name == "region"
+    if whole and len(shape) < 2 and parameters.get("axis") is None:
+        raise LossError(
+            f"{contract.name}: {name} has shape {shape}, expected (regions, ...); for one region "
+            f"use {name}[None]"
+        )
 
 
 def class_axis(contract: Contract, prediction: Array, parameters: Mapping[str, Any]) -> int:
@@ -315,11 +332,19 @@ def units(contract: Contract, prediction: Array, parameters: Mapping[str, Any]) 
     return prediction[tuple(index)]
 
 
-def counted(contract: Contract, mask: Array, values: Array) -> Array:
+def counted(
+    contract: Contract, mask: Array, values: Array, parameters: Mapping[str, Any]
+) -> Array:
     """Which units count: the mask, spread to them; a region counts if any of its places does."""
     region = contract.unit is not None and contract.unit.name == "region"
-    if region and "mask" in contract.accepts and mask.ndim > values.ndim:
-        return namespace(mask).any(mask, axis=tuple(range(values.ndim, mask.ndim)))
+    if region and "mask" in contract.accepts:
+        xp, axis = namespace(mask), parameters.get("axis")
+        if axis is not None:
+            axes = axis if isinstance(axis, tuple) else (axis,)
+            missing = values.ndim + len(axes) - mask.ndim
+            return xp.any(xp.reshape(mask, tuple(mask.shape) + (1,) * missing), axis=axes)
+        if mask.ndim > values.ndim:
+            return xp.any(mask, axis=tuple(range(values.ndim, mask.ndim)))
     return spread(mask, values, "mask", contract.name)
 
 

@@ -5,8 +5,12 @@ from mpmath import exp, fsum, log, mpf, sqrt
 
 def _similarity(one, other):
     """Cosine; that of a zero vector is 0."""
-    lengths = sqrt(fsum(a * a for a in one)) * sqrt(fsum(b * b for b in other))
-    return fsum(a * b for a, b in zip(one, other, strict=True)) / lengths if lengths else mpf(0)
+    length, other_length = sqrt(fsum(a * a for a in one)), sqrt(fsum(b * b for b in other))
+    if not (length and other_length):
+        return mpf(0)
+    if min(length, other_length) < mpf(10) ** -50:
+        raise ValueError("beside a zero vector the cosine has no limit, so no derivative")
+    return fsum(a * b for a, b in zip(one, other, strict=True)) / (length * other_length)
 
 
 def _surprise(anchor, partner, candidates, temperature):

@@ -24,6 +24,8 @@ def _surprise(scores: Array, candidates: Array) -> Array:
     A row without candidates is 0 and has no derivative.
     """
     xp = namespace(scores)
+    if 0 in scores.shape:  # an empty batch has no largest score
+        return scores
     some = xp.any(candidates, axis=-1, keepdims=True)
     possible = xp.where(candidates, scores, -float("inf"))
     return -log_softmax(xp.where(some, possible, 0.0))
@@ -147,8 +149,8 @@ def supervised_contrastive(
 
     Use it to learn embeddings from class labels, before a linear classifier. ``prediction``:
     (samples, features); ``target``: (samples,) labels. A sample alone in its class is 0 and does
-    not count in a mean; a masked one is no candidate either. ``temperature`` is that of the authors'
-    code (their text uses 0.1).
+    not count in a mean; a masked one is no candidate either. ``temperature`` is that of the
+    authors' code (their text uses 0.1).
     """
     scores = _scores(prediction, prediction, temperature)
     others, partners = pairs(target, mask)

@@ -1,8 +1,8 @@
 """Likeness of images as eyes see it: local brightness, contrast and structure.
 
-All compare ``prediction`` and ``target`` of shape (batch, channels, d1[, d2[, d3]]) through Gaussian
-windows that lie wholly inside the image, and return one value per image, the mean over channels and
-windows. With ``d = x - y`` the two factors of SSIM have the complements
+All compare ``prediction`` and ``target`` of shape (batch, channels, d1[, d2[, d3]]) through
+Gaussian windows that lie wholly inside the image, and return one value per image, the mean over
+channels and windows. With ``d = x - y`` the two factors of SSIM have the complements
 
     1 - luminance = mean(d)^2 / (mean(x)^2 + mean(y)^2 + C1)
     1 - structure = var(d)    / (var(x)    + var(y)    + C2)
@@ -103,15 +103,10 @@ def _mean(x: Array, first: int = 1) -> Array:
 
 def _fits(x: Array, least: int, loss_name: str, change: str) -> None:
     shape = tuple(x.shape)
-    if not 3 <= len(shape) <= 5:
-        raise LossError(
-            f"{loss_name}: prediction has shape {shape}, expected (batch, channels, d1[, d2[, d3]]); "
-            "add the missing axes"
-        )
     if min(shape[2:]) < least:
         raise LossError(
-            f"{loss_name}: prediction has shape {shape}, but its windows need at least {least} pixels "
-            f"along each axis; {change}"
+            f"{loss_name}: prediction has shape {shape}, but its windows need at least {least} "
+            f"pixels along each axis; {change}"
         )
 
 
@@ -146,7 +141,7 @@ def ssim(
     (batch, channels, d1[, d2[, d3]]), one to three spatial axes; one value per image. ``window`` is
     the width of the Gaussian window in pixels and ``sigma`` its deviation; windows do not leave the
     image (as in the paper and piq; kornia pads). ``data_range`` is L, the largest possible value
-    minus the least. Variances are those of the window's weights. ``half`` halves it (DSSIM; kornia).
+    minus the least. ``half`` halves it (DSSIM; kornia).
     """
     _fits(prediction, window, "ssim", "use a smaller window")
     c1, c2 = (k1 * data_range) ** 2, (k2 * data_range) ** 2
@@ -243,9 +238,9 @@ def ms_ssim_l1(
     Use it to restore images (noise, missing colours, compression): structural similarity alone may
     shift brightness, the absolute error holds it (Zhao 2017). Images: (batch, channels, d1[, d2[,
     d3]]); one value per image, the mean over channels and windows. All windows are ``window`` wide
-    and at full resolution, with deviations ``sigmas``, the last for luminance and absolute error. The
-    paper takes one window per patch: ``window`` as wide as the patch. ``alpha`` is the paper's 0.84
-    (its released layer: 0.025). With ``alpha=1`` it is the paper's MS-SSIM.
+    and at full resolution, with deviations ``sigmas``, the last for luminance and absolute error.
+    The paper takes one window per patch: ``window`` as wide as the patch. ``alpha`` is the paper's
+    0.84 (its released layer: 0.025). With ``alpha=1`` it is the paper's MS-SSIM.
     """
     _fits(prediction, window, "ms_ssim_l1", "use a smaller window")
     xp = namespace(prediction, target)

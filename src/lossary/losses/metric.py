@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Literal
 
 from lossary.contract import (
     NONNEGATIVE,
     Array,
     Embeddings,
-    Interval,
     Nonnegative,
     PairLabels,
     PerSample,
@@ -16,26 +15,29 @@ from lossary.contract import (
     loss,
     named,
 )
-from lossary.numerics import norm, stop_gradient
+from lossary.numerics import norm
 from lossary.xp import namespace
 
 
-def _length(x: Array, p: float) -> Array:
-    """The p-norm along the last axis; at 0 the derivative is 0."""
+def _gap(one: Array, other: Array, apart: Array, p: int) -> Array:
+    """The p-norm of ``one`` less that of ``other``, along the last axis; ``apart`` is one - other.
+
+    Two long distances that are nearly equal differ by (a - b)(a + b) / (|a| + |b|): subtracting
+    them would leave no digit. Where a vector is 0 its norm's derivative is 0.
+    """
+    xp = namespace(one, other)
+    long, short = _length(one, p), _length(other, p)
+    both = long + short
+    gap = long - short
+    alike = xp.abs(gap) < 0.125 * both
+    parts = xp.abs(one) + xp.abs(other) if p == 1 else xp.expand_dims(both, axis=-1)
+    close = xp.sum(apart * ((one + other) / xp.where(parts == 0, 1.0, parts)), axis=-1)
+    return xp.where(alike, close, gap)
+
+
+def _length(x: Array, p: int) -> Array:
     xp = namespace(x)
-    if p == 2:
-        return norm(x)
-    size = xp.abs(x)
-    if p == 1:
-        return xp.sum(size, axis=-1)
-    scale = stop_gradient(xp.max(size, axis=-1, keepdims=True))
-    scale = xp.where(xp.logical_or(scale == 0, xp.logical_not(xp.isfinite(scale))), 1.0, scale)
-    nothing = size == 0
-    powers = xp.where(nothing, 0.0, xp.where(nothing, 1.0, size / scale) ** p)
-    total = xp.sum(powers, axis=-1)
-    zero = total == 0
-    root = xp.where(zero, 0.0, xp.where(zero, 1.0, total) ** (1.0 / p))
-    return xp.squeeze(scale, axis=-1) * root
+    return xp.sum(xp.abs(x), axis=-1) if p == 1 else norm(x)
 
 
 @loss(
@@ -87,7 +89,7 @@ def triplet(
     negative: Embeddings,
     *,
     margin: Nonnegative = 1.0,
-    p: Annotated[float, Interval(1.0)] = 2.0,
+    p: Literal[1, 2] = 2,
     swap: bool = False,
 ) -> PerSample:
     r"""How much nearer than the margin allows the negative is, against the positive.
@@ -95,15 +97,15 @@ def triplet(
     .. math:: \ell = \max\bigl(0,\; \lVert a - b^+ \rVert_p - \lVert a - b^- \rVert_p + m\bigr)
 
     Use it when you know what is more alike than what, but no absolute distance. All three are
-    (triplets, features). ``p`` is the order of the norm; ``swap`` takes the nearer of the
-    negative's distances to anchor and positive (Balntas 2016). Distances are true norms (PyTorch
-    adds 1e-6 to every difference); where two embeddings coincide their derivative is 0.
+    (triplets, features). ``p`` is the order of the norm: 1 adds absolute differences, 2 is
+    Euclidean. ``swap`` takes the nearer of the negative's distances to anchor and positive (Balntas
+    2016). Distances are true norms (PyTorch adds 1e-6 to every difference); where two embeddings
+    coincide the derivative of their distance is 0.
     """
     xp = namespace(anchor, positive, negative)
-    near = _length(anchor - positive, p)
-    far = _length(anchor - negative, p)
+    near, far = anchor - positive, anchor - negative
+    excess = _gap(near, far, negative - positive, p) + margin
     if swap:
-        other = _length(positive - negative, p)
-        far = xp.where(other < far, other, far)
-    excess = (near - far) + margin
+        other = _gap(near, negative - positive, far, p) + margin
+        excess = xp.where(other > excess, other, excess)
     return xp.where(excess > 0, excess, 0.0)

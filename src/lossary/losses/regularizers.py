@@ -71,8 +71,8 @@ def elastic_net(weight: Weights, *, l1: Nonnegative = 0.01, l2: Nonnegative = 0.
 
     .. math:: \Omega(w) = \lambda_1 \sum_i |w_i| + \lambda_2 \sum_i w_i^2
 
-    Use it where L1 alone would keep one of several like inputs and drop the rest. ``weight`` has any
-    shape; ``l1`` and ``l2`` are the prices, with Keras' defaults.
+    Use it where L1 alone would keep one of several like inputs and drop the rest. ``weight`` has
+    any shape; ``l1`` and ``l2`` are the prices, with Keras' defaults.
     """
     return l1 * l1_regularization(weight) + l2 * l2_regularization(weight)
 
@@ -126,10 +126,11 @@ def total_variation(image: Image, *, norm: Literal["l1", "l2", "l2_squared"] = "
 
     .. math:: \Omega(x) = \sum_{i,j} |x_{i+1,j} - x_{i,j}| + |x_{i,j+1} - x_{i,j}|
 
-    Use it to take noise out of an image and leave its edges. ``image``: (batch, channels, d1[, d2[,
-    d3]]); one value per image. ``norm`` joins the differences of a pixel along the axes: ``l1`` their
-    absolute values, ``l2`` their Euclidean length (isotropic; a pixel at the far border has no next),
-    ``l2_squared`` their squares. Libraries differ in dividing by the number of pixels: this is a sum.
+    Use it to take noise out of an image and leave its edges. ``image``: (batch, channels, d1[,
+    d2[, d3]]); one value per image. ``norm`` joins the differences of a pixel along the axes:
+    ``l1`` their absolute values, ``l2`` their Euclidean length (isotropic; a pixel at the far
+    border has no next), ``l2_squared`` their squares. This is a sum (as in kornia); others divide
+    by the number of pixels.
     """
     xp = namespace(image)
     steps = [_step(image, axis) for axis in range(2, image.ndim)]
