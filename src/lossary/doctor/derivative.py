@@ -21,10 +21,9 @@ def gradient(subject: Subject, prediction: np.ndarray, target: Any, dtype: str |
     if subject.own:
         if subject.unit == "element" and subject.loss.reduction in ("mean", "mean_over_batch"):
             return _elementwise(subject, prediction, target, options)
-        given = [prediction.astype(dtype) if dtype else prediction]
-        given += [] if target is None else [target]
+        given = subject.bound(prediction.astype(dtype) if dtype else prediction, target)
         present = {key: value for key, value in options.items() if value is not None}
-        return np.asarray(subject.loss.value_and_grad(*given, **present)[1], dtype=np.float64)
+        return np.asarray(subject.loss.value_and_grad(**given, **present)[1], dtype=np.float64)
     by_library = {"torch": _torch, "jax": _jax, "tensorflow": _keras, "keras": _keras}
     return by_library.get(subject.library, _differences)(subject, prediction, target, dtype, options)
 

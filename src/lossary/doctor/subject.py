@@ -14,6 +14,7 @@ import numpy as np
 from lossary.contract import Contract, LossError, key_of, resolve
 from lossary.doctor.arrays import library_of, like, precise, to_numpy
 from lossary.evaluate import Loss
+from lossary.inputs import arrivals
 
 ROWS_ONE_BY_ONE = 64  # for a callable that only returns a scalar, units are found row by row
 
@@ -29,6 +30,10 @@ _READS = {
     ("class logits", "log_probabilities"): "log simplex",
     ("logit", "probabilities"): "probability",
     ("logit", "log_probabilities"): "log probability",
+    ("mask", "probabilities"): "probability",
+    ("mask", "logits"): "logit",
+    ("log rate", "rates"): "rate",
+    ("log variance", "variances"): "variance",
 }
 _SETTINGS = ("reduction", "predictions", "ignore", "empty", "implementation")
 _MASKS = ("mask", "where", "valid")
@@ -63,7 +68,8 @@ class Subject:
             return {"logits": "class logits", "probabilities": "simplex",
                     "log_probabilities": "log simplex"}.get(self.predictions or "")
         space = self.contract.inputs[self.contract.predictions[0]].name
-        return _READS.get((space, self.predictions or "logits"), space)
+        way = self.predictions or next(iter(arrivals(self.contract)), "")
+        return _READS.get((space, way), space)
 
     @property
     def unit(self) -> str | None:
@@ -96,14 +102,20 @@ class Subject:
         predictions = prediction if isinstance(prediction, tuple) else (prediction,)
         if self.loss is not None:
             loss = self.loss if not parameters else self.with_parameters(**parameters).loss
-            inputs = [array.astype(dtype) if dtype else array for array in predictions]
-            given = [*inputs, *([] if target is None else [target])]
+            inputs = tuple(array.astype(dtype) if dtype else array for array in predictions)
             options = {"weights": weights, "mask": mask, "class_weights": class_weights}
-            return loss(*given, **{key: value for key, value in options.items() if value is not None})
+            return loss(**self.bound(inputs, target), **{key: value for key, value in options.items() if value is not None})
         with precise(self.library, dtype):
             inputs = [like(array, self.library, dtype) if isinstance(array, np.ndarray) else array
                       for array in predictions]
             return self._foreign(inputs, target, weights, mask, dtype, parameters)
+
+    def bound(self, prediction: Any, target: Any) -> dict[str, Any]:
+        """The inputs of Lossary's own loss by name: a target may stand between predictions."""
+        predictions = prediction if isinstance(prediction, tuple) else (prediction,)
+        named = dict(zip(self.contract.predictions, predictions, strict=False))
+        name = self.contract.target_name
+        return named if target is None or name is None else {**named, name: target}
 
     def _foreign(self, inputs: list[Any], target: Any, weights: Any, mask: Any, dtype: str | None,
                  parameters: dict[str, Any]) -> Any:
@@ -140,7 +152,7 @@ class Subject:
         """Unreduced values; of a callable that reduces, one per row by calling it row by row."""
         if self.loss is not None:
             with np.errstate(all="ignore"):
-                return np.asarray(self.loss.values(prediction, target, **options), dtype=np.float64)
+                return np.asarray(self.loss.values(**self.bound(prediction, target), **options), dtype=np.float64)
         unreduced = self._unreduced()
         result = to_numpy(unreduced.raw(prediction, target, **options), self.name)
         if result.ndim:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,8 +100,10 @@ class Watch:
         return getattr(self.loss, name)
 
     def close(self) -> None:
-        """Look at what was kept, and let go of the loss."""
+        """Look at what was kept, say when nothing was learnt, and let go of the loss."""
         self._look()
+        if stalled(self.readings) and self._last is not None:
+            self._note(self._ask(self._last[1], self._last[3], ["constant-predictor"]), f"step {self.steps}")
         if self._handle is not None:
             self._handle.remove()
             self._handle = None
@@ -175,11 +177,15 @@ class Watch:
             function = ("dead-flag", "gradient-check", "edge-gradients", "compile-hazards", "oracle-parity", "callable",
                         "split-invariance", "padding-invariance", "batch-dependence", "direction")
             cheap = [name for name in cheap if name not in function]
-        for finding in self._ask(arguments, options, cheap, trained=False):
+        self._note(self._ask(arguments, options, cheap, trained=False), f"batch {self.steps}")
+
+    def _note(self, found: Iterable[Finding], where: str) -> None:
+        """Keep each check's first finding; tell errors and warnings once."""
+        for finding in found:
             if finding.check not in self.findings:
                 self.findings[finding.check] = finding
                 if finding.severity != "note":
-                    self._tell(f"lossary, batch {self.steps}: {finding}")
+                    self._tell(f"lossary, {where}: {finding}")
 
     def _read(self, kept: tuple[Any, ...]) -> None:
         """Take a reading of this batch."""
@@ -198,11 +204,7 @@ class Watch:
         finally:
             self._quiet = False
         self.examined += 1
-        for finding in findings:
-            if finding.check not in self.findings:
-                self.findings[finding.check] = finding
-                if finding.severity != "note":
-                    self._tell(f"lossary, step {step}: {finding}")
+        self._note(findings, f"step {step}")
 
     def _read_terms(self, step: int, inputs: Mapping[str, Any]) -> None:
         """Each term's share of the value and of the gradient by its own predictions."""
@@ -220,10 +222,7 @@ class Watch:
                 terms[name] = Term(float(value.detach()), getattr(loss, "reduction", None), given[0].numel(), norm)
         self.examined += 1
         self.readings.append(Reading(step, sum(term.value for term in terms.values()), terms=terms))
-        for finding in diagnose(Case.of(terms=terms), only=["dead-term", "reduction-mismatch"]).findings:
-            if finding.check not in self.findings:
-                self.findings[finding.check] = finding
-                self._tell(f"lossary, step {step}: {finding}")
+        self._note(diagnose(Case.of(terms=terms), only=["dead-term", "reduction-mismatch"]).findings, f"step {step}")
 
     def _post_mortem(self, bad: tuple[Any, ...], before: tuple[Any, ...] | None) -> None:
         """Explain the first value that is not finite; or the gradient of the batch before, which caused it."""
@@ -245,6 +244,14 @@ class Watch:
         if self.stop:
             raise NotFinite(text)
         self._tell(f"lossary: {text}")
+
+
+def stalled(readings: list[Reading]) -> bool:
+    """Whether the last readings stand still: earlier, a constant answer is a stage and no fault."""
+    if len(readings) < 3 or readings[-1].constant is None:
+        return False
+    last, before = readings[-1].value, readings[-2].value
+    return abs(last - before) < 0.01 * abs(readings[-1].constant)
 
 
 def _without_graph(item: Any) -> Any:

@@ -15,10 +15,10 @@ from lossary.doctor.case import Case
 from lossary.doctor.landmarks import best_constant, floor_of
 from lossary.doctor.registry import all_checks
 from lossary.doctor.report import Finding
-from lossary.doctor.watch import EVERY, NotFinite, Reading
+from lossary.doctor.watch import EVERY, NotFinite, Reading, stalled
 
 _UNTRAINED = ("constant-predictor", "domination", "direction", "label-shift", "collapse")
-_TRAINED = ("constant-predictor", "domination", "all-ignored", "negative-value")
+_TRAINED = ("domination", "all-ignored", "negative-value")
 
 
 class Watch(keras.callbacks.Callback):
@@ -78,6 +78,11 @@ class Watch(keras.callbacks.Callback):
         self.readings.append(Reading(self._batches, case.value, share, best[1] if best else None, floor_of(case)))
         if epoch >= 1:
             self._ask(list(_TRAINED))
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Only now, and only when nothing moves any more, is a constant answer a finding."""
+        if stalled(self.readings):
+            self._ask(["constant-predictor"])
 
     def _listen(self, logs: Any) -> None:
         value = float((logs or {}).get("loss", 0.0))

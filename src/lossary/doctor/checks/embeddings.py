@@ -22,16 +22,16 @@ def _cosine(one: np.ndarray, other: np.ndarray) -> float:
 def _full_gradient(case: Case, weights: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
     """The gradient of the loss by every embedding, in float64."""
     arrays = tuple(array[:ROWS].astype(np.float64) for array in case.arrays)
-    target = () if case.target is None else (case.truth[:ROWS],)
+    target = None if case.target is None else case.truth[:ROWS]
     subject = case.known
     options = {} if weights is None else {"weights": weights}
     if subject.own:
-        slopes = subject.loss.value_and_grad(*arrays, *target, **options)[1]
+        slopes = subject.loss.value_and_grad(**subject.bound(arrays, target), **options)[1]
         return slopes if isinstance(slopes, tuple) else (slopes,)
     return _foreign_gradients(case, arrays, target)
 
 
-def _foreign_gradients(case: Case, arrays: tuple[np.ndarray, ...], target: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+def _foreign_gradients(case: Case, arrays: tuple[np.ndarray, ...], target: np.ndarray | None) -> tuple[np.ndarray, ...]:
     """One gradient per embedding array, the others held."""
     subject = case.known
     slopes = []
@@ -45,7 +45,7 @@ def _foreign_gradients(case: Case, arrays: tuple[np.ndarray, ...], target: tuple
 
         alone = subject.replaced(callable=one)
         alone.__dict__["keywords"] = subject.keywords
-        slope = alone.gradient(arrays[position], target[0] if target else None, dtype="float64")
+        slope = alone.gradient(arrays[position], target, dtype="float64")
         need(slope is not None, "a gradient")
         slopes.append(slope)
     return tuple(slopes)

@@ -106,6 +106,14 @@ def _tell(case: Case, row: int, value: float, *, in_gradient: bool = False) -> F
     cause = culprit(subject, prediction, target, options)
     what = "the loss is finite and its gradient is NaN" if in_gradient else f"the loss is {value}"
     where = f", first from {cause}" if cause else ""
+    if cause is None and float(np.abs(prediction).max()) > 1e12:
+        return Finding(
+            f"Row {row}: {what} at prediction {_shown(prediction)}: predictions have run away.",
+            "The steps are too large for this loss: each one overshoots more than the last.",
+            case.line("learning_rate = learning_rate / 10  # or clip the gradient's norm",
+                      torch="torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)  # or a smaller learning rate",
+                      keras="optimizer = keras.optimizers.Adam(1e-4, clipnorm=1.0)"),
+        )
     return Finding(
         f"Row {row}: {what} at prediction {_shown(prediction)} and target {_shown(target)}{where}.",
         "One such row makes the mean, the gradient and then every parameter NaN.",

@@ -245,7 +245,7 @@ def target_suggests(case: Case) -> Finding | None:
 
     Right::
 
-        examine(np.log(counts + 1.0), counts, loss="poisson")
+        examine(np.log(counts + 1.0), counts, loss="poisson_nll")
     """
     need(case.target is not None and (case.subject is None or case.reads == "real"), "a regression loss or none")
     need(case.subject is not None or case.truth.shape == case.predicted.shape, "targets of the predictions' shape")

@@ -119,7 +119,7 @@ def domain(case: Case) -> Finding | None:
     need(contract is not None, "a loss whose contract is known")
     arrays = dict(case.inputs)
     if case.target is not None and contract.target is not None:
-        arrays["target"] = case.truth
+        arrays[str(contract.target_name)] = case.truth
     looked = False
     for name, array in arrays.items():
         space = contract.inputs.get(name)
@@ -128,6 +128,8 @@ def domain(case: Case) -> Finding | None:
         interval = _interval(case, name, space)
         if space.name == "sign":
             finding = _signs(case, array)
+        elif space.layout == "image" and _data_range(case) is not None:
+            finding = None  # the loss was told the images' range
         elif space.name in _ELSEWHERE or (interval.low == -math.inf and interval.high == math.inf):
             finding = _zeros(case, name, array)
             looked = looked or finding is not None or _divides(case)
@@ -144,6 +146,11 @@ def _interval(case: Case, name: str, space: Space) -> Interval:
     if name == case.known.contract.predictions[0] and case.known.predictions in ("rates", "variances"):
         return Interval(0, math.inf, "neither")
     return space.interval
+
+
+def _data_range(case: Case) -> float | None:
+    """The value range of images, where the loss has a parameter for it."""
+    return next((value for name, value in case.known.parameters.items() if "range" in name and value not in (None, 1, 1.0)), None)
 
 
 def _signs(case: Case, array: np.ndarray) -> Finding | None:
@@ -163,7 +170,7 @@ def _signs(case: Case, array: np.ndarray) -> Finding | None:
 def _divides(case: Case) -> bool:
     """Whether the definition is undefined at a zero target although its space allows one."""
     contract, subject = case.known.contract, case.known
-    if not subject.own or contract.target is None or contract.target.layout != "element":
+    if not subject.own or contract.target is None or contract.target.layout != "element" or len(contract.predictions) > 1:
         return False
     with np.errstate(all="ignore"):
         value = subject.values(np.array([1.0]), np.array([0.0]))
@@ -172,7 +179,7 @@ def _divides(case: Case) -> bool:
 
 
 def _zeros(case: Case, name: str, array: np.ndarray) -> Finding | None:
-    if name != "target" or not case.target_summary.zeros or len(case.inputs) > 1 or not _divides(case):
+    if name != case.known.contract.target_name or not case.target_summary.zeros or len(case.inputs) > 1 or not _divides(case):
         return None
     summary = case.target_summary
     return Finding(
@@ -183,7 +190,8 @@ def _zeros(case: Case, name: str, array: np.ndarray) -> Finding | None:
 
 
 def _outside(case: Case, name: str, array: np.ndarray, interval: Interval, space: Space) -> Finding | None:
-    summary = case.target_summary if name == "target" else summarize(array)
+    is_target = name == case.known.contract.target_name
+    summary = case.target_summary if is_target else summarize(array)
     need(summary.finite, f"finite values of {name}")
     if summary.low in interval and summary.high in interval:
         return None
@@ -196,7 +204,7 @@ def _outside(case: Case, name: str, array: np.ndarray, interval: Interval, space
         f"{summary.low:.4g} to {summary.high:.4g}).",
         "Outside its domain the loss is infinite, NaN or meaningless, and one such row spoils the mean.",
         f"{name} = softplus({name}) + 1e-6  # or take a loss defined on these values"
-        if name != "target" else f"target = target.clip({interval.low:g} + 1e-6)  # or a loss defined at these values",
+        if not is_target else f"target = target.clip({interval.low:g} + 1e-6)  # or a loss defined at these values",
     )
 
 
