@@ -79,6 +79,7 @@ def test_names_that_are_html_stay_text(folder, browser):
         "[...document.querySelectorAll('.xtick')].map(e => e.textContent).join('|')"
     )
     assert HOSTILE in axis
+    assert "&quot;" not in axis
 
 
 def test_the_report_needs_no_network_and_prints(folder, browser):

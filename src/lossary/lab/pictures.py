@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,12 @@ COLOURS = [
     "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999", "#F0E442",
     "#8C564B", "#17BECF", "#7F3C8D", "#11A579", "#3969AC", "#E73F74", "#80BA5A", "#E68310",
 ]  # fmt: skip
+
+
+def escape(text: str) -> str:
+    """Text that Plotly shows as it is, cut to a length that leaves room for the plot."""
+    short = text if len(text) <= 28 else f"{text[:27]}…"
+    return short.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def figures(account: dict[str, Any]) -> list[dict[str, Any]]:
@@ -139,7 +144,7 @@ def _training(go: Any, table: dict[str, Any]) -> Any:
             **place,
         )
         if np.nanmin(low) > 0:
-            figure.update_yaxes(type="log", dtick=1, **place)
+            figure.update_yaxes(type="log", nticks=5, **place)
     figure.update_annotations(font_size=12)
     figure.update_layout(height=230 * -(-len(rows) // columns) + 60)
     return _entry(
@@ -195,7 +200,7 @@ def _groups(go: Any, table: dict[str, Any]) -> Any:
     figure.update_xaxes(type="category", automargin=True)
     figure.update_yaxes(title=measure)
     what = "class" if measure == "recall" else "fifth of the target"
-    return _entry(f"{measure} by {what}", "Mean over seeds, on test rows.", figure)
+    return _entry(f"{measure[0].upper()}{measure[1:]} by {what}", "Mean over seeds, on test rows.", figure)
 
 
 def _reliability(go: Any, table: dict[str, Any]) -> Any:

@@ -82,7 +82,7 @@ def _sentences(
 def sorted_gap(item: Difference, sign: int) -> tuple[float, float, float]:
     """How much better the reference is: mean, low and high; positive is better."""
     ends = sorted((-sign * item.low, -sign * item.high))
-    return -sign * item.mean, ends[0], ends[1]
+    return 0.0 - sign * item.mean, 0.0 + ends[0], 0.0 + ends[1]
 
 
 def _list(names: list[str]) -> str:

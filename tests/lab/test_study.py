@@ -1,0 +1,156 @@
+"""The study survives being killed at any moment, and shares its cells among workers exactly once."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import sqlite3
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lossary.advice import describe
+from lossary.contract import LossError
+from lossary.lab.cell import Cell, Plan
+from lossary.lab.data import Data
+from lossary.lab.study import Study, alive, key_of, this_worker
+
+FORK = multiprocessing.get_context("fork")
+PLAN = Plan("accuracy", 1, 8)
+CELLS = [Cell(f"loss {k}", {"loss": "x", "parameters": {"k": k}}, (0, 1)) for k in range(40)]
+
+
+def some_data():
+    features = np.arange(60, dtype=np.float32).reshape(30, 2)
+    return Data("some", features, ("a", "b"), describe(np.arange(30) % 2))
+
+
+def worker(storage, journal, seconds):
+    """Do cells, writing down when each begins; a result tells which cell and process made it."""
+
+    def run(cell):
+        with Path(journal).open("a") as file:
+            file.write(f"{cell.name}\t{os.getpid()}\n")
+        time.sleep(seconds)
+        return {"best": {"accuracy": [0.5, 0.7]}, "made": cell.name, "by": os.getpid()}
+
+    Study(storage, some_data(), PLAN).work(CELLS, run)
+
+
+def begun(journal):
+    return Counter(line.split("\t")[0] for line in journal.read_text().splitlines())
+
+
+@pytest.mark.parametrize("name", ["study.db", "study.log"])
+def test_fifty_kills_lose_nothing_and_double_nothing(tmp_path, name):
+    storage, journal = tmp_path / name, tmp_path / "begun"
+    journal.touch()
+    chance = random.Random(0)
+    known = {}
+    for _ in range(50 if name == "study.db" else 10):
+        process = FORK.Process(target=worker, args=(storage, journal, 0.05))
+        process.start()
+        time.sleep(chance.uniform(0.02, 0.5))
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        before = begun(journal)
+        finished = Study(storage, some_data(), PLAN).finished()
+        assert {key: finished[key] for key in known} == known
+        known = finished
+        assert all(before[result["made"]] >= 1 for result in known.values())
+    last = begun(journal)
+    worker(storage, journal, 0.0)
+    finished = Study(storage, some_data(), PLAN).finished()
+    assert set(finished) == {key_of(cell) for cell in CELLS}
+    assert {key: finished[key] for key in known} == known
+    again = begun(journal) - last
+    assert {result["made"] for result in known.values()}.isdisjoint(again)
+
+
+def test_workers_share_the_cells_and_do_each_once(tmp_path):
+    storage, journal = tmp_path / "study.db", tmp_path / "begun"
+    journal.touch()
+    Study(storage, some_data(), PLAN)
+    processes = [FORK.Process(target=worker, args=(storage, journal, 0.05)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    assert begun(journal) == Counter(cell.name for cell in CELLS)
+    makers = Counter(r["by"] for r in Study(storage, some_data(), PLAN).finished().values())
+    assert set(makers) == {process.pid for process in processes}
+
+
+def test_a_cell_that_fails_leaves_the_study_usable(tmp_path):
+    study = Study(tmp_path / "study.db", some_data(), PLAN)
+
+    def fail(cell):
+        raise LossError("no")
+
+    with pytest.raises(LossError, match="no"):
+        study.work(CELLS[:1], fail)
+    study.work(CELLS[:1], lambda cell: {"best": {"accuracy": [1.0]}})
+    assert len(study.finished()) == 1
+
+
+def test_another_plan_or_other_data_is_another_study(tmp_path):
+    study = Study(tmp_path / "study.db", some_data(), PLAN)
+    study.work(CELLS[:1], lambda cell: {"best": {"accuracy": [1.0]}})
+    assert Study(tmp_path / "study.db", some_data(), Plan("accuracy", 2, 8)).finished() == {}
+    other = Data("some", np.zeros((30, 2), np.float32), ("a", "b"), describe(np.arange(30) % 2))
+    assert Study(tmp_path / "study.db", other, PLAN).finished() == {}
+
+
+def test_a_storage_that_cannot_be_used_gets_one_line(tmp_path):
+    (tmp_path / "not.db").write_text("this is no database, but a text that is long enough to tell")
+    with pytest.raises(LossError, match=r"storage .*not\.db: .*not a database.*another --storage"):
+        Study(tmp_path / "not.db", some_data(), PLAN)
+    with pytest.raises(LossError, match="storage"):
+        Study("/proc/nowhere/study.db", some_data(), PLAN)
+    with pytest.raises(LossError, match="storage nonsense://x"):
+        Study("nonsense://x", some_data(), PLAN)
+
+
+def test_a_full_disk_gets_one_line_and_keeps_what_is_finished(tmp_path):
+    path = tmp_path / "study.db"
+    study = Study(path, some_data(), PLAN)
+    study.work(CELLS[:1], lambda cell: {"best": {"accuracy": [1.0]}})
+    backend = study._study._storage._backend
+    pages = sqlite3.connect(path).execute("pragma page_count").fetchone()[0]
+
+    # SQLite reports a database at its page limit exactly as it reports a full disk.
+    from sqlalchemy import event
+
+    @event.listens_for(backend.engine, "connect")
+    def limit(connection, _):
+        connection.execute(f"pragma max_page_count = {pages + 1}")
+
+    backend.engine.dispose()
+    backend.scoped_session.remove()
+    large = {"best": {"accuracy": [1.0]}, "filler": "x" * 300_000}
+    with pytest.raises(LossError, match=r"storage .*full.*finished cells are kept"):
+        study.work(CELLS, lambda cell: large)
+    assert len(Study(path, some_data(), PLAN).finished()) == 1
+
+
+def test_a_worker_is_alive_only_while_its_own_process_runs():
+    mine = this_worker()
+    assert alive(mine)
+    assert not alive(mine | {"born": "1"})  # the number was reused
+    process = FORK.Process(target=time.sleep, args=(0,))
+    process.start()
+    process.join()
+    assert not alive(mine | {"process": process.pid})
+    assert alive(mine | {"host": "elsewhere"})
+    assert not alive(mine | {"host": "elsewhere", "since": 0})
+
+
+def test_cells_survive_json():
+    cell = CELLS[3]
+    again = Cell.of(json.loads(json.dumps(cell.plain())))
+    assert key_of(again) == key_of(cell)
