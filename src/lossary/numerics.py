@@ -33,6 +33,26 @@ def smallest(like: Array) -> float:
     return float(namespace(like).finfo(like.dtype).smallest_normal)
 
 
+def absolute(x: Array) -> Array:
+    """``|x|``; at 0 the derivative is 0 on every library."""
+    xp = namespace(x)
+    return xp.where(x == 0, 0.0, xp.abs(x))
+
+
+def quotient(x: Array, y: Array) -> Array:
+    """``x / y``, differentiable wherever the derivative is representable.
+
+    A library may form 1 / y^2 for the derivative by ``y``, which overflows or vanishes long before
+    the derivative does. Here what is differentiated is divided by ``y`` first, as a constant.
+    """
+    xp = namespace(x, y)
+    whole = stop_gradient(y)
+    usable = xp.logical_and(whole != 0, xp.isfinite(whole))
+    whole = xp.where(usable, whole, 1.0)
+    # This where() also keeps compilers from making (x y') / (y y') of it, which overflows.
+    return (x / whole) / xp.where(usable, y / whole, y)
+
+
 def times(weight: Array, value: Array) -> Array:
     """``weight * value`` where a zero weight wins over an infinite value."""
     xp = namespace(weight, value)
@@ -287,7 +307,7 @@ def unit_rows(x: Array, *, axis: int = -1) -> Array:
     pivot = class_range(x, axis) == largest_at
     high = xp.sum(xp.where(pivot, x, 0.0), axis=axis, keepdims=True)
     zero = high == 0
-    ratio = xp.where(pivot, 0.0, x) / xp.where(zero, 1.0, high)
+    ratio = quotient(xp.where(pivot, 0.0, x), xp.where(zero, 1.0, high))
     length = xp.sqrt(1.0 + xp.sum(xp.square(ratio), axis=axis, keepdims=True))
     return xp.where(pivot, xp.sign(high), ratio * xp.sign(high)) / length
 

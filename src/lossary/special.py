@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 from lossary.contract import Array
-from lossary.numerics import stop_gradient
+from lossary.numerics import quotient, stop_gradient
 from lossary.xp import namespace
 
 
@@ -17,19 +17,6 @@ def graft(value: Array, source: Array) -> Array:
     xp = namespace(value, source)
     root = stop_gradient(source)
     return stop_gradient(value) + (source - xp.where(xp.isfinite(root), root, 0.0))
-
-
-def quotient(x: Array, y: Array) -> Array:
-    """``x / y``, differentiable wherever the derivative is representable.
-
-    A library may form 1 / y^2 for the derivative by ``y``, which overflows or vanishes long before
-    the derivative does. Here what is differentiated is divided by ``y`` first, as a constant.
-    """
-    xp = namespace(x, y)
-    whole = stop_gradient(y)
-    usable = xp.logical_and(whole != 0, xp.isfinite(whole))
-    whole = xp.where(usable, whole, 1.0)
-    return (x / whole) / (y / whole)
 
 
 def reciprocal(x: Array) -> Array:
@@ -187,11 +174,11 @@ def stirling(inverse: Array) -> Array:
 def _stirling_step(x: Array, *, first: bool) -> Array:
     """``(x + 1/2) log(1 + 1/x) - 1``; only at the first step may ``x`` be less than 1."""
     xp = namespace(x)
-    square = xp.square(1.0 / (2.0 * (xp.clip(x, 1.0, None) if first else x) + 1.0))
+    below = x < 1.0
+    square = xp.square(1.0 / (2.0 * (xp.where(below, 1.0, x) if first else x) + 1.0))
     step = square * _artanh_tail(square)
     if not first:
         return step
-    below = x < 1.0
     inside = xp.where(below, x, 1.0)
     return xp.where(below, (inside + 0.5) * (xp.log1p(inside) - xp.log(inside)) - 1.0, step)
 

@@ -21,7 +21,7 @@ from lossary.contract import (
     loss,
     named,
 )
-from lossary.numerics import stop_gradient, times
+from lossary.numerics import largest, quotient, stop_gradient, times
 from lossary.special import (
     HALF_LOG_TWO_PI,
     exp_gap,
@@ -30,7 +30,7 @@ from lossary.special import (
     log_gap_slope,
     log_of_ratio,
     power_gap,
-    quotient,
+    reciprocal,
     stirling,
 )
 from lossary.xp import namespace
@@ -121,12 +121,12 @@ def negative_binomial_nll(
     the mean. Some libraries take 1/dispersion, and call it the total count or r.
     """
     xp = namespace(prediction, target, dispersion)
-    # Of 0 and 1 the gammas are elementary; of more, their differences are not.
-    few = xp.logical_or(target == 0, target == 1)
+    # Of 0, 1 and 2 the gammas are elementary; of more, their differences are not.
+    few = xp.logical_or(xp.logical_or(target == 0, target == 1), target == 2)
     return xp.where(
         few,
         _surprise_at_few(prediction, target, dispersion),
-        _surprise_at_many(prediction, xp.where(few, 2.0, target), dispersion),
+        _surprise_at_many(prediction, xp.where(few, 3.0, target), dispersion),
     )
 
 
@@ -142,7 +142,7 @@ def _over_dispersion(alpha: Array, amount: Array) -> Array:
 
 
 def _surprise_at_few(mean: Array, count: Array, alpha: Array) -> Array:
-    """log(1 + alpha mean)/alpha, and for a count of 1 also log(1 + alpha mean) - log(mean)."""
+    """log(1 + alpha mean)/alpha + count log(alpha + 1/mean), and log(2/(1 + alpha)) for 2."""
     xp = namespace(mean, alpha)
     product = alpha * mean
     near, huge = product < 1.0, product > 1e30
@@ -152,7 +152,8 @@ def _surprise_at_few(mean: Array, count: Array, alpha: Array) -> Array:
     log_growth = graft(log_growth, xp.log(_over_dispersion(alpha, mean)))
     none = quotient(xp.where(near, 1.0, log_growth), alpha)
     none = xp.where(near, mean * (1.0 - log_gap_slope(small, 1.0 + small)), none)
-    return none + xp.where(count == 1, log_growth - xp.log(mean), 0.0)
+    pair = xp.where(count == 2, math.log(2.0) - xp.log1p(alpha), 0.0)
+    return none + (count * xp.log(alpha + reciprocal(mean)) + pair)
 
 
 def _surprise_at_many(mean: Array, count: Array, alpha: Array) -> Array:
@@ -249,15 +250,18 @@ def tweedie_deviance(
     xp = namespace(prediction, target)
     none = target == 0
     # All in units of the prediction, with a target of 0 put aside.
-    amount = xp.where(none, 1.0, target)
-    whole = xp.where(none, 1.0, prediction)
-    ratio, excess = quotient(amount, whole), quotient(amount - whole, whole)
-    unit = _tweedie_unit(ratio, excess, power)
+    amount, mean = xp.where(none, 1.0, target), xp.where(none, 1.0, prediction)
+    unit = _tweedie_unit(quotient(amount, mean), quotient(amount - mean, mean), power)
     at_zero = 1.0 / (2.0 - power) if power < 2.0 else math.inf
     value = prediction ** (2.0 - power) * xp.where(none, at_zero, unit)
-    # What depends on the prediction alone, for the derivative: the target's own part would cancel.
-    rise = power_gap(prediction, xp.log(prediction), 2.0 - power)
-    value = graft(value, rise - target * power_gap(whole, xp.log(whole), 1.0 - power))
+    # For the derivative, what depends on the prediction: the target's own part would cancel.
+    size, most = stop_gradient(prediction), 0.25 * largest(prediction)
+    step = prediction / size  # 1, and differentiable
+    rise_by = xp.clip(size ** (2.0 - power), None, most)
+    fall_by = xp.clip(target / size * rise_by, None, most)
+    rise = rise_by * power_gap(step, xp.log(step), 2.0 - power)
+    rise = rise - fall_by * power_gap(step, xp.log(step), 1.0 - power)
+    value = graft(value, rise)
     return value if half else 2.0 * value
 
 

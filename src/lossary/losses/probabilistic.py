@@ -15,12 +15,12 @@ from lossary.contract import (
     elicits,
     loss,
 )
+from lossary.numerics import absolute, quotient
 from lossary.special import (
     HALF_LOG_TWO_PI,
     exp_gap,
     log_gap_slope,
     log_one_plus_square,
-    quotient,
     reciprocal,
     stirling,
 )
@@ -64,7 +64,7 @@ def laplace_nll(prediction: Real, target: Real, scale: PositiveReal) -> PerEleme
     predictions are the median and the mean distance from it.
     """
     xp = namespace(prediction, target, scale)
-    return xp.log(2.0 * scale) + quotient(xp.abs(prediction - target), scale)
+    return xp.log(2.0 * scale) + quotient(absolute(prediction - target), scale)
 
 
 @loss(
@@ -86,7 +86,7 @@ def student_t_nll(
     """
     xp = namespace(prediction, target, scale, degrees_of_freedom)
     nu, root = degrees_of_freedom, xp.sqrt(degrees_of_freedom)
-    distance = xp.abs(prediction - target)
+    distance = absolute(prediction - target)
     z = quotient(prediction - target, scale)
     y = quotient(z, root)
     near = xp.abs(y) <= 1.0

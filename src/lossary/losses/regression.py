@@ -24,8 +24,8 @@ from lossary.contract import (
     loss,
     named,
 )
-from lossary.numerics import unit_rows
-from lossary.special import exp_minus_one, quotient
+from lossary.numerics import absolute, quotient, unit_rows
+from lossary.special import exp_minus_one
 from lossary.xp import namespace
 
 
@@ -74,7 +74,7 @@ def absolute_error(prediction: Real, target: Real) -> PerElement:
     Use it when every unit of error costs the same: the best prediction is the median, and a target
     that is far out pulls no harder than one nearby. At the target the derivative is 0.
     """
-    return namespace(prediction, target).abs(prediction - target)
+    return absolute(prediction - target)
 
 
 @loss(
@@ -101,7 +101,7 @@ def percentage_error(
     closer to 0 than ``floor`` count as that far from 0.
     """
     xp = namespace(prediction, target)
-    return scale * (xp.abs(prediction - target) / xp.clip(xp.abs(target), floor, None))
+    return scale * (absolute(prediction - target) / xp.clip(xp.abs(target), floor, None))
 
 
 @loss(
@@ -122,11 +122,11 @@ def symmetric_percentage_error(
     """
     xp = namespace(prediction, target)
     one, other = 0.5 * prediction, 0.5 * target  # halves, so that their sum cannot overflow
-    distance = xp.abs(one - other)
-    whole = xp.abs(one) + xp.abs(other)
+    distance, size, other_size = absolute(one - other), absolute(one), absolute(other)
+    whole = size + other_size
     whole = xp.where(whole == 0, 1.0, whole)
     # Far apart, distance/whole is 1 less twice the smaller share: its derivative does not cancel.
-    smaller = xp.where(xp.abs(one) < xp.abs(other), xp.abs(one), xp.abs(other))
+    smaller = xp.where(size < other_size, size, other_size)
     shared = xp.where((one > 0) == (other > 0), smaller, 0.0)
     far = 1.0 - 2.0 * quotient(shared, whole)
     return 2.0 * scale * xp.where(2.0 * distance > whole, far, quotient(distance, whole))
@@ -241,7 +241,7 @@ def pinball(prediction: Real, target: Real, *, quantile: OpenFraction = 0.5) -> 
     """
     xp = namespace(prediction, target)
     residual = prediction - target
-    distance = xp.abs(residual)
+    distance = absolute(residual)
     return xp.where(residual > 0, (1.0 - quantile) * distance, quantile * distance)
 
 
@@ -262,5 +262,5 @@ def epsilon_insensitive(
     2 ``epsilon`` as below it.
     """
     xp = namespace(prediction, target)
-    distance = xp.abs(prediction - target)
+    distance = absolute(prediction - target)
     return xp.where(distance > epsilon, distance - epsilon, 0.0)

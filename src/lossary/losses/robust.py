@@ -21,12 +21,12 @@ from lossary.contract import (
     loss,
     named,
 )
+from lossary.numerics import quotient
 from lossary.special import (
     exp_minus_one,
     hypotenuse,
     log_one_plus_square,
     power_gap,
-    quotient,
 )
 from lossary.xp import namespace
 
