@@ -72,3 +72,12 @@ def real_world_weight_cross_entropy(
                     )
                 )
     return total
+
+
+PARAMETERS = {
+    "real_world_weight_cross_entropy": [
+        {"false_positive_costs": ((0.0, 1.0, 19.0), (0.25, 0.0, 0.0), (3.0, 7.0, 0.0))},
+        {},
+        {"false_negative_costs": (1.0, 2.0, 0.5), "false_positive_costs": 2.5},
+    ],
+}

@@ -69,3 +69,27 @@ def ldam(prediction, target, *, class_counts, max_margin, scale):
     margins = [max_margin * (min(n) / nk) ** mpf("0.25") for nk in n]
     scores = [scale * (z - tk * d) for z, tk, d in zip(prediction, t, margins, strict=True)]
     return _cross_entropy(scores, t)
+
+
+PARAMETERS = {
+    "class_balanced": [
+        {"class_counts": (100.0, 7.0, 1.0)},
+        {"class_counts": (100.0, 7.0, 1.0), "beta": 0.25},
+        {"class_counts": (1e5, 20.0, 300.0), "beta": 0.0},
+    ],
+    "logit_adjustment": [
+        {"class_counts": (100.0, 7.0, 1.0)},
+        {"class_counts": (100.0, 7.0, 1.0), "tau": 0.0},
+        {"class_counts": (50.0, 7.0, 300.0), "tau": 0.5},
+    ],
+    "ldam": [
+        {"class_counts": (100.0, 7.0, 1.0)},
+        {"class_counts": (1e5, 20.0, 300.0), "scale": 2.5, "max_margin": 2.0},
+    ],
+    "categorical_focal": [
+        {},
+        {"gamma": 0.0},
+        {"gamma": 0.5},
+        {"gamma": 2.5, "alpha": (0.25, 1.0, 3.0)},
+    ],
+}

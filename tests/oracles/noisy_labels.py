@@ -78,7 +78,7 @@ def _tempered_softmax(prediction, t2):
 def bi_tempered_logistic(prediction, target, *, t1, t2):
     """sum_k t (log_t1 t - log_t1 p) - (t^(2 - t1) - p^(2 - t1)) / (2 - t1)."""
     digits = mp.dps
-    with mp.workdps(3 * digits):  # one minus a probability is a difference
+    with mp.workdps(2 * digits):  # one minus a probability is a difference
         p = _tempered_softmax(prediction, t2)
         t = _distribution(target, len(p))
         order = 2 - t1

@@ -26,7 +26,6 @@ from lossary.numerics import (
     log_softmax,
     one_hot,
     one_minus_exp,
-    softmax,
     softplus,
     times,
 )
@@ -54,7 +53,7 @@ def _kl_divergence_of_log_probabilities(
 @loss(
     properties={CONVEX, SMOOTH, NONNEGATIVE, SHIFT_INVARIANT, STRICTLY_PROPER},
     aliases=(
-        "kl_div",
+        named("kl_div", predictions="log_probabilities"),
         "kullback_leibler",
         "relative_entropy",
         named("kullback_leibler_divergence", predictions="probabilities"),
@@ -74,16 +73,16 @@ def kl_divergence(prediction: ClassLogits, target: Classes, *, axis: int = -1) -
     Use it when the target is a distribution and 0 shall mean a perfect prediction: its gradient
     is that of cross-entropy, its value is less by the entropy of the target. The best prediction is
     the target. A class of weight 0 adds nothing. Classes are summed (as Keras and optax; PyTorch's
-    mean over them is not a divergence). Logarithms of probabilities are logits too (as PyTorch and
-    optax); Keras' names take probabilities, which are divided by their sum.
+    mean over them is not a divergence). Keras' names take probabilities, which are divided by their
+    sum; ``kl_div`` takes log-probabilities, as in PyTorch, and uses them as they are.
     """
     return _kl(log_softmax(prediction, axis=axis), target, axis)
 
 
-def _jensen_shannon(
-    log_probability: Array, probability: Array, target: Array, beta: float, axis: int
-) -> Array:
+def _jensen_shannon(log_probability: Array, target: Array, beta: float, axis: int) -> Array:
     xp = namespace(log_probability, target)
+    # Not the softmax, whose derivative by a nearly certain class cancels.
+    probability = xp.exp(log_probability)
     weight = one_hot(target, log_probability, axis=axis)
     log_ratio = log_of_weight(weight) - log_probability
     log_ratio = xp.where(weight == 0, -float("inf"), log_ratio)
@@ -95,30 +94,30 @@ def _jensen_shannon(
         weight * xp.log1p((beta - 1.0) * gap / xp.where(close, weight, 1.0)),
         probability * (xp.log1p(beta * gap / xp.where(close, probability, 1.0))),
     )
-    # Elsewhere log(m / t) and log(m / p) are softplus of the log-ratio: nothing overflows.
+    # Elsewhere log(m / t) and log(m / p) are softplus of the log-ratio: nothing overflows. Where t
+    # is far below p, log(m / p) is nearly constant: that part is taken of their joint probability.
+    low = log_ratio <= -0.5
     odds = xp.where(close, 0.0, log_ratio) + math.log(beta / (1.0 - beta))
+    constant_part = math.log1p(-beta)
+    high = xp.where(low, 0.0, probability)
     far = (
         times(weight, math.log(beta) + softplus(-odds)),
-        times(probability, math.log1p(-beta) + softplus(odds)),
+        times(probability, softplus(odds)) + constant_part * high,
     )
     from_target, from_prediction = (
-        -xp.where(close, one, other) for one, other in zip(near, far, strict=True)
+        xp.where(close, one, other) for one, other in zip(near, far, strict=True)
     )
-    # Classes outside the target add their joint probability, each times the same number.
-    inside = weight > 0
-    shared = xp.where(inside, beta * from_target + (1.0 - beta) * from_prediction, 0.0)
-    covered = xp.sum(xp.where(inside, probability, 0.0), axis=axis)
-    missed = xp.sum(xp.where(inside, 0.0, probability), axis=axis)
+    covered = xp.sum(high, axis=axis)
+    missed = xp.sum(xp.where(low, probability, 0.0), axis=axis)
     missed = xp.where(covered > 0.5, missed, 1.0 - covered)
-    return xp.sum(shared, axis=axis) - (1.0 - beta) * math.log1p(-beta) * missed
+    to_mixture = xp.sum(beta * from_target + (1.0 - beta) * from_prediction, axis=axis)
+    return -to_mixture - (1.0 - beta) * constant_part * missed
 
 
 def _jensen_shannon_of_probabilities(
     prediction: Simplex, target: Classes, *, beta: OpenFraction = 0.5, axis: int = -1
 ) -> PerSample:
-    log_probability = log_normalized(prediction, axis=axis)
-    probability = prediction / namespace(prediction).sum(prediction, axis=axis, keepdims=True)
-    return _jensen_shannon(log_probability, probability, target, beta, axis)
+    return _jensen_shannon(log_normalized(prediction, axis=axis), target, beta, axis)
 
 
 @loss(
@@ -141,5 +140,4 @@ def jensen_shannon(
     (1/2 is the textbook's; divided by ``beta`` or 1 - ``beta`` it tends to a Kullback-Leibler
     divergence at either end).
     """
-    log_probability = log_softmax(prediction, axis=axis)
-    return _jensen_shannon(log_probability, softmax(prediction, axis=axis), target, beta, axis)
+    return _jensen_shannon(log_softmax(prediction, axis=axis), target, beta, axis)

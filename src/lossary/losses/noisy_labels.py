@@ -25,6 +25,8 @@ from lossary.contract import (
     named,
 )
 from lossary.numerics import (
+    class_range,
+    from_highest,
     is_index,
     log_normalized,
     log_of_weight,
@@ -32,6 +34,7 @@ from lossary.numerics import (
     one_hot,
     one_minus_exp,
     pick,
+    power,
     stop_gradient,
 )
 from lossary.xp import namespace
@@ -143,8 +146,12 @@ def partially_huberised_cross_entropy(
     return pick(value, target, axis=axis)
 
 
-def _tempered_rate(logits: Array, normalizer: Array, slope: float, axis: int) -> Array:
-    """One Newton step towards the normalizer of the tempered softmax.
+_STEPS = 8
+_NODES, _NODE_WEIGHTS = np.polynomial.legendre.leggauss(12)
+
+
+def _newton_step(logits: Array, normalizer: Array, slope: float, axis: int) -> Array:
+    """One step of Newton's method towards the normalizer of the tempered softmax.
 
     On (sum of probabilities) ** -slope, which is concave in the normalizer and nearly straight:
     from the largest logit the steps only rise, and few are needed.
@@ -157,47 +164,48 @@ def _tempered_rate(logits: Array, normalizer: Array, slope: float, axis: int) ->
     return normalizer + (1.0 - total ** (-slope)) * total ** (slope + 1.0) / (slope * escort)
 
 
-def tempered_softmax(logits: Array, *, temperature: float, axis: int = -1) -> tuple[Array, Array]:
-    """(probabilities, one minus them) of the heavy-tailed softmax of a ``temperature`` above 1.
+def _tempered_base(logits: Array, slope: float, axis: int) -> Array:
+    """1 + slope (n - z_k), whose power -1 / slope is the tempered probability of class k.
 
-    Probability k is (1 + (temperature - 1)(n - z_k)) ** (-1 / (temperature - 1)), where n makes
-    their sum 1 (Amid et al. 2019).
+    n makes the probabilities sum to 1.
     """
-    xp = namespace(logits)
-    slope = temperature - 1.0
-    logits = logits - stop_gradient(xp.max(logits, axis=axis, keepdims=True))
+    logits = from_highest(logits, axis=axis)
     fixed = stop_gradient(logits)
-    normalizer = xp.max(fixed, axis=axis, keepdims=True)
+    normalizer = namespace(logits).max(fixed, axis=axis, keepdims=True)
     for _ in range(_STEPS):
-        normalizer = _tempered_rate(fixed, normalizer, slope, axis)
+        normalizer = _newton_step(fixed, normalizer, slope, axis)
     for _ in range(2):  # from the solution, two steps carry its first and second derivative
-        normalizer = _tempered_rate(logits, normalizer, slope, axis)
-    share = (1.0 + slope * (normalizer - logits)) ** (-1.0 / slope)
-    sure = share > 0.5
-    others = xp.sum(xp.where(sure, 0.0, share), axis=axis, keepdims=True)
-    return share, xp.where(sure, others, 1.0 - share)
+        normalizer = _newton_step(logits, normalizer, slope, axis)
+    return 1.0 + slope * (normalizer - logits)
 
 
-_STEPS = 8
-_NODES, _NODE_WEIGHTS = np.polynomial.legendre.leggauss(12)
+def _doubt(share: Array, axis: int) -> tuple[Array, Array]:
+    """(one minus each probability, where that is the sum of the others because one is sure)."""
+    xp = namespace(share)
+    likeliest = class_range(share, axis) == xp.expand_dims(xp.argmax(share, axis=axis), axis=axis)
+    others = xp.sum(xp.where(likeliest, 0.0, share), axis=axis, keepdims=True)
+    sure = xp.logical_and(likeliest, others < 0.5)
+    return xp.where(sure, others, 1.0 - share), sure
 
 
-def _certain_divergence(doubt: Array, order: float) -> Array:
-    """The integral of v (1 - v) ** (order - 1) from 0 to ``doubt``, for ``doubt`` < 1.
+def _bregman(target: Array, share: Array, gap: Array, power_of_share: Array, order: float) -> Array:
+    """t (t^s - p^s) / s - (t^(1 + s) - p^(1 + s)) / (1 + s) of order s and gap t - p.
 
-    It is -log_t(p) - (1 - p ** (1 + order)) / (1 + order) at p = 1 - doubt, whose terms cancel near
-    p = 1; there the integral is taken by Gauss-Legendre's rule.
+    Its terms cancel where t and p are close; there it is taken as gap^2 times the integral of
+    u (t - gap u)^(s - 1) for u from 0 to 1, by Gauss-Legendre's rule.
     """
-    xp = namespace(doubt)
-    near = doubt < 0.5
-    inside = xp.where(near, doubt, 0.0)
-    mean = xp.zeros_like(doubt)
+    xp = namespace(target)
+    near = xp.abs(gap) < 0.5 * target
+    inside = xp.where(near, gap, 0.0)
+    start = xp.where(near, target, 1.0)
+    integral = xp.zeros_like(start)
     for node, weight in zip(_NODES, _NODE_WEIGHTS, strict=True):
-        place = 0.5 * (1.0 + float(node))
-        mean = mean + 0.5 * float(weight) * place * (1.0 - place * inside) ** (order - 1.0)
-    right = xp.where(near, 0.5, 1.0 - doubt)
-    far = (1.0 - right**order) / order - (1.0 - right ** (1.0 + order)) / (1.0 + order)
-    return xp.where(near, inside * inside * mean, far)
+        place = 0.5 + 0.5 * float(node)
+        integral = integral + 0.5 * float(weight) * place * (start - place * inside) ** (order - 1)
+    power_of_target = power(target, order)
+    far = target * (power_of_target - power_of_share) / order
+    far = far - (target * power_of_target - share * power_of_share) / (1.0 + order)
+    return xp.where(near, inside * inside * integral, far)
 
 
 @loss(
@@ -226,15 +234,18 @@ def bi_tempered_logistic(
     each class, read through exp_t2 rather than the exponential.
     """
     xp = namespace(prediction, target)
-    order = 1.0 - t1
-    share, doubt = tempered_softmax(prediction, temperature=t2, axis=axis)
+    order, slope = 1.0 - t1, t2 - 1.0
+    base = _tempered_base(prediction, slope, axis)
+    doubt, sure = _doubt(base ** (-1.0 / slope), axis)
+    # A sure class by the others, or its large derivative drowns theirs.
+    base = xp.where(sure, (1.0 - xp.where(sure, doubt, 0.0)) ** (-slope), base)
+    # Powers of the base, not of the probability: that may be too small for a number.
+    share, power_of_share = base ** (-1.0 / slope), base ** (-order / slope)
     weight = one_hot(target, prediction, axis=axis)
-    hot, none = weight == 1, weight == 0
-    between = xp.where(xp.logical_or(hot, none), 0.5, weight)
-    tail = share ** (1.0 + order) / (1.0 + order)
-    soft = between * (between**order - share**order) / order
-    soft = soft - between ** (1.0 + order) / (1.0 + order) + tail
-    others = xp.sum(xp.where(hot, 0.0, xp.where(none, tail, soft)), axis=axis)
-    # A certain class's own part would cancel near p = 1.
-    own = xp.sum(xp.where(hot, doubt, 0.0), axis=axis)
-    return others + _certain_divergence(own, order)
+    absent = xp.where(weight == 0, share * power_of_share / (1.0 + order), 0.0)
+    if is_index(target, prediction):
+        parts = (pick(x, target, axis=axis) for x in (weight, share, doubt, power_of_share))
+        return xp.sum(absent, axis=axis) + _bregman(*parts, order)
+    gap = xp.where(weight == 1, doubt, weight - share)
+    given = _bregman(weight, share, gap, power_of_share, order)
+    return xp.sum(xp.where(weight == 0, absent, given), axis=axis)
