@@ -46,8 +46,15 @@ def diagnose(case: Case, ignore_checks: Iterable[str] = (), only: Iterable[str] 
             fine.append(name)
         else:
             findings.append(finding)
-    if any(finding.severity == "error" and finding.check != "callable" for finding in findings):
-        # That the loss does not run is then a consequence, told already with its cause.
-        findings = [finding for finding in findings if finding.check != "callable" or not case.subject.own]
+    findings = [finding for finding in findings if not _follows(finding, findings, case)]
     findings.sort(key=lambda item: SEVERITIES.index(item.severity))
     return Report(tuple(findings), tuple(fine), not_applicable)
+
+
+def _follows(finding: Finding, findings: list[Finding], case: Case) -> bool:
+    """Whether a finding is only the consequence of another that names the cause."""
+    causes = {other.check for other in findings if other.severity == "error"} - {finding.check}
+    if finding.check == "callable":
+        return bool(causes) and case.subject is not None and case.subject.own
+    return finding.check == "constant-predictor" and bool(causes or any(
+        other.check == "domination" for other in findings))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lossary.contract import LossError
+from lossary.contract import LossError, contract_of
 from lossary.doctor.arrays import Summary, dtype_name, library_of, row_deviation, spread, summarize, to_numpy
 from lossary.doctor.registry import NotApplicable, need
 from lossary.doctor.subject import Subject, subject_of
@@ -168,9 +168,11 @@ class Case:
 
     @cached_property
     def subject(self) -> Subject | None:
-        loss = self.loss if self.loss is not None else None
-        return subject_of(loss, predictions=self.predictions, arguments=self.arguments,
-                          reference=self.reference, library=self.library, parameters=self.parameters, ignore=self.ignore)
+        parameters = dict(self.parameters)
+        if isinstance(self.loss, str) and self.axis is not None and "axis" in contract_of(self.loss).parameters:
+            parameters.setdefault("axis", self.axis)
+        return subject_of(self.loss, predictions=self.predictions, arguments=self.arguments, reference=self.reference,
+                          library=self.library, parameters=parameters, ignore=self.ignore)
 
     @property
     def known(self) -> Subject:

@@ -168,12 +168,12 @@ def _named(arrays: dict[str, np.ndarray], path: str) -> dict[str, Any]:
             if name not in _TEXT:
                 raise LossError(f"{path}: {name!r} holds text; encode it as numbers first")
             case[name] = str(array)
+        elif name.startswith("parameter "):
+            case.setdefault("parameters", {})[name.removeprefix("parameter ")] = array.item()
         elif array.ndim == 0:
             case[name] = array.item()
         elif name.startswith("term "):
             case.setdefault("terms", {})[name.removeprefix("term ")] = float(array[0]) if len(array) == 1 else (float(array[0]), array[1:])
-        elif name.startswith("parameter "):
-            case.setdefault("parameters", {})[name.removeprefix("parameter ")] = array.item()
         else:
             lower = name.lower()
             role = "target" if lower in _TARGETS else "prediction" if lower in _PREDICTIONS else name

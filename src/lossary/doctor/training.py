@@ -1,6 +1,6 @@
 """``python -m lossary.doctor.training``: the doctor must be quiet on correct training.
 
-Six tasks, three fitting losses each. Every batch is examined, and a ``Watch`` listens besides.
+Six tasks; for each three fitting losses of Lossary and one of PyTorch's own. Every batch is examined, and a ``Watch`` listens besides.
 Data are those that scikit-learn, vega_datasets and Python itself ship.
 """
 
@@ -30,7 +30,7 @@ class Task:
     inputs: torch.Tensor
     target: torch.Tensor
     network: Callable[[], nn.Module]
-    losses: tuple[tuple[Loss, Callable[[torch.Tensor], torch.Tensor] | None], ...]
+    losses: tuple[tuple[Any, Callable[[torch.Tensor], torch.Tensor] | None], ...]
     rows: int = 64
     rate: float = 3e-3
 
@@ -40,7 +40,7 @@ class Outcome:
     """What the doctor said over one whole training."""
 
     task: str
-    loss: Loss
+    loss: Any
     examined: int
     errors: dict[str, str]
     warnings: dict[str, str]
@@ -64,7 +64,8 @@ def _digits() -> Task:
 
     data = load_digits()
     return Task("digits", _scaled(data.data), torch.tensor(data.target), lambda: _dense(64, 10), (
-        (Loss("cross_entropy"), None), (Loss("cross_entropy", label_smoothing=0.1), None), (Loss("multi_margin"), None)))
+        (Loss("cross_entropy"), None), (Loss("cross_entropy", label_smoothing=0.1), None), (Loss("multi_margin"), None),
+        (nn.CrossEntropyLoss(), None)))
 
 
 def _diabetes() -> Task:
@@ -72,7 +73,7 @@ def _diabetes() -> Task:
 
     data = load_diabetes()
     return Task("diabetes", _scaled(data.data), _scaled(data.target), lambda: _dense(10, 1), (
-        (Loss("mse"), None), (Loss("mae"), None), (Loss("huber", delta=1.0), None)), rows=128)
+        (Loss("mse"), None), (Loss("mae"), None), (Loss("huber", delta=1.0), None), (nn.L1Loss(), None)), rows=128)
 
 
 def _breast_cancer() -> Task:
@@ -80,7 +81,8 @@ def _breast_cancer() -> Task:
 
     data = load_breast_cancer()
     return Task("breast-cancer", _scaled(data.data), torch.tensor(data.target, dtype=torch.float32), lambda: _dense(30, 1), (
-        (Loss("binary_cross_entropy"), None), (Loss("hinge"), lambda y: 2 * y - 1), (Loss("binary_focal"), None)))
+        (Loss("binary_cross_entropy"), None), (Loss("hinge"), lambda y: 2 * y - 1), (Loss("binary_focal"), None),
+        (nn.BCEWithLogitsLoss(), None)))
 
 
 def _weather() -> Task:
@@ -92,7 +94,7 @@ def _weather() -> Task:
     features = np.stack([warmth[:-1], frame["wind"].to_numpy(float)[:-1], frame["precipitation"].to_numpy(float)[:-1],
                          np.sin(day[1:]), np.cos(day[1:])], axis=1)
     return Task("weather", _scaled(features), _scaled(warmth[1:]), lambda: _dense(5, 1), (
-        (Loss("mse"), None), (Loss("pinball", quantile=0.8), None), (Loss("log_cosh"), None)), rows=128)
+        (Loss("mse"), None), (Loss("pinball", quantile=0.8), None), (Loss("log_cosh"), None), (nn.MSELoss(), None)), rows=128)
 
 
 def _segmentation() -> Task:
@@ -106,7 +108,8 @@ def _segmentation() -> Task:
         return nn.Sequential(nn.Conv2d(1, 12, 5, padding=2), nn.ReLU(), nn.Conv2d(12, 1, 5, padding=2), nn.Flatten(0, 1))
 
     return Task("segmentation", torch.tensor(images[:, None], dtype=torch.float32), torch.tensor(masks), network, (
-        (Loss("dice", predictions="logits"), None), (Loss("binary_cross_entropy"), None), (Loss("tversky", predictions="logits", alpha=0.3, beta=0.7), None)), rows=32)
+        (Loss("dice", predictions="logits"), None), (Loss("binary_cross_entropy"), None), (Loss("tversky", predictions="logits", alpha=0.3, beta=0.7), None),
+        (nn.BCEWithLogitsLoss(), None)), rows=32)
 
 
 class _LanguageModel(nn.Module):
@@ -128,7 +131,8 @@ def _language() -> Task:
     codes = torch.tensor([letters.index(letter) for letter in text])
     rows = codes[: len(codes) // 33 * 33].reshape(-1, 33)
     return Task("language model", rows[:, :-1], rows[:, 1:].contiguous(), lambda: _LanguageModel(len(letters)), (
-        (Loss("cross_entropy"), None), (Loss("cross_entropy", label_smoothing=0.05), None), (Loss("poly"), None)), rows=32, rate=1e-2)
+        (Loss("cross_entropy"), None), (Loss("cross_entropy", label_smoothing=0.05), None), (Loss("poly"), None),
+        (nn.CrossEntropyLoss(), None)), rows=32, rate=1e-2)
 
 
 TASKS = (_digits, _diabetes, _breast_cancer, _weather, _segmentation, _language)
@@ -146,7 +150,7 @@ def _batches(task: Task, count: int) -> Iterator[torch.Tensor]:
                 return
 
 
-def train(task: Task, loss: Loss, encode: Callable[[torch.Tensor], torch.Tensor] | None, count: int = BATCHES) -> Outcome:
+def train(task: Task, loss: Any, encode: Callable[[torch.Tensor], torch.Tensor] | None, count: int = BATCHES) -> Outcome:
     """Train for ``count`` batches; examine every one of them."""
     torch.manual_seed(0)
     network = task.network()
@@ -166,6 +170,8 @@ def train(task: Task, loss: Loss, encode: Callable[[torch.Tensor], torch.Tensor]
 
     for step, rows in enumerate(_batches(task, count)):
         prediction = network(task.inputs[rows])
+        if isinstance(loss, nn.CrossEntropyLoss) and prediction.ndim > 2:
+            prediction = prediction.movedim(-1, 1)  # PyTorch's own loss wants the classes there
         value = watch(prediction, target[rows])
         optimizer.zero_grad()
         value.backward()
