@@ -6,6 +6,7 @@ from lossary.contract import (
     NONNEGATIVE,
     ORDER_FREE,
     SCALE_FREE,
+    SYMMETRIC,
     Array,
     Embeddings,
     Labels,
@@ -50,7 +51,7 @@ def has_partner(target: Array, mask: Array | None) -> Array:
 
 
 @loss(
-    properties={NONNEGATIVE, SCALE_FREE, ORDER_FREE},
+    properties={NONNEGATIVE, SCALE_FREE, ORDER_FREE, SYMMETRIC.at(symmetric=True)},
     aliases=(
         "infonce",
         "multiple_negatives_ranking",
@@ -94,7 +95,7 @@ def info_nce(
 
 
 @loss(
-    properties={NONNEGATIVE, SCALE_FREE, ORDER_FREE},
+    properties={NONNEGATIVE, SCALE_FREE, ORDER_FREE, SYMMETRIC},
     aliases=("ntxent", "simclr", "normalized_temperature_crossentropy"),
     paper="arXiv:2002.05709",
 )

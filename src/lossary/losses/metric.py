@@ -6,6 +6,7 @@ from typing import Literal
 
 from lossary.contract import (
     NONNEGATIVE,
+    SYMMETRIC,
     Array,
     Embeddings,
     Nonnegative,
@@ -15,7 +16,7 @@ from lossary.contract import (
     loss,
     named,
 )
-from lossary.numerics import norm
+from lossary.numerics import norm, positive_part
 from lossary.xp import namespace
 
 
@@ -41,7 +42,7 @@ def _length(x: Array, p: int) -> Array:
 
 
 @loss(
-    properties={NONNEGATIVE},
+    properties={NONNEGATIVE, SYMMETRIC},
     aliases=(
         "siamese_contrastive",
         "hadsell_contrastive",
@@ -70,11 +71,9 @@ def contrastive(
     """
     xp = namespace(first, second, target)
     difference = first - second
-    distance = norm(difference)
-    short = distance < margin
-    shortfall = xp.where(short, margin - distance, 0.0)
     together = xp.sum(xp.square(difference), axis=-1)
-    value = target * together + (1.0 - target) * xp.square(shortfall)
+    apart = xp.square(positive_part(margin - norm(difference)))
+    value = target * together + (1.0 - target) * apart
     return 0.5 * value if half else value
 
 
@@ -108,4 +107,4 @@ def triplet(
     if swap:
         other = _gap(near, negative - positive, far, p) + margin
         excess = xp.where(other > excess, other, excess)
-    return xp.where(excess > 0, excess, 0.0)
+    return positive_part(excess)
