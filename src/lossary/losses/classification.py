@@ -211,6 +211,7 @@ def binary_cross_entropy(
         SHIFT_INVARIANT,
         MONOTONE,
         CONVEX.at(epsilon=0.0),
+        CONVEX.at(epsilon=1.0),
         STRICTLY_PROPER.at(epsilon=0.0),
     },
     aliases=(

@@ -99,7 +99,13 @@ def real_world_weight_multilabel_cross_entropy(
 
 
 @loss(
-    properties={SMOOTH, NONNEGATIVE, SHIFT_INVARIANT, MONOTONE},
+    properties={
+        SMOOTH,
+        NONNEGATIVE,
+        SHIFT_INVARIANT,
+        MONOTONE,
+        CONVEX.at(false_negative_costs=1.0, false_positive_costs=0.0),
+    },
     aliases=(
         "real_world_weight_crossentropy",
         "real_world_weighted_categorical_crossentropy",

@@ -6,6 +6,7 @@ import math
 
 from lossary.contract import (
     CONVEX,
+    MONOTONE,
     NONNEGATIVE,
     SHIFT_INVARIANT,
     SMOOTH,
@@ -51,7 +52,7 @@ def _kl_divergence_of_log_probabilities(
 
 
 @loss(
-    properties={CONVEX, SMOOTH, NONNEGATIVE, SHIFT_INVARIANT, STRICTLY_PROPER},
+    properties={CONVEX, SMOOTH, NONNEGATIVE, MONOTONE, SHIFT_INVARIANT, STRICTLY_PROPER},
     aliases=(
         named("kl_div", predictions="log_probabilities"),
         "kullback_leibler",
@@ -121,7 +122,7 @@ def _jensen_shannon_of_probabilities(
 
 
 @loss(
-    properties={SMOOTH, NONNEGATIVE, SHIFT_INVARIANT, bounded(math.log(2.0))},
+    properties={SMOOTH, NONNEGATIVE, MONOTONE, SHIFT_INVARIANT, bounded(math.log(2.0))},
     aliases=("jsd", "js_divergence", "jensen_shannon_divergence", "generalized_jsd"),
     paper="doi:10.1109/18.61115",
     forms={"probabilities": _jensen_shannon_of_probabilities},

@@ -189,7 +189,14 @@ def log_cosh(prediction: Real, target: Real) -> PerElement:
 
 
 @loss(
-    properties={SMOOTH, SCALE_FREE, SYMMETRIC, bounded(1.0), NONNEGATIVE.at(distance=True)},
+    properties={
+        SMOOTH,
+        SCALE_FREE,
+        SYMMETRIC,
+        bounded(1.0).at(distance=False),
+        bounded(2.0).at(distance=True),
+        NONNEGATIVE.at(distance=True),
+    },
     aliases=(
         "cosine_proximity",
         "negative_cosine_similarity",

@@ -31,7 +31,7 @@ class Probe:
     def values(self, batch: Batch) -> np.ndarray:
         """One value per unit."""
         with np.errstate(all="ignore"):
-            return np.asarray(self._values(**batch))
+            return np.asarray(self._values(**{name: batch[name] for name in self.contract.inputs}))
 
     def gradients(self, batch: Batch) -> dict[str, np.ndarray]:
         """The gradient of the values' sum."""

@@ -34,6 +34,7 @@ _SHARES = (
 )  # fmt: skip
 
 Batch = dict[str, np.ndarray]
+SHARE = Space("probability", Interval(0, 1))
 
 
 @dataclass(frozen=True)
@@ -259,10 +260,9 @@ def _region_batch(contract: Contract, rng: Any) -> Batch:
     count, pixels = 24, 4
     batch = {}
     for name, space in contract.inputs.items():
-        if space.name == "mask" or space.integral:
-            table = rng.integers(0, 2, (count, pixels)).astype(np.float64)
-        elif space.interval.high < math.inf:
-            table = rng.choice(hard_numbers(space), (count, pixels))
+        if space.interval.high < math.inf:
+            kind = SHARE if name in contract.predictions else space
+            table = rng.choice(hard_numbers(kind), (count, pixels))
         else:
             table = rng.choice(hard_numbers(Space("log rate")), (count, pixels))
         batch[name] = single(table)
@@ -336,7 +336,8 @@ def plain_batch(
             shape = (rows, 4 if unit == "region" else FEATURES)
         else:
             shape = (rows,)
-        batch[name] = _draw(space, shape, classes, rng)
+        soft_mask = space.name == "mask" and name in contract.predictions
+        batch[name] = _draw(SHARE if soft_mask else space, shape, classes, rng)
     return batch
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 
 from lossary.contract import Contract, Interval, Parameter, Space
-from lossary.testing.samples import Batch, classes_of, hard_numbers, plain_batch
+from lossary.testing.samples import SHARE, Batch, classes_of, hard_numbers, plain_batch
 
 REACH = 1e4  # hard points, not chance, cover what lies beyond
 UNITS = 8
@@ -22,7 +22,11 @@ def batches(contract: Contract, parameters: Mapping[str, Any]) -> st.SearchStrat
     shapes = plain_batch(contract, parameters, rows=UNITS)
     return st.fixed_dictionaries(
         {
-            name: _array(space, shapes[name], classes_of(parameters))
+            name: _array(
+                SHARE if space.name == "mask" and name in contract.predictions else space,
+                shapes[name],
+                classes_of(parameters),
+            )
             for name, space in contract.inputs.items()
         }
     )

@@ -147,7 +147,7 @@ def _exchangeable(subject: Subject) -> bool:
 @_law("symmetric", _exchangeable)
 def check_symmetric(probe: Probe, batch: Batch, fact: Property | None) -> np.ndarray:
     """Exchanging the first two arguments changes nothing."""
-    one, other = list(batch)[:2]
+    one, other = list(probe.contract.inputs)[:2]
     straight = probe.values(batch)
     crossed = probe.values({**batch, one: batch[other], other: batch[one]})
     return np.abs(straight - crossed) - _scale(straight, crossed)
@@ -230,7 +230,24 @@ def check_convex(probe: Probe, batch: Batch, fact: Property | None) -> np.ndarra
     return worst
 
 
-@_law("smooth", lambda subject: bool(subject.contract.predictions))
+def _free(subject: Subject) -> bool:
+    """Predictions may be anything: a kink cannot hide at the end of the space."""
+    return all(
+        subject.contract.inputs[name].interval.low == -np.inf for name in subject.contract.predictions
+    )
+
+
+def _graspable(probe: Probe, batch: Batch) -> np.ndarray:
+    """Units whose numbers are 0 or large beside the steps that look for kinks."""
+    held = np.ones(probe.values(batch).shape, dtype=bool)
+    for name, array in batch.items():
+        if array.dtype.kind == "f":
+            zero = array == 0 if probe.contract.inputs[name].interval.low < 0 else False
+            held &= probe.by_unit(zero | (np.abs(array) >= 0.05), np.all)
+    return held
+
+
+@_law("smooth", lambda subject: bool(subject.contract.predictions), _free)
 def check_smooth(probe: Probe, batch: Batch, fact: Property | None) -> np.ndarray:
     """The slope does not jump: the second difference fades with the step."""
     worst = np.asarray(-np.inf)
@@ -255,15 +272,13 @@ def check_smooth(probe: Probe, batch: Batch, fact: Property | None) -> np.ndarra
             noise = 1e-4 * (1 + np.abs(here))
             jump = np.where(jumps[1] > 0.1 * jumps[0], jumps[1] - noise, -np.inf)
             worst = np.maximum(worst, jump)
-    return worst
+    return np.where(_graspable(probe, batch), worst, -np.inf)
 
 
 def _one_slope(subject: Subject) -> bool:
-    return (
-        subject.layouts == {"element"}
-        and len(subject.contract.predictions) == 1
-        and subject.contract.inputs[subject.contract.predictions[0]].interval.low == -np.inf
-    )
+    """Distances and margins; on the scale of logits nearly every slope has a bound."""
+    spaces = [subject.contract.inputs[name].name for name in subject.contract.predictions]
+    return spaces in (["real"], ["margin"])
 
 
 @_law("lipschitz", lambda subject: bool(subject.contract.predictions), _one_slope)
