@@ -71,7 +71,10 @@ def manifest() -> dict[tuple[str, str], tuple[str, ...]]:
 
 # Losses whose units read more than one number; the numba module that holds each.
 WHOLE_ARRAY: dict[str, str] = {"cross_entropy": "softmax"}
-EXTRA: dict[tuple[str, str], tuple[str, ...]] = {}
+EXTRA: dict[tuple[str, str], tuple[str, ...]] = {
+    (loss, "torch"): ("native.on_torch",)
+    for loss in ("squared_error", "absolute_error", "huber", "smooth_l1")
+}
 
 
 def find(loss: str, library: str, name: str | None = None) -> tuple[Kernel, ...]:

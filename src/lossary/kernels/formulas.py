@@ -139,7 +139,9 @@ def welsch(prediction, target, scale):
 
 def poisson_nll(prediction, target):
     rate = exp(prediction)
-    return rate - where(target == 0.0, 0.0, target * prediction), rate - target
+    # Far up the rate alone is infinite, and infinity less infinity would be no number.
+    plain = (target == 0.0) | (prediction > 1000.0)
+    return rate - where(plain, 0.0, target * prediction), rate - target
 
 
 # -- yes or no ------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import numpy as np
 
 from lossary.kernels import Kernel
 from lossary.kernels.numba import available, memory
-from lossary.kernels.numba.program import REAL, program
+from lossary.kernels.numba.program import REAL, from_size, program
 
 Array = np.ndarray
 
@@ -18,7 +18,7 @@ def kernel(loss: str) -> Kernel:
     bound = _Bound(loss)
     return Kernel(
         "numba", loss, "numpy", bound.supports, bound.values, bound.scaled_sum,
-        bound.value_and_grad, from_size=4096,
+        bound.value_and_grad, from_size=from_size("numpy", loss),
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from torch.autograd import forward_ad
 from lossary.contract import contract_of
 from lossary.kernels import Kernel
 from lossary.kernels.numba import available, memory
-from lossary.kernels.numba.program import Program, program
+from lossary.kernels.numba.program import Program, from_size, program
 
 _NAMES = {
     torch.float32: "float32",
@@ -27,7 +27,7 @@ def kernel(loss: str) -> Kernel:
     bound = _Bound(loss)
     return Kernel(
         "numba", loss, "torch", bound.supports, bound.values, bound.scaled_sum,
-        bound.value_and_grad, from_size=4096,
+        bound.value_and_grad, from_size=from_size("torch", loss),
     )  # fmt: skip
 
 

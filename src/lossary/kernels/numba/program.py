@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from lossary.kernels import WHOLE_ARRAY, formulas
+from lossary.kernels import WHOLE_ARRAY, formulas, manifest
 
 Shape = tuple[int, ...]
 REAL = ("float32", "float64")
@@ -34,6 +34,15 @@ class Program(Protocol):
         self, shape: Shape, dtype: str, target_dtype: str, *, prediction: int, target: int,
         weights: int, gradient: int, values: int, factor: float, parameters: Mapping[str, Any],
     ) -> float: ...  # fmt: skip
+
+
+def from_size(library: str, loss: str) -> int:
+    """From how many elements on a compiled kernel is worth its call.
+
+    Below, the definition's few operations are quicker than loading Numba; where the framework has a
+    fused operation of its own, that stays ahead until the arrays leave the cache.
+    """
+    return 32768 if len(manifest()[loss, library]) > 1 else 256
 
 
 @functools.cache

@@ -1,0 +1,64 @@
+"""torch's fused losses; chosen for small tensors, where a Python-level gradient costs more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from lossary.kernels import Kernel
+
+Tensor = torch.Tensor
+
+# The loss of the same meaning; its parameters bear torch's names too.
+FUNCTIONS: dict[str, Callable[..., Tensor]] = {
+    "squared_error": functional.mse_loss,
+    "absolute_error": functional.l1_loss,
+    "huber": functional.huber_loss,
+    "smooth_l1": functional.smooth_l1_loss,
+}
+
+
+def kernel(loss: str) -> Kernel:
+    """torch's own implementation of ``loss``."""
+    bound = _Bound(loss)
+    return Kernel("native", loss, "torch", bound.supports, bound.values, bound.scaled_sum)
+
+
+class _Bound:
+    def __init__(self, loss: str) -> None:
+        self.loss = loss
+        self.function = FUNCTIONS[loss]
+
+    def supports(self, prediction: Tensor, target: Tensor, **parameters: Any) -> str | None:
+        if prediction.dtype != target.dtype or prediction.shape != target.shape:
+            return "prediction and target differ in shape or dtype"
+        if prediction.dtype not in (torch.float32, torch.float64):
+            return f"the prediction is {str(prediction.dtype).removeprefix('torch.')}"
+        return "half has no fused operation" if parameters.get("half") else None
+
+    def values(self, prediction: Tensor, target: Tensor, **parameters: Any) -> Tensor:
+        parameters.pop("half", None)
+        return self.function(prediction, target, reduction="none", **parameters)
+
+    def scaled_sum(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        *,
+        factor: float,
+        weights: Tensor | None = None,
+        **parameters: Any,
+    ) -> Tensor:
+        if weights is not None:
+            # Blanked, not multiplied by 0: a NaN where nothing counts must not come through.
+            kept = weights != 0
+            prediction = torch.where(kept, prediction, 0.0)
+            target = torch.where(kept, target, 0.0)
+            return factor * (weights * self.values(prediction, target, **parameters)).sum()
+        parameters.pop("half", None)
+        if factor * prediction.numel() == 1.0:
+            return self.function(prediction, target, reduction="mean", **parameters)
+        return factor * self.function(prediction, target, reduction="sum", **parameters)
