@@ -308,7 +308,9 @@ def unit_rows(x: Array, *, axis: int = -1) -> Array:
     high = xp.sum(xp.where(pivot, x, 0.0), axis=axis, keepdims=True)
     zero = high == 0
     ratio = quotient(xp.where(pivot, 0.0, x), xp.where(zero, 1.0, high))
+    # The where() keeps compilers from multiplying by an approximate 1/sqrt instead.
     length = xp.sqrt(1.0 + xp.sum(xp.square(ratio), axis=axis, keepdims=True))
+    length = xp.where(zero, 1.0, length)
     return xp.where(pivot, xp.sign(high), ratio * xp.sign(high)) / length
 
 

@@ -95,7 +95,7 @@ def poisson_nll(prediction: LogRate, target: Counts, *, full: bool = False) -> P
     """
     xp = namespace(prediction, target)
     # Near 0, where prediction has digits that its exponential has not: 1 + z + (e^z - 1 - z).
-    near = xp.abs(prediction) <= 1.0
+    near = xp.logical_and(prediction >= -0.5, prediction <= 1.0)
     small, large = xp.where(near, prediction, 0.0), xp.where(near, 1.0, prediction)
     close = 1.0 + (1.0 - target) * small + exp_gap(small)
     value = xp.where(near, close, xp.exp(large) - times(target, large))
@@ -160,14 +160,15 @@ def _surprise_at_many(mean: Array, count: Array, alpha: Array) -> Array:
     """Loader's saddle point: two entropies of one sign, and what Stirling's formula lacks."""
     xp = namespace(mean, count, alpha)
     growth, spread = _over_dispersion(alpha, mean), _over_dispersion(alpha, count)
-    excess = quotient((count - mean) / _scale(alpha), growth)
+    excess = quotient((count - mean) * (1.0 / _scale(alpha)), growth)
     inner = log_gap_slope(alpha * excess, quotient(spread, growth))
-    outer = log_gap_slope(-excess / count, quotient(mean, growth) * (spread / count))
+    outer = count * log_gap(-excess / count, quotient(mean, growth) * (spread / count))
     gammas = (
         stirling(alpha) + stirling(1.0 / count) - stirling(quotient(alpha / _scale(alpha), spread))
     )
-    root = 0.5 * (xp.log(count) + xp.log1p(alpha * count)) + HALF_LOG_TWO_PI
-    return excess * (inner - outer) + (gammas + root)
+    log_spread = graft(xp.log1p(alpha * count), xp.log(spread))
+    root = 0.5 * (xp.log(count) + log_spread) + HALF_LOG_TWO_PI
+    return excess * inner + outer + (gammas + root)
 
 
 @loss(
@@ -256,7 +257,7 @@ def tweedie_deviance(
     value = prediction ** (2.0 - power) * xp.where(none, at_zero, unit)
     # For the derivative, what depends on the prediction: the target's own part would cancel.
     size, most = stop_gradient(prediction), 0.25 * largest(prediction)
-    step = prediction / size  # 1, and differentiable
+    step = xp.where(size > 0, prediction / size, 1.0)  # 1, and differentiable
     rise_by = xp.clip(size ** (2.0 - power), None, most)
     fall_by = xp.clip(target / size * rise_by, None, most)
     rise = rise_by * power_gap(step, xp.log(step), 2.0 - power)

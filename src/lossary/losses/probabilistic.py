@@ -19,6 +19,7 @@ from lossary.numerics import absolute, quotient
 from lossary.special import (
     HALF_LOG_TWO_PI,
     exp_gap,
+    graft,
     log_gap_slope,
     log_one_plus_square,
     reciprocal,
@@ -90,15 +91,13 @@ def student_t_nll(
     z = quotient(prediction - target, scale)
     y = quotient(z, root)
     near = xp.abs(y) <= 1.0
-    # log(scale) + log(1 + y^2)/2: far out the scale cancels, so it is left out.
-    inverse = quotient(scale * root, xp.where(near, 1.0, distance))
-    far = xp.log(xp.where(near, 1.0, distance)) - 0.5 * xp.log(nu)
+    # Far out log(1 + y^2) is a sum of logarithms, of which the scale's cancels that of the density.
+    outside = xp.where(near, 1.0, distance)
+    rest = xp.log1p(xp.square(xp.where(near, 1.0, quotient(scale * root, outside))))
+    far = xp.log(outside) - 0.5 * xp.log(nu)
     bend = log_one_plus_square(y)
-    body = xp.where(
-        near,
-        xp.log(scale) + 0.5 * bend,
-        far + 0.5 * xp.log1p(xp.square(xp.where(near, 1.0, inverse))),
-    )
+    bend = xp.where(near, bend, graft(bend, 2.0 * (far - xp.log(scale)) + rest))
+    body = xp.where(near, xp.log(scale) + 0.5 * bend, far + 0.5 * rest)
     # nu/2 log(1 + y^2): near 0, where nu may be huge, as a share of z^2/2.
     square = xp.square(xp.where(near, y, 0.0))
     share = 0.5 * xp.square(xp.where(near, z, 0.0)) * (1.0 - log_gap_slope(square, 1.0 + square))
