@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from browser import Browser
 
-from lossary.lab.compare import Settings, compare
 from lossary.lab.data import read
 from lossary.lab.files import write_files
+from lossary.lab.run import Settings, run
 
 HOSTILE = "<script>alert(1)</script>"
 SHOTS = Path(__file__).parents[2] / "build" / "screenshots"
@@ -31,7 +31,7 @@ def folder(tmp_path_factory):
     data = read(path, f"{HOSTILE}-target")
     settings = Settings(seeds=3, epochs=3, noise=(0.3,), sweep=True)
     losses = ["cross_entropy", "squared_error", "categorical_hinge", "categorical_focal"]
-    account = compare(data, losses, settings)
+    account = run(data, losses, settings)
     account["command"] = f"lossary compare hostile.csv --target {HOSTILE}"
     write_files(account, place)
     return place

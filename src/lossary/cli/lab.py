@@ -48,6 +48,9 @@ def compare(
     outliers: str = typer.Option("", help="Shares of training targets moved far out: 0.1"),
     imbalance: str = typer.Option("", help="Rarest over commonest class in training: 0.05"),
     sweep: bool = typer.Option(False, help="Try other values of each loss's parameters."),
+    predictions: str = typer.Option(
+        None, help="Columns of a saved model's predictions: judge losses on them without training."
+    ),
     drop_missing: bool = typer.Option(False, help="Go on without rows that have missing values."),
     storage: str = typer.Option(
         None, help="Any Optuna storage; by default study.db in the output folder."
@@ -61,9 +64,11 @@ def compare(
     from lossary.advice.use import parse_use
     from lossary.lab import data as lab_data
     from lossary.lab.choose import split_names
-    from lossary.lab.compare import Settings
-    from lossary.lab.compare import compare as run
+    from lossary.lab.run import Settings, run
 
+    if predictions:
+        _without_training(Path(data), target, predictions, losses, task, output, as_json)
+        return
     loaded = lab_data.read(data, target, task=task, drop_missing=drop_missing)
     for remark in loaded.notes:
         print(f"{loaded.name}: {remark}", file=sys.stderr)
@@ -88,6 +93,36 @@ def compare(
         return
     account["command"] = "lossary " + " ".join(sys.argv[1:])
     _report(account, output, as_json)
+
+
+def _without_training(
+    path: Path,
+    target: str | None,
+    predictions: str,
+    losses: str | None,
+    task: str | None,
+    output: Path,
+    as_json: bool,
+) -> None:
+    """Losses on saved predictions: value, gradient scale and shares, curves; in seconds."""
+    from lossary.advice import describe
+    from lossary.lab.choose import split_names
+    from lossary.lab.saved import judge_saved
+    from lossary.lab.table import read_columns
+    from lossary.lab.terminal import show_saved
+
+    values, columns = read_columns(path, target, predictions.split(","))
+    described = describe(values, name=target or "target", task=task)
+    names = split_names(losses) if losses else _advised(described, None)
+    account = judge_saved(described, columns, names)
+    output.mkdir(parents=True, exist_ok=True)
+    report = output / "predictions.json"
+    report.write_text(json.dumps(account, indent=1), encoding="utf-8")
+    if as_json:
+        print(json.dumps(account))
+    else:
+        show_saved(account)
+    print(f"report: {report}", file=sys.stderr)
 
 
 def _report(account: dict[str, Any], output: Path, as_json: bool) -> None:
@@ -165,8 +200,8 @@ def tune(
 ) -> None:
     """Search a loss's own parameters on your data, and test the best against the start."""
     _quiet_threads()
-    from lossary.lab.compare import Settings
     from lossary.lab.data import read
+    from lossary.lab.run import Settings
     from lossary.lab.tune import tune as run
 
     loaded = read(data, target, task=task, drop_missing=drop_missing)

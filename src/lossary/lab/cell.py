@@ -128,7 +128,7 @@ def run_cell(
     return rounded(
         {
             "cell": cell.plain(),
-            "estimates": _estimates(loss),
+            "estimates": estimates(loss),
             "head": output_of(loss, head),
             "rate": rate,
             "search": {"rates": list(plan.rates), "scores": tried, "metric": chooser.name},
@@ -216,7 +216,7 @@ def best_rate(
     return float(plan.rates[int(np.argmax(reached))]), reached.tolist()
 
 
-def _estimates(loss: Loss) -> str:
+def estimates(loss: Loss) -> str:
     """What the outputs estimate, in words, from the contract."""
     contract = loss.contract
     fact = contract.fact("elicits", loss.parameters)

@@ -32,7 +32,7 @@ def curve(loss: Loss, target: Target, low: float, high: float) -> dict[str, Any]
     if drawn is None:
         return None
     positions, leaf, arguments, truth = drawn
-    values = loss.values(*arguments, truth)
+    values = head.unreduced(arguments, truth)
     (slope,) = torch.autograd.grad(values.sum(), leaf)
     size = slope.abs() if slope.ndim == 1 else slope.norm(dim=-1)
     values = values if values.ndim == 1 else values.mean(-1)

@@ -63,6 +63,24 @@ def read(
     return reader(path, target, task, drop_missing)
 
 
+def from_arrays(features: Any, target: Any, *, name: str = "arrays") -> Data:
+    """Data from arrays: features (n, columns) or images (n, channels, height, width), and targets."""
+    numbers = np.asarray(features)
+    if numbers.ndim not in (2, 4) or numbers.dtype.kind not in "iufb":
+        raise LossError(
+            f"{name}: features have shape {numbers.shape} and type {numbers.dtype}; expected numbers "
+            "of shape (rows, columns) or (rows, channels, height, width)"
+        )
+    if len(numbers) != len(target):
+        raise LossError(f"{name}: {len(numbers)} rows of features, {len(target)} targets")
+    numbers = numbers.astype(np.float32)
+    bad = int((~np.isfinite(numbers).reshape(len(numbers), -1).all(axis=1)).sum())
+    if bad:
+        raise LossError(f"{name}: {bad} rows of features hold NaN or infinity; remove or fill them")
+    columns = tuple(map(str, range(numbers.shape[1]))) if numbers.ndim == 2 else ("pixels",)
+    return Data(name, numbers, columns, describe(target))
+
+
 def _from_sklearn(name: str, target: str | None, task: str | None) -> Data:
     datasets = need("sklearn.datasets")
     bunch = getattr(datasets, f"load_{name.replace('-', '_')}")()

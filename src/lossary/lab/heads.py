@@ -6,7 +6,7 @@ Everything is read from the loss's contract: the spaces of its predictions and o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,12 +88,17 @@ class Head:
         if unit is not None and unit.name in ("anchor", "tensor"):
             # Rows interact within a batch, so replicas must be kept apart.
             each = [
-                self.loss.values(*(p[i] for p in predictions), target[i]).mean()
+                self.unreduced([p[i] for p in predictions], target[i]).mean()
                 for i in range(len(outputs))
             ]
             return torch.stack(each)
-        result = self.loss.values(*predictions, target)
-        return result.reshape(len(outputs), -1).mean(1)
+        return self.unreduced(predictions, target).reshape(len(outputs), -1).mean(1)
+
+    def unreduced(self, predictions: Sequence[Tensor], target: Tensor) -> Tensor:
+        """The loss's values; by name, since the target may stand between the predictions."""
+        contract = self.loss.contract
+        named = dict(zip(contract.predictions, predictions, strict=True))
+        return self.loss.values(**named, **{str(contract.target_name): target})
 
     # -- common terms -----------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ def per_group(target: Target, seen: list[View]) -> dict[str, Any]:
     if target.task in ("real", "count"):
         edges = np.quantile(target.values, np.linspace(0, 1, GROUPS + 1))
         result: dict[str, Any] = {}
-        for low, high in zip(edges, edges[1:], strict=False):
+        for low, high in pairwise(edges):
             inside = [(v.truth >= low) & (v.truth <= high) for v in seen]
             gaps = [
                 np.abs(v.point - v.truth)[i].mean()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, Protocol
 
 import torch
@@ -34,7 +35,7 @@ class Perceptrons:
     ) -> None:
         sizes = [inputs, *hidden, width]
         self.parameters: list[Tensor] = []
-        for layer, (before, after) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        for layer, (before, after) in enumerate(pairwise(sizes)):
             bound = 1 / math.sqrt(before)
             draws = [
                 torch.empty(before + 1, after).uniform_(
@@ -77,6 +78,10 @@ class Modules:
         if not isinstance(modules[0], torch.nn.Module):
             raise LossError(
                 f"model: the factory returned {type(modules[0]).__name__}, expected a torch.nn.Module"
+            )
+        if len({type(module) for module in modules}) > 1:
+            raise LossError(
+                "model: the factory returns modules of different classes; return one class"
             )
         named, self._buffers = torch.func.stack_module_state(modules)
         self._names = list(named)

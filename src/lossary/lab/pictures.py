@@ -200,7 +200,9 @@ def _groups(go: Any, table: dict[str, Any]) -> Any:
     figure.update_xaxes(type="category", automargin=True)
     figure.update_yaxes(title=measure)
     what = "class" if measure == "recall" else "fifth of the target"
-    return _entry(f"{measure[0].upper()}{measure[1:]} by {what}", "Mean over seeds, on test rows.", figure)
+    return _entry(
+        f"{measure[0].upper()}{measure[1:]} by {what}", "Mean over seeds, on test rows.", figure
+    )
 
 
 def _reliability(go: Any, table: dict[str, Any]) -> Any:

@@ -53,6 +53,24 @@ def read_table(path: Path, target: str | None, drop_missing: bool) -> Table:
     return Table(features, tuple(columns), values, ",".join(names), notes)
 
 
+def read_columns(path: Path, target: str | None, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """The raw target, and the numbers of the named columns: (n,) of one, (n, columns) of several."""
+    if not path.exists():
+        raise LossError(f"{path}: no such file")
+    frame = _frame(path)
+    wanted = _target_names(frame, path, target)
+    stripped = [name.strip() for name in names]
+    for name in stripped:
+        _target_names(frame, path, name)
+        if not frame[name].dtype.is_numeric():
+            raise LossError(
+                f"{path.name}: column {name!r} holds {frame[name].dtype}, expected numbers"
+            )
+    frame, _ = _complete(frame.select([*wanted, *stripped]), path, wanted, False)
+    values = frame.select(stripped).to_numpy().astype(np.float64)
+    return _target_values(frame[wanted[0]], path), values[:, 0] if len(stripped) == 1 else values
+
+
 def _frame(path: Path) -> Any:
     polars = need("polars")
     suffix = path.suffix.lower()

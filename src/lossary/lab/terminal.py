@@ -45,6 +45,48 @@ def show(account: dict[str, Any]) -> None:
     console.print(BANNER.format(metric=metric), style="dim", highlight=False)
 
 
+def show_saved(account: dict[str, Any]) -> None:
+    """Print what each loss would do to saved predictions."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(width=None if _wide() else 180)
+    found = ", ".join(
+        f"{name} {mean_and_spread(values)[:-7]}" for name, values in account["metrics"].items()
+    )
+    console.print(
+        f"{account['rows']} saved predictions of {escape(account['target'])}: {found}",
+        highlight=False,
+    )
+    table = Table()
+    for name in (
+        "loss",
+        "mean value",
+        "gradient scale",
+        "top 1 % of rows",
+        "by class",
+        "estimates",
+    ):
+        table.add_column(name, no_wrap=name == "loss")
+    for name, row in account["losses"].items():
+        classes = ", ".join(
+            f"{key} {share:.0%}" for key, share in list(row.get("by class", {}).items())[:10]
+        )
+        table.add_row(
+            escape(name),
+            f"{row['value']:.4g}",
+            f"{row['gradient scale']:.3g}",
+            f"{row['top 1 %']:.0%}",
+            escape(classes) or "-",
+            row["estimates"],
+        )
+    console.print(table)
+    console.print(
+        "Values of different losses are not comparable; shares of the gradient are.", style="dim"
+    )
+
+
 def _wide() -> bool:
     import sys
 

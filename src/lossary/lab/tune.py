@@ -13,11 +13,11 @@ from lossary.contract import LossError, Parameter
 from lossary.evaluate import Loss
 from lossary.lab.cell import SEARCH_SEEDS, Cell, best_rate, run_cell
 from lossary.lab.choose import fitted
-from lossary.lab.compare import Settings, make_plan
 from lossary.lab.data import Data
 from lossary.lab.heads import head_for
 from lossary.lab.metrics import find_metric
 from lossary.lab.need import need
+from lossary.lab.run import Settings, make_plan
 from lossary.lab.split import split
 from lossary.lab.study import open_storage, storage_error, study_digest
 from lossary.lab.sweep import tunable, values_around

@@ -83,7 +83,7 @@ def make_cells(losses: dict[str, Loss], settings: Settings) -> list[Cell]:
     return cells
 
 
-def compare(
+def run(
     data: Data,
     losses: Sequence[str],
     settings: Settings | None = None,
@@ -121,7 +121,7 @@ def do_cells(
     """Results by cell key, from the study or by running what is missing."""
     done = 0
 
-    def run(cell: Cell) -> dict[str, Any]:
+    def do(cell: Cell) -> dict[str, Any]:
         per_epoch = len(cell.seeds) + (len(plan.rates) > 1) * len(plan.rates) * min(
             4, len(cell.seeds)
         )
@@ -144,11 +144,11 @@ def do_cells(
     if storage is None:
         results = {}
         for cell in cells:
-            results[key_of(cell)] = run(cell)
+            results[key_of(cell)] = do(cell)
             finished(len(results), "")
         return results
     study = Study(storage, data, plan)
-    study.work(cells, run, wait=not join, note=finished)
+    study.work(cells, do, wait=not join, note=finished)
     return {} if join else study.finished()
 
 
@@ -239,3 +239,15 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "not installed as a package"
     return found
+
+
+def factory_path(model: str | Callable[..., Any] | None) -> str | None:
+    """A model factory as ``module:name``, by which any worker finds it."""
+    if model is None or isinstance(model, str):
+        return model
+    name = getattr(model, "__qualname__", "")
+    if not name.isidentifier():
+        raise LossError(
+            f"model: {model!r} cannot be found by its name; define the factory in a module"
+        )
+    return f"{model.__module__}:{name}"

@@ -1,0 +1,72 @@
+"""Differences are paired, honest about overlap, corrected, and may be none."""
+
+import numpy as np
+import pytest
+
+from lossary.advice import describe
+from lossary.lab.metrics import find_metric
+from lossary.lab.statistics import difference, differences, holm
+from lossary.lab.verdict import judge
+
+
+def test_holm_by_hand():
+    np.testing.assert_allclose(holm(np.array([0.01, 0.04, 0.03])), [0.03, 0.06, 0.06])
+    np.testing.assert_allclose(holm(np.array([0.9, 0.8])), [1.0, 1.0])
+
+
+def test_pairing_finds_what_the_spread_would_hide():
+    random = np.random.default_rng(0)
+    seed = random.normal(0.9, 0.05, 20)
+    found = difference(seed + 0.01 + random.normal(0, 0.002, 20), seed)
+    assert found.low > 0.008
+    assert found.high < 0.012
+    assert found.p < 1e-6
+    assert found.positive == 1
+
+
+def test_no_difference_is_rarely_called_one():
+    """Of 200 comparisons of equals, at most some 5 % have p below 0.05."""
+    random = np.random.default_rng(1)
+    below = [
+        difference(*random.normal(size=(2, 10)), seed=k, overlap=0.0).p < 0.05 for k in range(200)
+    ]
+    assert sum(below) <= 18
+
+
+def test_overlap_makes_the_test_stricter():
+    gaps = np.random.default_rng(2).normal(0.5, 1, 20)
+    assert difference(gaps, 0 * gaps).p > difference(gaps, 0 * gaps, overlap=0.0).p
+
+
+def test_equal_constant_and_single_scores():
+    same = difference(np.ones(5), np.ones(5))
+    assert (same.p, same.mean, same.positive) == (1.0, 0.0, 0.5)
+    assert difference(np.ones(5) + 1, np.ones(5)).p == 0.0
+    assert difference(np.ones(1), np.zeros(1)).p == 1.0
+
+
+@pytest.mark.parametrize(("metric", "best"), [("RMSE", "low"), ("R2", "high")])
+def test_the_verdict_orders_by_the_metrics_sense(metric, best):
+    target = describe(np.arange(30) * 0.5)
+    random = np.random.default_rng(3)
+    noise = random.normal(0, 0.01, 20)
+    scores = {"low": 0.2 + noise, "high": 0.8 + noise * 0.9, "failed": np.full(20, np.nan)}
+    verdict = judge(find_metric(metric, target), scores, {"constant": np.full(20, 0.5)})
+    assert verdict["order"][0] == best
+    assert verdict["order"][-1] == "failed"
+    assert verdict["sentences"][0].startswith(f"{best} is best in {metric}")
+    assert "0.6 better than" in verdict["sentences"][1]
+    assert set(differences({k: scores[k] for k in ("low", "high")}, best)) == {"low", "high"} - {
+        best
+    }
+
+
+def test_equals_get_no_difference_found_and_losers_a_warning():
+    target = describe(np.array(["a", "b"] * 20))
+    random = np.random.default_rng(4)
+    scores = {name: random.normal(0.5, 0.05, 5) for name in "ab"}
+    verdict = judge(find_metric("accuracy", target), scores, {"constant": np.full(5, 0.9)})
+    text = " ".join(verdict["sentences"])
+    assert "No difference found" in text
+    assert "no loss learnt anything" in text
+    assert "5 seeds show large differences only" in text
