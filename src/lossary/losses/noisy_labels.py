@@ -81,7 +81,7 @@ def generalized_cross_entropy(
 
 @loss(
     properties={SMOOTH, NONNEGATIVE, SHIFT_INVARIANT, MONOTONE},
-    aliases=("symmetric_crossentropy", "sce", "symmetric_learning"),
+    aliases=("symmetric_crossentropy", "sce", "sl", "symmetric_learning"),
     paper="arXiv:1908.06112",
 )
 def symmetric_cross_entropy(

@@ -106,7 +106,7 @@ def percentage_error(
 
 @loss(
     properties={NONNEGATIVE, ZERO_AT_TARGET, SYMMETRIC, bounded("2 * scale")},
-    aliases=("symmetric_mean_absolute_percentage_error", "smape"),
+    aliases=("symmetric_mean_absolute_percentage_error", "symmetric_mape", "smape"),
     paper="doi:10.1016/0169-2070(93)90079-3",
 )
 def symmetric_percentage_error(
