@@ -81,7 +81,7 @@ def test_rows_are_right(dtype, kind, smoothing, weighted):
         scale = max(abs(float(s)) for s in slopes)
         for got, slope in zip(gradient[0], slopes):
             # Against the terms of the difference p Q - q, not the difference.
-            bound = 6 * np.finfo(dtype).eps * max(abs(float(slope)), scale / 8)
+            bound = 8 * np.finfo(dtype).eps * max(abs(float(slope)), scale / 8)
             assert abs(float(got) - float(slope)) <= bound
 
 
