@@ -33,45 +33,67 @@ def cases() -> dict[str, dict[str, object]]:
     map_of_scores = chance.normal(size=(4, 12, 12, 5)).astype(np.float32)
     return {
         "01_softmax_twice": {
-            "prediction": softmax(logits), "target": classes, "loss": "cross_entropy",
+            "prediction": softmax(logits),
+            "target": classes,
+            "loss": "cross_entropy",
             "explanation": "the network ends in softmax and the loss applies it again",
         },
         "02_column_against_row": {
-            "prediction": estimate[:, None], "target": truth, "loss": "mse",
+            "prediction": estimate[:, None],
+            "target": truth,
+            "loss": "mse",
             "explanation": "Linear(..., 1) gives a column, the targets are a row",
         },
         "03_labels_from_one": {
-            "prediction": logits, "target": classes + 1, "loss": "cross_entropy",
+            "prediction": logits,
+            "target": classes + 1,
+            "loss": "cross_entropy",
             "explanation": "labels count from 1",
         },
         "04_mask_of_255": {
-            "prediction": score, "target": 255.0 * yes, "loss": "binary_cross_entropy",
+            "prediction": score,
+            "target": 255.0 * yes,
+            "loss": "binary_cross_entropy",
             "explanation": "an image file's white is 255, not 1",
         },
         "05_classes_last": {
-            "prediction": map_of_scores, "target": chance.integers(0, 5, (4, 12, 12)), "loss": "cross_entropy", "axis": 1,
+            "prediction": map_of_scores,
+            "target": chance.integers(0, 5, (4, 12, 12)),
+            "loss": "cross_entropy",
+            "axis": 1,
             "explanation": "channels last, and the loss reads axis 1",
         },
         "06_missing_targets": {
-            "prediction": estimate, "target": gaps.astype(np.float32), "loss": "mse",
+            "prediction": estimate,
+            "target": gaps.astype(np.float32),
+            "loss": "mse",
             "explanation": "3 % of the targets are missing and nothing masks them",
         },
         "07_hinge_on_zero_one": {
-            "prediction": score, "target": yes.astype(np.float32), "loss": "hinge",
+            "prediction": score,
+            "target": yes.astype(np.float32),
+            "loss": "hinge",
             "explanation": "hinge labels are -1 and 1",
         },
         "08_mean_of_means": {
-            "prediction": (language * np.linspace(0.1, 1, 32)[:, None, None]).astype(np.float32), "target": uneven,
-            "loss": "cross_entropy", "ignore": -100, "accumulation": 8,
+            "prediction": (language * np.linspace(0.1, 1, 32)[:, None, None]).astype(np.float32),
+            "target": uneven,
+            "loss": "cross_entropy",
+            "ignore": -100,
+            "accumulation": 8,
             "explanation": "eight micro-batches of unequal length are averaged, then averaged again",
         },
         "09_outliers": {
-            "prediction": estimate, "target": outliers.astype(np.float32), "loss": "mse",
+            "prediction": estimate,
+            "target": outliers.astype(np.float32),
+            "loss": "mse",
             "explanation": "three rows are in another unit",
         },
         "10_shifted_twice": {
-            "prediction": language, "target": np.concatenate([tokens[:, 1:], np.full((32, 1), -100)], axis=1),
-            "loss": "cross_entropy", "ignore": -100,
+            "prediction": language,
+            "target": np.concatenate([tokens[:, 1:], np.full((32, 1), -100)], axis=1),
+            "loss": "cross_entropy",
+            "ignore": -100,
             "explanation": "the data pipeline and the model both shift the labels",
         },
     }
@@ -80,4 +102,6 @@ def cases() -> dict[str, dict[str, object]]:
 if __name__ == "__main__":
     folder = Path(__file__).parent
     for name, case in cases().items():
-        np.savez_compressed(folder / f"{name}.npz", **{key: np.asarray(value) for key, value in case.items()})
+        np.savez_compressed(
+            folder / f"{name}.npz", **{key: np.asarray(value) for key, value in case.items()}
+        )

@@ -13,20 +13,41 @@ from lossary.contract import LossError
 
 @app.command(rich_help_panel="Doctor")
 def doctor(
-    files: Annotated[list[str], typer.Argument(metavar="PREDICTIONS [TARGETS]", help=(
-        "Two files (.npy .npz .csv .parquet .safetensors), or .npz files that each hold a whole case."))],
-    loss: Annotated[str | None, typer.Option(help="The loss in use, by any name of the field.")] = None,
-    predictions: Annotated[str | None, typer.Option(help="How predictions arrive: logits, probabilities ...")] = None,
-    parameter: Annotated[list[str] | None, typer.Option("--set", help="A parameter of the loss: delta=2.0")] = None,
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PREDICTIONS [TARGETS]",
+            help=(
+                "Two files (.npy .npz .csv .parquet .safetensors), or .npz files that each hold a whole case."
+            ),
+        ),
+    ],
+    loss: Annotated[
+        str | None, typer.Option(help="The loss in use, by any name of the field.")
+    ] = None,
+    predictions: Annotated[
+        str | None, typer.Option(help="How predictions arrive: logits, probabilities ...")
+    ] = None,
+    parameter: Annotated[
+        list[str] | None, typer.Option("--set", help="A parameter of the loss: delta=2.0")
+    ] = None,
     weights: Annotated[str | None, typer.Option(help="A file of sample weights.")] = None,
     class_weights: Annotated[str | None, typer.Option(help="A file of class weights.")] = None,
-    mask: Annotated[str | None, typer.Option(help="A file that is true where a value counts.")] = None,
-    ignored_label: Annotated[int | None, typer.Option(help="The label that marks positions to skip.")] = None,
+    mask: Annotated[
+        str | None, typer.Option(help="A file that is true where a value counts.")
+    ] = None,
+    ignored_label: Annotated[
+        int | None, typer.Option(help="The label that marks positions to skip.")
+    ] = None,
     axis: Annotated[int | None, typer.Option(help="The axis of the classes.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Rows per training batch.")] = None,
-    ignore: Annotated[list[str] | None, typer.Option(help="A check to leave out; may be repeated.")] = None,
+    ignore: Annotated[
+        list[str] | None, typer.Option(help="A check to leave out; may be repeated.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Findings as JSON.")] = False,
-    verbose: Annotated[bool, typer.Option(help="Also say which checks did not apply, and why.")] = False,
+    verbose: Annotated[
+        bool, typer.Option(help="Also say which checks did not apply, and why.")
+    ] = False,
 ) -> None:
     """Find what is wrong with a loss, from saved predictions and targets.
 
@@ -36,29 +57,52 @@ def doctor(
     from lossary.doctor.case import Case
     from lossary.doctor.files import load_case, read
 
-    given: dict[str, Any] = {"loss": loss, "predictions": predictions, "ignore": ignored_label, "axis": axis,
-                             "batch_size": batch_size, "parameters": _parameters(parameter or [])}
+    given: dict[str, Any] = {
+        "loss": loss,
+        "predictions": predictions,
+        "ignore": ignored_label,
+        "axis": axis,
+        "batch_size": batch_size,
+        "parameters": _parameters(parameter or []),
+    }
     for name, path in (("weights", weights), ("class_weights", class_weights), ("mask", mask)):
         if path is not None:
             given[name] = next(iter(read(path).values()))
-    options = {key: value for key, value in given.items() if value not in (None, {}) if not _is_empty(value)}
+    options = {
+        key: value
+        for key, value in given.items()
+        if value not in (None, {})
+        if not _is_empty(value)
+    }
     code = 0
     reports = []
     whole = [file for file in files if file.endswith(".npz")]
-    pairs = [(file, None) for file in files] if len(whole) == len(files) and len(files) != 2 else [tuple(files)]
+    pairs = (
+        [(file, None) for file in files]
+        if len(whole) == len(files) and len(files) != 2
+        else [tuple(files)]
+    )
     if len(files) == 2 and len(whole) == 2 and _holds_case(files[0]):
         pairs = [(file, None) for file in files]
     for pair in pairs:
         if len(pair) not in (1, 2):
-            raise LossError(f"got {len(pair)} files; give predictions and targets, or .npz files that each hold a case")
+            raise LossError(
+                f"got {len(pair)} files; give predictions and targets, or .npz files that each hold a case"
+            )
         case = load_case(pair[0], pair[1] if len(pair) == 2 else None)
         report = diagnose(Case.of(**(case | options)), ignore or ())
         code = max(code, report.exit_code)
         reports.append((pair[0], report))
     if as_json:
         found = [json.loads(report.to_json()) for _, report in reports]
-        typer.echo(json.dumps(found[0] if len(found) == 1 else
-                              {name: item for (name, _), item in zip(reports, found, strict=True)}, indent=2))
+        typer.echo(
+            json.dumps(
+                found[0]
+                if len(found) == 1
+                else {name: item for (name, _), item in zip(reports, found, strict=True)},
+                indent=2,
+            )
+        )
     else:
         for name, report in reports:
             if len(reports) > 1:
@@ -96,7 +140,9 @@ def _parameters(pairs: list[str]) -> dict[str, Any]:
 
 @app.command(rich_help_panel="Doctor")
 def explain(
-    check: Annotated[list[str] | None, typer.Argument(help="A check, or what you would type into a search box.")] = None,
+    check: Annotated[
+        list[str] | None, typer.Argument(help="A check, or what you would type into a search box.")
+    ] = None,
 ) -> None:
     """Explain a check: symptom, cause and fix; also by symptom: lossary explain loss is nan."""
     from lossary.doctor import all_checks

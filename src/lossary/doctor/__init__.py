@@ -10,11 +10,28 @@ from lossary.doctor.case import Case
 from lossary.doctor.registry import CHECKS, Check, NotApplicable, all_checks, check_of
 from lossary.doctor.report import SEVERITIES, Finding, Report
 
-__all__ = ["CHECKS", "Case", "Check", "Finding", "Report", "all_checks", "check_of", "diagnose", "examine"]
+__all__ = [
+    "CHECKS",
+    "Case",
+    "Check",
+    "Finding",
+    "Report",
+    "all_checks",
+    "check_of",
+    "diagnose",
+    "examine",
+]
 
 
-def examine(prediction: Any = None, target: Any = None, *, loss: Any = None,
-            ignore_checks: Iterable[str] = (), only: Iterable[str] | None = None, **more: Any) -> Report:
+def examine(
+    prediction: Any = None,
+    target: Any = None,
+    *,
+    loss: Any = None,
+    ignore_checks: Iterable[str] = (),
+    only: Iterable[str] | None = None,
+    **more: Any,
+) -> Report:
     """Look at predictions, targets and the loss between them; see :class:`Case` for all arguments.
 
     Arrays of any supported library, saved or live. Returns a :class:`Report`. Raises ``LossError``
@@ -24,7 +41,9 @@ def examine(prediction: Any = None, target: Any = None, *, loss: Any = None,
     return diagnose(case, ignore_checks, only)
 
 
-def diagnose(case: Case, ignore_checks: Iterable[str] = (), only: Iterable[str] | None = None) -> Report:
+def diagnose(
+    case: Case, ignore_checks: Iterable[str] = (), only: Iterable[str] | None = None
+) -> Report:
     """Ask every check that is not ignored, or ``only`` those named."""
     ignored = {check_of(name).name for name in ignore_checks}
     chosen = list(all_checks()) if only is None else [check_of(name).name for name in only]
@@ -42,6 +61,11 @@ def diagnose(case: Case, ignore_checks: Iterable[str] = (), only: Iterable[str] 
         except LossError as problem:  # the loss refuses a variation of these arrays
             not_applicable[name] = f"needs a loss that takes these arrays ({problem})"
             continue
+        except Exception as error:
+            raise LossError(
+                f"the check {name} failed on this case ({type(error).__name__}: {str(error)[:160]}); this is a fault of "
+                f"the doctor: leave it out with ignore_checks=[{name!r}]".replace("\n", " ")
+            ) from error
         if finding is None:
             fine.append(name)
         else:
@@ -56,5 +80,6 @@ def _follows(finding: Finding, findings: list[Finding], case: Case) -> bool:
     causes = {other.check for other in findings if other.severity == "error"} - {finding.check}
     if finding.check == "callable":
         return bool(causes) and case.subject is not None and case.subject.own
-    return finding.check == "constant-predictor" and bool(causes or any(
-        other.check == "domination" for other in findings))
+    return finding.check == "constant-predictor" and bool(
+        causes or any(other.check == "domination" for other in findings)
+    )

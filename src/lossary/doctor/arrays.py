@@ -15,7 +15,13 @@ from lossary.contract import LossError
 BLOCK_BYTES = 2 * 2**20
 MANY_LABELS = 4096
 
-_LIBRARIES = {"torch": "torch", "jax": "jax", "jaxlib": "jax", "tensorflow": "tensorflow", "keras": "keras"}
+_LIBRARIES = {
+    "torch": "torch",
+    "jax": "jax",
+    "jaxlib": "jax",
+    "tensorflow": "tensorflow",
+    "keras": "keras",
+}
 
 
 def library_of(value: Any) -> str:
@@ -48,7 +54,9 @@ def to_numpy(value: Any, name: str) -> np.ndarray:
         try:
             array = np.asarray(value)
         except ValueError:
-            raise LossError(f"{name} is ragged: its rows have unlike lengths; pad them and pass a mask") from None
+            raise LossError(
+                f"{name} is ragged: its rows have unlike lengths; pad them and pass a mask"
+            ) from None
     if array.dtype.name == "bfloat16":
         array = array.astype(np.float32)
     if array.dtype.kind not in "biuf":
@@ -95,9 +103,14 @@ def blocks(*arrays: np.ndarray | None) -> Iterator[tuple[int, tuple[np.ndarray |
     row_bytes = max(array[:1].nbytes for array in arrays if array is not None and array.ndim)
     step = max(1, BLOCK_BYTES // max(1, row_bytes))
     for start in range(0, rows, step):
-        yield start, tuple(
-            array[start : start + step] if array is not None and array.ndim and len(array) == rows else array
-            for array in arrays
+        yield (
+            start,
+            tuple(
+                array[start : start + step]
+                if array is not None and array.ndim and len(array) == rows
+                else array
+                for array in arrays
+            ),
         )
 
 
@@ -154,7 +167,11 @@ def summarize(array: np.ndarray, counts: np.ndarray | None = None) -> Summary:
         lowest, highest = float(block.min()), float(block.max())
         low, high = min(low, lowest), max(high, highest)
         shift = 0.5 * (lowest + highest) if shift is None else shift
-        moved = block.astype(np.float64) - shift if block.size < 2**16 else block - block.dtype.type(shift)
+        moved = (
+            block.astype(np.float64) - shift
+            if block.size < 2**16
+            else block - block.dtype.type(shift)
+        )
         total += float(moved.sum(dtype=np.float64))
         flat = moved.ravel()
         squares += float(np.dot(flat, flat))
@@ -169,13 +186,22 @@ def summarize(array: np.ndarray, counts: np.ndarray | None = None) -> Summary:
             labels = _count_labels(labels, block) if integral else None
     mean_moved = total / finite if finite else math.nan
     return Summary(
-        size, finite, nan, infinite, low, high,
+        size,
+        finite,
+        nan,
+        infinite,
+        low,
+        high,
         mean=mean_moved + (shift or 0.0),
         variance=max(0.0, squares / finite - mean_moved**2) if finite else math.nan,
-        zeros=zeros, negative=negative, outside_unit=outside,
+        zeros=zeros,
+        negative=negative,
+        outside_unit=outside,
         integral=integral and finite > 0,
         labels=np.array(sorted(labels)) if labels is not None else None,
-        label_counts=np.array([labels[key] for key in sorted(labels)]) if labels is not None else None,
+        label_counts=np.array([labels[key] for key in sorted(labels)])
+        if labels is not None
+        else None,
         first_bad=bad,
     )
 
@@ -187,7 +213,9 @@ def _kept(block: np.ndarray, keep: np.ndarray) -> np.ndarray:
 
 
 def _count_labels(labels: dict[float, int], block: np.ndarray) -> dict[float, int] | None:
-    found, times = np.unique(block[:MANY_LABELS * 4] if block.size > 2**22 else block, return_counts=True)
+    found, times = np.unique(
+        block[: MANY_LABELS * 4] if block.size > 2**22 else block, return_counts=True
+    )
     if len(found) > MANY_LABELS:
         return None
     if block.size > 2**22:

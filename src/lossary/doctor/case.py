@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 
 from lossary.contract import LossError, contract_of
-from lossary.doctor.arrays import Summary, dtype_name, library_of, row_deviation, spread, summarize, to_numpy
+from lossary.doctor.arrays import (
+    Summary,
+    dtype_name,
+    library_of,
+    row_deviation,
+    spread,
+    summarize,
+    to_numpy,
+)
 from lossary.doctor.registry import NotApplicable, need
 from lossary.doctor.subject import Subject, subject_of
 
@@ -77,10 +85,23 @@ class Case:
         known = {item.name for item in fields(cls)}
         unknown = sorted(set(given) - known)
         if unknown:
-            raise LossError(f"examine() has no argument {unknown[0]!r}; it has {', '.join(sorted(known))}")
+            raise LossError(
+                f"examine() has no argument {unknown[0]!r}; it has {', '.join(sorted(known))}"
+            )
         case = cls(**given)
         if case.arguments.replace(" ", "") not in ("prediction,target", "target,prediction"):
-            raise LossError(f"arguments={case.arguments!r}; expected 'prediction,target' or 'target,prediction'")
+            raise LossError(
+                f"arguments={case.arguments!r}; expected 'prediction,target' or 'target,prediction'"
+            )
+        contract = case.subject.contract if case.subject else None
+        if (
+            contract
+            and contract.target is None
+            and len(contract.predictions) > 1
+            and case.target is not None
+        ):
+            # A loss between predictions, such as info_nce(queries, keys): the second is no target.
+            case = cls(**{**given, "prediction": (case.prediction, case.target), "target": None})
         case._check()
         return case
 
@@ -89,7 +110,9 @@ class Case:
             if getattr(self, name) is not None:
                 array = self.arrays[0] if name == "prediction" else self.target_array
                 if array is not None and array.size == 0:
-                    raise LossError(f"{name} is empty, shape {array.shape}; there is nothing to examine")
+                    raise LossError(
+                        f"{name} is empty, shape {array.shape}; there is nothing to examine"
+                    )
 
     # The arrays.
 
@@ -103,12 +126,16 @@ class Case:
         if isinstance(given, Mapping):
             missing = [name for name in names if name not in given]
             if missing and len(names) > 1:
-                raise LossError(f"{self.subject.name} needs predictions {', '.join(names)}; "
-                                f"{missing[0]!r} is missing")
+                raise LossError(
+                    f"{self.subject.name} needs predictions {', '.join(names)}; "
+                    f"{missing[0]!r} is missing"
+                )
             return {name: to_numpy(given[name], name) for name in (names if not missing else given)}
         if isinstance(given, (tuple, list)) and len(given) and hasattr(given[0], "shape"):
             labels = [*names, *(f"prediction{i}" for i in range(len(names), len(given)))]
-            return {label: to_numpy(array, label) for label, array in zip(labels, given, strict=False)}
+            return {
+                label: to_numpy(array, label) for label, array in zip(labels, given, strict=False)
+            }
         return {names[0] if names else "prediction": to_numpy(given, "prediction")}
 
     @cached_property
@@ -169,10 +196,21 @@ class Case:
     @cached_property
     def subject(self) -> Subject | None:
         parameters = dict(self.parameters)
-        if isinstance(self.loss, str) and self.axis is not None and "axis" in contract_of(self.loss).parameters:
+        if (
+            isinstance(self.loss, str)
+            and self.axis is not None
+            and "axis" in contract_of(self.loss).parameters
+        ):
             parameters.setdefault("axis", self.axis)
-        return subject_of(self.loss, predictions=self.predictions, arguments=self.arguments, reference=self.reference,
-                          library=self.library, parameters=parameters, ignore=self.ignore)
+        return subject_of(
+            self.loss,
+            predictions=self.predictions,
+            arguments=self.arguments,
+            reference=self.reference,
+            library=self.library,
+            parameters=parameters,
+            ignore=self.ignore,
+        )
 
     @property
     def known(self) -> Subject:
@@ -200,7 +238,11 @@ class Case:
 
     @property
     def ignored(self) -> int | None:
-        return self.ignore if self.ignore is not None else (self.subject.ignore if self.subject else None)
+        return (
+            self.ignore
+            if self.ignore is not None
+            else (self.subject.ignore if self.subject else None)
+        )
 
     @property
     def class_axis(self) -> int:
@@ -262,11 +304,17 @@ class Case:
             return False
         if exponential and summary.high > self.unit_tolerance:
             return False
-        if not exponential and (summary.low < -self.unit_tolerance or summary.high > 1 + self.unit_tolerance):
+        if not exponential and (
+            summary.low < -self.unit_tolerance or summary.high > 1 + self.unit_tolerance
+        ):
             return False
         tolerance = self.unit_tolerance
-        return row_deviation(self.predicted, self.class_axis, exponential=exponential,
-                             tolerance=tolerance) <= tolerance
+        return (
+            row_deviation(
+                self.predicted, self.class_axis, exponential=exponential, tolerance=tolerance
+            )
+            <= tolerance
+        )
 
     # Trying the loss.
 
@@ -276,7 +324,11 @@ class Case:
         first = self.predicted
         rows = max(1, min(BATCH_ROWS, BATCH_ENTRIES // max(1, first[:1].size))) if first.ndim else 1
         contiguous = self.subject is not None and self.subject.unit in ("anchor", "tensor")
-        take = slice(0, rows) if contiguous or self.sequence else spread(len(first) if first.ndim else 1, rows)
+        take = (
+            slice(0, rows)
+            if contiguous or self.sequence
+            else spread(len(first) if first.ndim else 1, rows)
+        )
 
         def cut(array: np.ndarray | None) -> np.ndarray | None:
             if array is None or array.ndim == 0 or len(array) != len(first):

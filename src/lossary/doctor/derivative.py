@@ -12,11 +12,18 @@ from lossary.doctor.arrays import like, precise, to_numpy
 if TYPE_CHECKING:
     from lossary.doctor.subject import Subject
 
-DIFFERENCES = 4096  # a loss without automatic differentiation is differentiated up to this many entries
+DIFFERENCES = (
+    4096  # a loss without automatic differentiation is differentiated up to this many entries
+)
 
 
-def gradient(subject: Subject, prediction: np.ndarray, target: Any, dtype: str | None,
-             options: dict[str, Any]) -> np.ndarray | None:
+def gradient(
+    subject: Subject,
+    prediction: np.ndarray,
+    target: Any,
+    dtype: str | None,
+    options: dict[str, Any],
+) -> np.ndarray | None:
     """The derivative of the mean value; None when the framework says that none flows."""
     if subject.own:
         if subject.unit == "element" and subject.loss.reduction in ("mean", "mean_over_batch"):
@@ -25,10 +32,14 @@ def gradient(subject: Subject, prediction: np.ndarray, target: Any, dtype: str |
         present = {key: value for key, value in options.items() if value is not None}
         return np.asarray(subject.loss.value_and_grad(**given, **present)[1], dtype=np.float64)
     by_library = {"torch": _torch, "jax": _jax, "tensorflow": _keras, "keras": _keras}
-    return by_library.get(subject.library, _differences)(subject, prediction, target, dtype, options)
+    return by_library.get(subject.library, _differences)(
+        subject, prediction, target, dtype, options
+    )
 
 
-def _elementwise(subject: Subject, prediction: np.ndarray, target: Any, options: dict[str, Any]) -> np.ndarray:
+def _elementwise(
+    subject: Subject, prediction: np.ndarray, target: Any, options: dict[str, Any]
+) -> np.ndarray:
     """Element i's value depends on prediction i alone: two evaluations give every slope."""
     wide = prediction.astype(np.float64)
     step = 1e-6 * np.maximum(1.0, np.abs(wide))
@@ -37,8 +48,13 @@ def _elementwise(subject: Subject, prediction: np.ndarray, target: Any, options:
     return (high - low) / (2 * step) / max(1, high.size)
 
 
-def _torch(subject: Subject, prediction: np.ndarray, target: Any, dtype: str | None,
-           options: dict[str, Any]) -> np.ndarray | None:
+def _torch(
+    subject: Subject,
+    prediction: np.ndarray,
+    target: Any,
+    dtype: str | None,
+    options: dict[str, Any],
+) -> np.ndarray | None:
     import torch
 
     leaf = like(prediction, "torch", dtype).requires_grad_(True)
@@ -49,8 +65,13 @@ def _torch(subject: Subject, prediction: np.ndarray, target: Any, dtype: str | N
     return None if slope is None else to_numpy(slope, "the gradient").astype(np.float64)
 
 
-def _jax(subject: Subject, prediction: np.ndarray, target: Any, dtype: str | None,
-         options: dict[str, Any]) -> np.ndarray:
+def _jax(
+    subject: Subject,
+    prediction: np.ndarray,
+    target: Any,
+    dtype: str | None,
+    options: dict[str, Any],
+) -> np.ndarray:
     import jax
 
     def mean(leaf: Any) -> Any:
@@ -61,8 +82,13 @@ def _jax(subject: Subject, prediction: np.ndarray, target: Any, dtype: str | Non
         return to_numpy(slope, "the gradient").astype(np.float64)
 
 
-def _keras(subject: Subject, prediction: np.ndarray, target: Any, dtype: str | None,
-           options: dict[str, Any]) -> np.ndarray | None:
+def _keras(
+    subject: Subject,
+    prediction: np.ndarray,
+    target: Any,
+    dtype: str | None,
+    options: dict[str, Any],
+) -> np.ndarray | None:
     import keras
 
     backend = keras.backend.backend()
@@ -80,8 +106,13 @@ def _keras(subject: Subject, prediction: np.ndarray, target: Any, dtype: str | N
     return None if slope is None else to_numpy(slope, "the gradient").astype(np.float64)
 
 
-def _differences(subject: Subject, prediction: np.ndarray, target: Any, dtype: str | None,
-                 options: dict[str, Any]) -> np.ndarray:
+def _differences(
+    subject: Subject,
+    prediction: np.ndarray,
+    target: Any,
+    dtype: str | None,
+    options: dict[str, Any],
+) -> np.ndarray:
     """Central differences, entry by entry, for a plain NumPy callable."""
     if prediction.size > DIFFERENCES:
         raise LossError(f"{subject.name}: too many entries to differentiate without a framework")
@@ -92,8 +123,14 @@ def _differences(subject: Subject, prediction: np.ndarray, target: Any, dtype: s
     return slopes
 
 
-def slope_at(subject: Subject, prediction: np.ndarray, target: Any, position: tuple[int, ...],
-             options: dict[str, Any], relative: float = 1e-5) -> float:
+def slope_at(
+    subject: Subject,
+    prediction: np.ndarray,
+    target: Any,
+    position: tuple[int, ...],
+    options: dict[str, Any],
+    relative: float = 1e-5,
+) -> float:
     """One central difference in float64, with a step that follows the entry's own size."""
     step = relative * max(1e-3, abs(float(prediction[position])))
     moved = prediction.copy()

@@ -18,7 +18,9 @@ def _value(case: Case, prediction: np.ndarray) -> float | None:
     batch = case.batch
     options = {key: batch[key] for key in ("weights", "mask") if batch[key] is not None}
     try:
-        value = case.known(prediction.astype(_float(batch["prediction"])), batch["target"], **options)
+        value = case.known(
+            prediction.astype(_float(batch["prediction"])), batch["target"], **options
+        )
     except LossError:
         return None
     return value if math.isfinite(value) else None
@@ -33,7 +35,12 @@ def start_of(case: Case) -> float | None:
     if case.subject is None or not case.arrays or len(case.arrays) > 1 or case.target is None:
         return None
     first = case.batch["prediction"]
-    middle = {"simplex": 1.0, "probability": 0.5, "log simplex": 1.0, "log probability": math.log(0.5)}.get(case.reads or "", 0.0)
+    middle = {
+        "simplex": 1.0,
+        "probability": 0.5,
+        "log simplex": 1.0,
+        "log probability": math.log(0.5),
+    }.get(case.reads or "", 0.0)
     if case.reads in ("simplex", "log simplex"):
         middle = 1 / case.classes if case.reads == "simplex" else -math.log(case.classes)
     if case.reads in ("positive",):
@@ -70,7 +77,13 @@ def best_constant(case: Case) -> tuple[str, float] | None:
         if not np.isfinite(wide).all():
             return None
         rows = [("the mean", wide.mean(axis=0, keepdims=True))]
-        rows += [("the median" if q == 0.5 else f"the {q:.0%} quantile", np.quantile(wide, q, axis=0, keepdims=True)) for q in _QUANTILES]
+        rows += [
+            (
+                "the median" if q == 0.5 else f"the {q:.0%} quantile",
+                np.quantile(wide, q, axis=0, keepdims=True),
+            )
+            for q in _QUANTILES
+        ]
         if case.reads in ("log rate",):
             rows = [(name, np.log(np.maximum(row, 1e-6))) for name, row in rows]
         tried = [(name, np.broadcast_to(row, shape)) for name, row in rows]
@@ -116,7 +129,9 @@ def floor_of(case: Case) -> float | None:
         return _value(case, smooth if case.reads == "simplex" else np.log(smooth))
     if case.binary_scores and target.shape == shape:
         share = np.clip((1 - smoothing) * target.astype(np.float64) + smoothing / 2, tiny, 1 - tiny)
-        number = {"logit": np.log(share / (1 - share)), "probability": share}.get(case.reads, np.log(share))
+        number = {"logit": np.log(share / (1 - share)), "probability": share}.get(
+            case.reads, np.log(share)
+        )
         return _value(case, number)
     contract = subject.contract
     if contract is not None and contract.has("zero at target") and contract.has("nonnegative"):

@@ -11,8 +11,10 @@ from lossary.contract import LossError
 from lossary.doctor.registry import Check, all_checks
 from lossary.doctor.report import Report
 
-_PARTS = re.compile(r"^(Symptom|Cause|Fix|People type):\s*(.*?)(?=^(?:Symptom|Cause|Fix|People type):|^Wrong::|\Z)",
-                    re.DOTALL | re.MULTILINE)
+_PARTS = re.compile(
+    r"^(Symptom|Cause|Fix|People type):\s*(.*?)(?=^(?:Symptom|Cause|Fix|People type):|^Wrong::|\Z)",
+    re.DOTALL | re.MULTILINE,
+)
 _EXAMPLES = re.compile(r"Wrong::\n\n(.*?)\n\nRight::\n\n(.*)", re.DOTALL)
 PRELUDE = "from lossary.doctor.cases.data import *"
 
@@ -43,7 +45,9 @@ def as_text(check: Check) -> str:
     wrong, right = examples(check)
     lines = [f"{check.name} ({check.severity}): {check.summary}", ""]
     for title, text in parts(check).items():
-        lines += textwrap.wrap(f"{title}: {text}", 80, subsequent_indent="  ", break_on_hyphens=False)
+        lines += textwrap.wrap(
+            f"{title}: {text}", 80, subsequent_indent="  ", break_on_hyphens=False
+        )
     lines += ["", f"  {PRELUDE}", f"  {wrong}  # caught", f"  {right}  # quiet"]
     return "\n".join(lines)
 
@@ -87,7 +91,10 @@ To leave this check out: `lossary doctor ... --ignore {check.name}`.
 
 def index() -> str:
     """The list of all pages."""
-    rows = "\n".join(f"| [{item.name}]({item.name}.md) | {item.severity} | {item.summary} |" for item in all_checks().values())
+    rows = "\n".join(
+        f"| [{item.name}]({item.name}.md) | {item.severity} | {item.summary} |"
+        for item in all_checks().values()
+    )
     return f"""# The doctor's checks
 
 `lossary doctor predictions.npy targets.npy --loss cross_entropy` asks all of them;

@@ -59,8 +59,22 @@ class Check:
 
 
 CHECKS: dict[str, Check] = {}
-_GROUPS = ("scale", "encoding", "values", "averages", "masks", "weights", "sequence", "embeddings",
-           "gradients", "numerics", "implementation", "signal", "terms", "history")
+_GROUPS = (
+    "scale",
+    "encoding",
+    "values",
+    "averages",
+    "masks",
+    "weights",
+    "sequence",
+    "embeddings",
+    "gradients",
+    "numerics",
+    "implementation",
+    "signal",
+    "terms",
+    "history",
+)
 
 
 def check(name: str, severity: Severity) -> Callable[[Callable[[Case], Finding | None]], Check]:
@@ -98,7 +112,9 @@ def search(text: str) -> list[Check]:
     words = {word for word in text.lower().split() if len(word) > 2 or word.isdigit()}
     scored = []
     for item in all_checks().values():
-        phrases = [set(phrase.lower().split()) for phrase in (*item.searches, item.name.replace("-", " "))]
+        phrases = [
+            set(phrase.lower().split()) for phrase in (*item.searches, item.name.replace("-", " "))
+        ]
         best = max(len(words & phrase) / max(1, len(words | phrase)) for phrase in phrases)
         if best >= 0.5:
             scored.append((best, item))

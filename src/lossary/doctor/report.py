@@ -30,8 +30,12 @@ class Finding:
         lines = [f"{self.severity}  {self.check}"]
         for label, text in (("seen", self.seen), ("why", self.why), ("fix", self.fix)):
             lines += textwrap.wrap(
-                text, 80, initial_indent=f"  {label:4}  ", subsequent_indent=" " * 8,
-                break_long_words=False, break_on_hyphens=False,
+                text,
+                80,
+                initial_indent=f"  {label:4}  ",
+                subsequent_indent=" " * 8,
+                break_long_words=False,
+                break_on_hyphens=False,
             )
         return "\n".join([*lines, f"  page  lossary explain {self.check}"])
 
@@ -78,6 +82,8 @@ class Report:
 
 def _wrapped(title: str, names: tuple[str, ...]) -> str:
     return textwrap.fill(
-        f"{title} ({len(names)}): {', '.join(names)}", 80, subsequent_indent="  ",
+        f"{title} ({len(names)}): {', '.join(names)}",
+        80,
+        subsequent_indent="  ",
         break_on_hyphens=False,
     )

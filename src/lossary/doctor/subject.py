@@ -65,8 +65,11 @@ class Subject:
     def reads(self) -> str | None:
         """The name of the set that the first prediction should live in; None when unknown."""
         if self.contract is None:
-            return {"logits": "class logits", "probabilities": "simplex",
-                    "log_probabilities": "log simplex"}.get(self.predictions or "")
+            return {
+                "logits": "class logits",
+                "probabilities": "simplex",
+                "log_probabilities": "log simplex",
+            }.get(self.predictions or "")
         space = self.contract.inputs[self.contract.predictions[0]].name
         way = self.predictions or next(iter(arrivals(self.contract)), "")
         return _READS.get((space, way), space)
@@ -96,18 +99,32 @@ class Subject:
     def takes_weights(self) -> bool:
         return self.own or self.keyword_for(_WEIGHTS) is not None
 
-    def raw(self, prediction: Any, target: Any, *, weights: Any = None, mask: Any = None,
-            class_weights: Any = None, dtype: str | None = None, **parameters: Any) -> Any:
+    def raw(
+        self,
+        prediction: Any,
+        target: Any,
+        *,
+        weights: Any = None,
+        mask: Any = None,
+        class_weights: Any = None,
+        dtype: str | None = None,
+        **parameters: Any,
+    ) -> Any:
         """What the loss returns. ``prediction`` is one array or a tuple of them, of NumPy."""
         predictions = prediction if isinstance(prediction, tuple) else (prediction,)
         if self.loss is not None:
             loss = self.loss if not parameters else self.with_parameters(**parameters).loss
             inputs = tuple(array.astype(dtype) if dtype else array for array in predictions)
             options = {"weights": weights, "mask": mask, "class_weights": class_weights}
-            return loss(**self.bound(inputs, target), **{key: value for key, value in options.items() if value is not None})
+            return loss(
+                **self.bound(inputs, target),
+                **{key: value for key, value in options.items() if value is not None},
+            )
         with precise(self.library, dtype):
-            inputs = [like(array, self.library, dtype) if isinstance(array, np.ndarray) else array
-                      for array in predictions]
+            inputs = [
+                like(array, self.library, dtype) if isinstance(array, np.ndarray) else array
+                for array in predictions
+            ]
             return self._foreign(inputs, target, weights, mask, dtype, parameters)
 
     def bound(self, prediction: Any, target: Any) -> dict[str, Any]:
@@ -117,8 +134,15 @@ class Subject:
         name = self.contract.target_name
         return named if target is None or name is None else {**named, name: target}
 
-    def _foreign(self, inputs: list[Any], target: Any, weights: Any, mask: Any, dtype: str | None,
-                 parameters: dict[str, Any]) -> Any:
+    def _foreign(
+        self,
+        inputs: list[Any],
+        target: Any,
+        weights: Any,
+        mask: Any,
+        dtype: str | None,
+        parameters: dict[str, Any],
+    ) -> Any:
         options = dict(parameters)
         for value, names in ((weights, _WEIGHTS), (mask, _MASKS)):
             keyword = self.keyword_for(names)
@@ -144,7 +168,9 @@ class Subject:
         """The loss as one number: the mean where it returns several."""
         result = self.raw(prediction, target, **options)
         if isinstance(result, (tuple, list, dict)) or result is None:
-            raise LossError(f"{self.name} returned a {type(result).__name__}; a loss returns one array")
+            raise LossError(
+                f"{self.name} returned a {type(result).__name__}; a loss returns one array"
+            )
         value = np.asarray(to_numpy(result, f"the value of {self.name}"), dtype=np.float64)
         return float(value.mean()) if value.size else 0.0
 
@@ -152,15 +178,20 @@ class Subject:
         """Unreduced values; of a callable that reduces, one per row by calling it row by row."""
         if self.loss is not None:
             with np.errstate(all="ignore"):
-                return np.asarray(self.loss.values(**self.bound(prediction, target), **options), dtype=np.float64)
+                return np.asarray(
+                    self.loss.values(**self.bound(prediction, target), **options), dtype=np.float64
+                )
         unreduced = self._unreduced()
         result = to_numpy(unreduced.raw(prediction, target, **options), self.name)
         if result.ndim:
             return result.astype(np.float64)
         rows = range(min(len(prediction), ROWS_ONE_BY_ONE))
-        return np.array([
-            self(prediction[i : i + 1], None if target is None else target[i : i + 1]) for i in rows
-        ])
+        return np.array(
+            [
+                self(prediction[i : i + 1], None if target is None else target[i : i + 1])
+                for i in rows
+            ]
+        )
 
     def _unreduced(self) -> Subject:
         for attribute, none in (("reduction", "none"),):
@@ -170,8 +201,9 @@ class Subject:
                 return self.replaced(callable=other)
         return self
 
-    def gradient(self, prediction: np.ndarray, target: Any, *, dtype: str | None = None,
-                 **options: Any) -> np.ndarray | None:
+    def gradient(
+        self, prediction: np.ndarray, target: Any, *, dtype: str | None = None, **options: Any
+    ) -> np.ndarray | None:
         """The derivative of the loss's mean by the prediction; None when no gradient flows."""
         from lossary.doctor import derivative
 
@@ -181,7 +213,9 @@ class Subject:
             if isinstance(error, LossError) or self.own:
                 raise
             first = (str(error).strip() or "no message").splitlines()[0]
-            raise LossError(f"{self.name}: its gradient raised {type(error).__name__}: {first[:200]}") from error
+            raise LossError(
+                f"{self.name}: its gradient raised {type(error).__name__}: {first[:200]}"
+            ) from error
 
     def replaced(self, **changes: Any) -> Subject:
         other = copy.copy(self)
@@ -215,51 +249,84 @@ class Subject:
         return other_subject
 
 
-def subject_of(loss: Any, *, predictions: str | None, arguments: str, reference: str | None,
-               library: str, parameters: Mapping[str, Any], ignore: float | None = None) -> Subject | None:
+def subject_of(
+    loss: Any,
+    *,
+    predictions: str | None,
+    arguments: str,
+    reference: str | None,
+    library: str,
+    parameters: Mapping[str, Any],
+    ignore: float | None = None,
+) -> Subject | None:
     """The subject behind a name, a ``Loss``, a definition, a framework's loss or any callable."""
     if loss is None:
         return None
     settings = {"predictions": predictions, "ignore": ignore}
-    if isinstance(loss, str):
-        loss = Loss(loss, **settings, **parameters)
-    elif callable(loss) and isinstance(getattr(loss, "contract", None), Contract) and not isinstance(loss, Loss):
+    if isinstance(loss, str) or (
+        callable(loss)
+        and isinstance(getattr(loss, "contract", None), Contract)
+        and not isinstance(loss, Loss)
+    ):
         loss = Loss(loss, **settings, **parameters)
     if isinstance(loss, Loss):
         # The definition judges: no kernel is compiled for a look at some arrays.
-        settings = {name: getattr(loss, name) for name in _SETTINGS} | {"implementation": "definition"}
+        settings = {name: getattr(loss, name) for name in _SETTINGS} | {
+            "implementation": "definition"
+        }
         settings["ignore"] = loss.ignore if ignore is None else ignore
         loss = Loss(loss.contract, **settings, **loss.parameters)
         return Subject(
-            loss.contract.name, "numpy", loss.contract, loss, predictions=predictions or loss.predictions,
-            parameters=dict(loss.parameters), reduction=loss.reduction, ignore=loss.ignore,
+            loss.contract.name,
+            "numpy",
+            loss.contract,
+            loss,
+            predictions=predictions or loss.predictions,
+            parameters=dict(loss.parameters),
+            reduction=loss.reduction,
+            ignore=loss.ignore,
         )
     inner = getattr(loss, "loss", None)
     if isinstance(inner, Loss):  # an adapter's class holds the Loss that it runs
-        return subject_of(inner, predictions=predictions, arguments=arguments, reference=None,
-                          library=library, parameters={})
+        return subject_of(
+            inner,
+            predictions=predictions,
+            arguments=arguments,
+            reference=None,
+            library=library,
+            parameters={},
+        )
     if not callable(loss):
         raise LossError(f"loss={loss!r} is neither a name, a Loss nor a callable")
     return _foreign_subject(loss, predictions, arguments, reference, library)
 
 
-def _foreign_subject(loss: Any, predictions: str | None, arguments: str, reference: str | None,
-                     library: str) -> Subject:
+def _foreign_subject(
+    loss: Any, predictions: str | None, arguments: str, reference: str | None, library: str
+) -> Subject:
     kind = loss if inspect.isfunction(loss) else type(loss)
     root = (getattr(kind, "__module__", None) or "").partition(".")[0]
     name = getattr(loss, "__name__", None) or type(loss).__name__
     if library_of(loss) != "numpy":
         library = library_of(loss)
     library = getattr(loss, "__lossary_library__", library)
-    subject = Subject(name, library, callable=loss, predictions=predictions,
-                      target_first=arguments.replace(" ", "") == "target,prediction")
+    subject = Subject(
+        name,
+        library,
+        callable=loss,
+        predictions=predictions,
+        target_first=arguments.replace(" ", "") == "target,prediction",
+    )
     subject.parameters = _settings(loss)
     subject.reduction = getattr(loss, "reduction", None)
     subject.ignore = getattr(loss, "ignore_index", None)
     if root in ("torch", "keras", "optax") and reference is None:
         reference = key_of(name)
         if root == "torch" and reference in _TORCH:
-            reference, subject.predictions = _TORCH[reference][0], predictions or _TORCH[reference][1]
+            reference, subject.predictions = (
+                _TORCH[reference][0],
+                predictions or _TORCH[reference][1],
+            )
         if root == "keras":
             subject.library, subject.target_first = "keras", True
             if predictions is None:

@@ -18,8 +18,18 @@ from lossary.doctor.registry import Check, NotApplicable, all_checks
 from lossary.evaluate import Loss
 
 LIBRARIES = ("numpy", "torch", "jax")
-_ARRAYS = ("prediction", "target", "weights", "mask", "class_weights", "gradient", "hessian", "variance",
-           "lengths", "target_lengths")
+_ARRAYS = (
+    "prediction",
+    "target",
+    "weights",
+    "mask",
+    "class_weights",
+    "gradient",
+    "hessian",
+    "variance",
+    "lengths",
+    "target_lengths",
+)
 
 
 @dataclass
@@ -107,11 +117,16 @@ def main(names: list[str]) -> int:
     for check in chosen:
         row = measure(check)
         rows.append(row)
-        print(f"{row.check:28} {row.caught:>4} /{row.broken:>3} {row.quiet:>4} /{row.correct:>3} {row.asked:>6}"
-              + "".join(f"\n  WRONG: {failure}" for failure in row.failures), flush=True)
+        print(
+            f"{row.check:28} {row.caught:>4} /{row.broken:>3} {row.quiet:>4} /{row.correct:>3} {row.asked:>6}"
+            + "".join(f"\n  WRONG: {failure}" for failure in row.failures),
+            flush=True,
+        )
     broken, correct = sum(row.broken for row in rows), sum(row.correct for row in rows)
-    print(f"{len(rows)} checks: {sum(row.caught for row in rows)} of {broken} broken cases caught, "
-          f"{sum(row.quiet for row in rows)} of {correct} correct cases quiet")
+    print(
+        f"{len(rows)} checks: {sum(row.caught for row in rows)} of {broken} broken cases caught, "
+        f"{sum(row.quiet for row in rows)} of {correct} correct cases quiet"
+    )
     return 0 if all(row.passed for row in rows) else 1
 
 

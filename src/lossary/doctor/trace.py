@@ -13,7 +13,16 @@ from lossary.contract import LossError
 from lossary.doctor.arrays import like
 from lossary.doctor.subject import Subject
 
-_INTERNAL = ("/torch/", "/numpy/", "/jax/", "/doctor/", "/keras/", "/tensorflow/", "array_api_compat", "/xp/")
+_INTERNAL = (
+    "/torch/",
+    "/numpy/",
+    "/jax/",
+    "/doctor/",
+    "/keras/",
+    "/tensorflow/",
+    "array_api_compat",
+    "/xp/",
+)
 REMEDIES = {
     "log": "log(x.clip(min=smallest))  # or a formula on logits, which needs no log of 0",
     "sqrt": "sqrt(x + 1e-12)  # at 0 the root has an infinite slope",
@@ -44,17 +53,22 @@ class Culprit:
         return "clip or mask the values that enter this operation"
 
 
-def culprit(subject: Subject, prediction: Any, target: Any, options: dict[str, Any]) -> Culprit | None:
+def culprit(
+    subject: Subject, prediction: Any, target: Any, options: dict[str, Any]
+) -> Culprit | None:
     """The first operation whose result is not finite although its inputs are, when it can be found."""
     if not subject.own and subject.library == "torch":
         return _torch_forward(subject, prediction, target, options) or _torch_backward(
-            subject, prediction, target, options)
+            subject, prediction, target, options
+        )
     if subject.own or subject.library == "numpy":
         return _numpy_forward(subject, prediction, target, options)
     return None
 
 
-def _numpy_forward(subject: Subject, prediction: Any, target: Any, options: dict[str, Any]) -> Culprit | None:
+def _numpy_forward(
+    subject: Subject, prediction: Any, target: Any, options: dict[str, Any]
+) -> Culprit | None:
     problem: FloatingPointError | None = None
     try:
         with np.errstate(divide="raise", invalid="raise", over="raise"):
@@ -71,14 +85,24 @@ def _numpy_forward(subject: Subject, prediction: Any, target: Any, options: dict
 
 
 def _line_of(frames: traceback.StackSummary) -> str:
-    outside = [frame for frame in frames
-               if "/doctor/cases/" in frame.filename or not any(part in frame.filename for part in _INTERNAL)]
-    losses = [frame for frame in outside if "evaluate" not in frame.filename and "cost" not in frame.filename]
+    outside = [
+        frame
+        for frame in frames
+        if "/doctor/cases/" in frame.filename
+        or not any(part in frame.filename for part in _INTERNAL)
+    ]
+    losses = [
+        frame
+        for frame in outside
+        if "evaluate" not in frame.filename and "cost" not in frame.filename
+    ]
     chosen = (losses or outside)[-1:] if frames else []
     return (chosen[0].line or "").strip() if chosen else ""
 
 
-def _torch_forward(subject: Subject, prediction: Any, target: Any, options: dict[str, Any]) -> Culprit | None:
+def _torch_forward(
+    subject: Subject, prediction: Any, target: Any, options: dict[str, Any]
+) -> Culprit | None:
     import torch
     from torch.overrides import TorchFunctionMode
 
@@ -87,12 +111,22 @@ def _torch_forward(subject: Subject, prediction: Any, target: Any, options: dict
     class Watch(TorchFunctionMode):
         """Looks at every operation's result; the first that is not finite is remembered."""
 
-        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        def __torch_function__(
+            self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
             result = function(*args, **(kwargs or {}))
             if not found and isinstance(result, torch.Tensor) and result.is_floating_point():
-                given = [item for item in args if isinstance(item, torch.Tensor) and item.is_floating_point()]
+                given = [
+                    item
+                    for item in args
+                    if isinstance(item, torch.Tensor) and item.is_floating_point()
+                ]
                 with torch._C.DisableTorchFunctionSubclass():
-                    bad = given and not result.isfinite().all() and all(item.isfinite().all() for item in given)
+                    bad = (
+                        given
+                        and not result.isfinite().all()
+                        and all(item.isfinite().all() for item in given)
+                    )
                 if bad:
                     name = getattr(function, "__name__", str(function)).strip("_")
                     found.append(Culprit(name, _line_of(traceback.extract_stack()[:-1])))
@@ -103,7 +137,9 @@ def _torch_forward(subject: Subject, prediction: Any, target: Any, options: dict
     return found[0] if found else None
 
 
-def _torch_backward(subject: Subject, prediction: Any, target: Any, options: dict[str, Any]) -> Culprit | None:
+def _torch_backward(
+    subject: Subject, prediction: Any, target: Any, options: dict[str, Any]
+) -> Culprit | None:
     """The operation that a finite slope enters and a slope that is not finite leaves."""
     import torch
     from torch.overrides import TorchFunctionMode
@@ -113,16 +149,26 @@ def _torch_backward(subject: Subject, prediction: Any, target: Any, options: dic
     class Record(TorchFunctionMode):
         """Remembers every differentiable operation with its inputs and its result."""
 
-        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        def __torch_function__(
+            self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
             result = function(*args, **(kwargs or {}))
             if isinstance(result, torch.Tensor) and result.requires_grad:
-                given = [item for item in args if isinstance(item, torch.Tensor) and item.requires_grad]
+                given = [
+                    item for item in args if isinstance(item, torch.Tensor) and item.requires_grad
+                ]
                 with torch._C.DisableTorchFunction():
                     for item in (*given, result):
                         if not item.is_leaf:
                             item.retain_grad()
                 name = getattr(function, "__name__", str(function)).strip("_")
-                steps.append((Culprit(f"the slope of {name}", _line_of(traceback.extract_stack()[:-1])), result, given))
+                steps.append(
+                    (
+                        Culprit(f"the slope of {name}", _line_of(traceback.extract_stack()[:-1])),
+                        result,
+                        given,
+                    )
+                )
             return result
 
     leaf = like(prediction, "torch").requires_grad_(True)

@@ -52,10 +52,17 @@ class Reading:
         if self.ignored_share:
             parts.append(f"{self.ignored_share:.1%} of labels ignored")
         if self.progress is not None:
-            parts.append(f"{self.progress:.0%} of the way from a constant ({self.constant:.4g}) to the floor ({self.floor or 0:.4g})")
-        values, slopes = sum(abs(t.value) for t in self.terms.values()), sum(t.gradient or 0 for t in self.terms.values())
-        parts += [f"{name} {abs(term.value) / (values or 1):.1%} of the value, {(term.gradient or 0) / (slopes or 1):.1%} of the gradient"
-                  for name, term in self.terms.items()]
+            parts.append(
+                f"{self.progress:.0%} of the way from a constant ({self.constant:.4g}) to the floor ({self.floor or 0:.4g})"
+            )
+        values, slopes = (
+            sum(abs(t.value) for t in self.terms.values()),
+            sum(t.gradient or 0 for t in self.terms.values()),
+        )
+        parts += [
+            f"{name} {abs(term.value) / (values or 1):.1%} of the value, {(term.gradient or 0) / (slopes or 1):.1%} of the gradient"
+            for name, term in self.terms.items()
+        ]
         return ", ".join(parts)
 
 
@@ -63,16 +70,24 @@ class Watch:
     """Watch a PyTorch loss while it trains: ``loss = Watch(nn.CrossEntropyLoss())``, one line.
 
     Call it in place of the loss; an ``nn.Module`` may also go on being called itself. The checks
-    run on the first ``first`` batches. After that a step costs three references; every ``every``
-    steps the values kept are looked at together, which is the only time the host waits for the
-    device. A value or gradient that is not finite ends training with a :class:`NotFinite` that
+    run on the first ``first`` batches. After that a step costs a few references; on a device the
+    values are kept and looked at together every ``every`` steps, which is the only time the host
+    waits for it (on the CPU each value is looked at). A value or gradient that is not finite ends training with a :class:`NotFinite` that
     names row, values, operation and fix (``stop=False``: it is reported and training goes on).
     ``readings`` holds where the loss stood, at steps that double. Further keywords are those of
     ``examine``.
     """
 
-    def __init__(self, loss: Any, *, first: int = FIRST, every: int = EVERY, stop: bool = True,
-                 tell: Callable[[str], Any] | None = None, **case: Any) -> None:
+    def __init__(
+        self,
+        loss: Any,
+        *,
+        first: int = FIRST,
+        every: int = EVERY,
+        stop: bool = True,
+        tell: Callable[[str], Any] | None = None,
+        **case: Any,
+    ) -> None:
         self.loss, self.first, self.every, self.stop = loss, first, max(1, every), stop
         self.case = case
         self.findings: dict[str, Finding] = {}
@@ -103,7 +118,10 @@ class Watch:
         """Look at what was kept, say when nothing was learnt, and let go of the loss."""
         self._look()
         if stalled(self.readings) and self._last is not None:
-            self._note(self._ask(self._last[1], self._last[3], ["constant-predictor"]), f"step {self.steps}")
+            self._note(
+                self._ask(self._last[1], self._last[3], ["constant-predictor"]),
+                f"step {self.steps}",
+            )
         if self._handle is not None:
             self._handle.remove()
             self._handle = None
@@ -126,8 +144,14 @@ class Watch:
             self._examine(kept, options, full=self.steps == 1)
         self._look()
         if self.steps >= self.first:
-            size = sum(item.numel() * item.element_size() for item in kept if hasattr(item, "element_size"))
-            self._room = max(1, min(self.every, KEPT_BYTES // max(1, size)))
+            self._room = 1 if _on_host(kept) else self._capacity(kept)
+
+    def _capacity(self, kept: tuple[Any, ...]) -> int:
+        """How many batches are kept until the host waits for the device to look at them."""
+        size = sum(
+            item.numel() * item.element_size() for item in kept if hasattr(item, "element_size")
+        )
+        return max(1, min(self.every, KEPT_BYTES // max(1, size)))
 
     def _look(self) -> None:
         """Wait for the device once, and see whether all values since the last look are finite."""
@@ -148,8 +172,15 @@ class Watch:
             self._read(kept[-1])
 
     def _as_case(self, arguments: tuple[Any, ...], options: Mapping[str, Any], **more: Any) -> Case:
-        named = {key: value.detach() if hasattr(value, "detach") else value for key, value in options.items()}
-        known = {key: named[key] for key in ("weights", "class_weights", "mask") if named.get(key) is not None}
+        named = {
+            key: value.detach() if hasattr(value, "detach") else value
+            for key, value in options.items()
+        }
+        known = {
+            key: named[key]
+            for key in ("weights", "class_weights", "mask")
+            if named.get(key) is not None
+        }
         if isinstance(self.loss, Objective):
             return Case.of(**self.case, **more)
         contract = getattr(getattr(self.loss, "contract", None), "target", True)
@@ -158,24 +189,50 @@ class Watch:
         if self.case.get("arguments", "").replace(" ", "") == "target,prediction":
             split, target = arguments[1:], arguments[0]
         prediction = split[0] if len(split) == 1 else split
-        return Case.of(**{**dict(prediction=prediction, target=target, loss=self.loss), **known, **self.case, **more})
+        return Case.of(
+            **{
+                **dict(prediction=prediction, target=target, loss=self.loss),
+                **known,
+                **self.case,
+                **more,
+            }
+        )
 
-    def _ask(self, arguments: tuple[Any, ...], options: Mapping[str, Any], only: list[str], **more: Any) -> list[Finding]:
+    def _ask(
+        self, arguments: tuple[Any, ...], options: Mapping[str, Any], only: list[str], **more: Any
+    ) -> list[Finding]:
         self._quiet = True
         try:
             return list(diagnose(self._as_case(arguments, options, **more), only=only).findings)
+        except (
+            LossError
+        ) as problem:  # arrays that cannot be examined are no reason to end a training
+            self._tell(f"lossary: the doctor cannot look at this batch: {problem}")
+            return []
         finally:
             self._quiet = False
 
-    def _examine(self, arguments: tuple[Any, ...], options: Mapping[str, Any], *, full: bool) -> None:
+    def _examine(
+        self, arguments: tuple[Any, ...], options: Mapping[str, Any], *, full: bool
+    ) -> None:
         if isinstance(self.loss, Objective):
             self._read((None, arguments, self.steps, options))
             return
         self.examined += 1
         cheap = [name for name in all_checks() if name not in _LATER]
         if not full:  # what depends on the loss alone is settled by the first batch
-            function = ("dead-flag", "gradient-check", "edge-gradients", "compile-hazards", "oracle-parity", "callable",
-                        "split-invariance", "padding-invariance", "batch-dependence", "direction")
+            function = (
+                "dead-flag",
+                "gradient-check",
+                "edge-gradients",
+                "compile-hazards",
+                "oracle-parity",
+                "callable",
+                "split-invariance",
+                "padding-invariance",
+                "batch-dependence",
+                "direction",
+            )
             cheap = [name for name in cheap if name not in function]
         self._note(self._ask(arguments, options, cheap, trained=False), f"batch {self.steps}")
 
@@ -199,12 +256,17 @@ class Watch:
             best = best_constant(case)
             counted = case.counted
             share = None if counted is None else 1.0 - float(counted.mean())
-            self.readings.append(Reading(step, _number(value), share, best[1] if best else None, floor_of(case)))
-            findings = [finding for finding in diagnose(case, only=["all-ignored", "domination", "collapse"]).findings]
+            self.readings.append(
+                Reading(step, _number(value), share, best[1] if best else None, floor_of(case))
+            )
+        except LossError as problem:
+            self._tell(f"lossary: the doctor cannot read step {step}: {problem}")
         finally:
             self._quiet = False
         self.examined += 1
-        self._note(findings, f"step {step}")
+        self._note(
+            self._ask(arguments, options, ["all-ignored", "domination", "collapse"]), f"step {step}"
+        )
 
     def _read_terms(self, step: int, inputs: Mapping[str, Any]) -> None:
         """Each term's share of the value and of the gradient by its own predictions."""
@@ -214,15 +276,33 @@ class Watch:
         with torch.enable_grad():
             for name, (factor, loss) in self.loss.terms.items():
                 given = inputs[name] if isinstance(inputs[name], tuple) else (inputs[name],)
-                leaves = [item.detach().requires_grad_(item.is_floating_point() and item.requires_grad) for item in given]
+                leaves = [
+                    item.detach().requires_grad_(item.is_floating_point() and item.requires_grad)
+                    for item in given
+                ]
                 value = factor * loss(*leaves)
                 wanted = [leaf for leaf in leaves if leaf.requires_grad]
-                slopes = torch.autograd.grad(value, wanted, allow_unused=True) if wanted and value.requires_grad else ()
-                norm = math.sqrt(sum(float(slope.double().square().sum()) for slope in slopes if slope is not None))
-                terms[name] = Term(float(value.detach()), getattr(loss, "reduction", None), given[0].numel(), norm)
+                slopes = (
+                    torch.autograd.grad(value, wanted, allow_unused=True)
+                    if wanted and value.requires_grad
+                    else ()
+                )
+                norm = math.sqrt(
+                    sum(
+                        float(slope.double().square().sum())
+                        for slope in slopes
+                        if slope is not None
+                    )
+                )
+                terms[name] = Term(
+                    float(value.detach()), getattr(loss, "reduction", None), given[0].numel(), norm
+                )
         self.examined += 1
         self.readings.append(Reading(step, sum(term.value for term in terms.values()), terms=terms))
-        self._note(diagnose(Case.of(terms=terms), only=["dead-term", "reduction-mismatch"]).findings, f"step {step}")
+        self._note(
+            diagnose(Case.of(terms=terms), only=["dead-term", "reduction-mismatch"]).findings,
+            f"step {step}",
+        )
 
     def _post_mortem(self, bad: tuple[Any, ...], before: tuple[Any, ...] | None) -> None:
         """Explain the first value that is not finite; or the gradient of the batch before, which caused it."""
@@ -233,11 +313,16 @@ class Watch:
         if not isinstance(self.loss, Objective):
             network = [item for item in arguments if getattr(item, "is_floating_point", bool)()]
             broken = any(not bool(item.isfinite().all()) for item in network)
-            if broken and before is not None:  # the network is broken already: the step before did it
+            if (
+                broken and before is not None
+            ):  # the network is broken already: the step before did it
                 found = self._ask(before[1], before[3], only)
                 where = f"step {before[2]}" if found else where
             found = found or self._ask(arguments, options, only)
-        told = "\n".join(str(finding) for finding in found) or "no row of the batch alone explains it: the sum overflows, or a regulariser does"
+        told = (
+            "\n".join(str(finding) for finding in found)
+            or "no row of the batch alone explains it: the sum overflows, or a regulariser does"
+        )
         text = f"the loss is {_number(value)} at step {step}; {where}:\n{told}"
         if found:
             self.findings.setdefault("nan-post-mortem", found[0])
@@ -252,6 +337,11 @@ def stalled(readings: list[Reading]) -> bool:
         return False
     last, before = readings[-1].value, readings[-2].value
     return abs(last - before) < 0.01 * abs(readings[-1].constant)
+
+
+def _on_host(items: tuple[Any, ...]) -> bool:
+    """Whether looking at a value costs no waiting for a device."""
+    return all(item.device.type == "cpu" for item in items if hasattr(item, "device"))
 
 
 def _without_graph(item: Any) -> Any:

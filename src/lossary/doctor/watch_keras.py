@@ -30,10 +30,26 @@ class Watch(keras.callbacks.Callback):
     the end of each epoch a reading tells where the loss stands between constant answer and floor.
     """
 
-    def __init__(self, x: Any, y: Any, *, loss: Any = None, every: int = EVERY, stop: bool = True,
-                 tell: Callable[[str], Any] | None = None, **case: Any) -> None:
+    def __init__(
+        self,
+        x: Any,
+        y: Any,
+        *,
+        loss: Any = None,
+        every: int = EVERY,
+        stop: bool = True,
+        tell: Callable[[str], Any] | None = None,
+        **case: Any,
+    ) -> None:
         super().__init__()
-        self.x, self.y, self.watched_loss, self.every, self.stop, self.case = x, y, loss, max(1, every), stop, case
+        self.x, self.y, self.watched_loss, self.every, self.stop, self.case = (
+            x,
+            y,
+            loss,
+            max(1, every),
+            stop,
+            case,
+        )
         self.findings: dict[str, Finding] = {}
         self.readings: list[Reading] = []
         self.examined = 0
@@ -41,11 +57,19 @@ class Watch(keras.callbacks.Callback):
         self._tell = tell or (lambda text: print(text, file=sys.stderr))
 
     def _as_case(self, **more: Any) -> Case:
-        prediction = to_numpy(keras.ops.convert_to_numpy(self.model(self.x, training=False)), "prediction")
+        prediction = to_numpy(
+            keras.ops.convert_to_numpy(self.model(self.x, training=False)), "prediction"
+        )
         loss = self.watched_loss if self.watched_loss is not None else self.model.loss
         if isinstance(loss, str):
             loss = keras.losses.get(loss)
-        return Case.of(**{**dict(prediction=prediction, target=to_numpy(self.y, "y"), loss=loss), **self.case, **more})
+        return Case.of(
+            **{
+                **dict(prediction=prediction, target=to_numpy(self.y, "y"), loss=loss),
+                **self.case,
+                **more,
+            }
+        )
 
     def _ask(self, only: list[str], **more: Any) -> list[Finding]:
         self.examined += 1
@@ -75,7 +99,9 @@ class Watch(keras.callbacks.Callback):
         case = self._as_case()
         best = best_constant(case)
         share = None if case.counted is None else 1.0 - float(case.counted.mean())
-        self.readings.append(Reading(self._batches, case.value, share, best[1] if best else None, floor_of(case)))
+        self.readings.append(
+            Reading(self._batches, case.value, share, best[1] if best else None, floor_of(case))
+        )
         if epoch >= 1:
             self._ask(list(_TRAINED))
 
@@ -89,7 +115,10 @@ class Watch(keras.callbacks.Callback):
         if math.isfinite(value):
             return
         found = self._ask(["nan-post-mortem"])
-        told = "\n".join(str(finding) for finding in found) or "the rows given do not show why; examine the batch itself"
+        told = (
+            "\n".join(str(finding) for finding in found)
+            or "the rows given do not show why; examine the batch itself"
+        )
         text = f"the loss is {value} at batch {self._batches}:\n{told}"
         if self.stop:
             raise NotFinite(text)

@@ -40,8 +40,14 @@ class LightningWatch(_Base):  # type: ignore[misc,valid-type]
         found = {}
         for name, module in pl_module.named_modules():
             last = name.rpartition(".")[2]
-            named = last == self.loss if self.loss else (
-                any(word in last.lower() for word in _NAMES) or module.__class__.__module__ == "torch.nn.modules.loss")
+            named = (
+                last == self.loss
+                if self.loss
+                else (
+                    any(word in last.lower() for word in _NAMES)
+                    or module.__class__.__module__ == "torch.nn.modules.loss"
+                )
+            )
             if name and named and not any(True for _ in module.parameters()):
                 found[name] = module
         if not found and self.loss and hasattr(pl_module, self.loss):
@@ -69,7 +75,11 @@ class LightningWatch(_Base):  # type: ignore[misc,valid-type]
     @property
     def findings(self) -> dict[str, Finding]:
         """By check, over all losses."""
-        return {check: finding for watch in self.watches.values() for check, finding in watch.findings.items()}
+        return {
+            check: finding
+            for watch in self.watches.values()
+            for check, finding in watch.findings.items()
+        }
 
     @property
     def readings(self) -> dict[str, list[Reading]]:

@@ -28,7 +28,12 @@ _truth = _chance.normal(size=(60, 12))
 _estimate = _truth + _chance.normal(size=(60, 12)) * np.linspace(0.2, 3, 60)[:, None]
 _lengths = np.maximum(1, (12 * np.linspace(0.1, 1, 60) ** 2).astype(int))
 _observed = np.arange(12) < _lengths[:, None]
-_tokens = {"prediction": d.token_logits, "target": d.uneven_tokens, "loss": "cross_entropy", "ignore": -100}
+_tokens = {
+    "prediction": d.token_logits,
+    "target": d.uneven_tokens,
+    "loss": "cross_entropy",
+    "ignore": -100,
+}
 
 
 def _torch_ce(**settings: Any) -> Any:
@@ -71,8 +76,12 @@ def _() -> Pairs:
             "masked rows of unequal length": {**masked, "loss": "mse", "accumulation": 4},
             "a count one too large": {**whole, "loss": one_too_many},
             "a count off by the rows": {**masked, "loss": count_off_by_rows},
-            "PyTorch's mean over labels that count": {"prediction": np.moveaxis(d.token_logits, -1, 1), "target": d.uneven_tokens,
-                                                     "loss": _torch_ce(), "accumulation": 8},
+            "PyTorch's mean over labels that count": {
+                "prediction": np.moveaxis(d.token_logits, -1, 1),
+                "target": d.uneven_tokens,
+                "loss": _torch_ce(),
+                "accumulation": 8,
+            },
         },
         {
             "totals combined by count": {**_tokens, "accumulation": 8, "combine": "count"},
@@ -90,12 +99,24 @@ def _() -> Pairs:
         {
             "counts that differ 22-fold": {"counts": [900, 40, 700, 860]},
             "a rank without labels": {"counts": [0, 120, 118, 121]},
-            "a mask of growing rows": {"prediction": _estimate, "target": _truth, "mask": _observed, "loss": "mse", "accumulation": 6},
+            "a mask of growing rows": {
+                "prediction": _estimate,
+                "target": _truth,
+                "mask": _observed,
+                "loss": "mse",
+                "accumulation": 6,
+            },
         },
         {
             "equal counts": {"counts": [128, 128, 128, 127]},
             "combined by count": {"counts": [900, 40, 700, 860], "combine": "count"},
-            "nothing masked": {"prediction": _estimate, "target": _truth, "mask": np.ones((60, 12), bool), "loss": "mse", "accumulation": 6},
+            "nothing masked": {
+                "prediction": _estimate,
+                "target": _truth,
+                "mask": np.ones((60, 12), bool),
+                "loss": "mse",
+                "accumulation": 6,
+            },
         },
     )
 
@@ -135,14 +156,42 @@ def _() -> Pairs:
     logs, teacher = d.log_softmax(d.logits), d.softmax(d.teacher)
     return (
         {
-            "a sum and a mean": {"terms": {"reconstruction": Term(9000.0, "sum", 128 * 784), "kl": Term(0.02, "mean", 128 * 20)}},
-            "KLDivLoss over all entries": {"prediction": logs, "target": teacher, "loss": torch_kl("mean")},
-            "a mean and a sum": {"terms": {"pixels": Term(0.02, "mean", 3 * 64 * 64), "regulariser": Term(500.0, "sum", 10_000)}},
+            "a sum and a mean": {
+                "terms": {
+                    "reconstruction": Term(9000.0, "sum", 128 * 784),
+                    "kl": Term(0.02, "mean", 128 * 20),
+                }
+            },
+            "KLDivLoss over all entries": {
+                "prediction": logs,
+                "target": teacher,
+                "loss": torch_kl("mean"),
+            },
+            "a mean and a sum": {
+                "terms": {
+                    "pixels": Term(0.02, "mean", 3 * 64 * 64),
+                    "regulariser": Term(500.0, "sum", 10_000),
+                }
+            },
         },
         {
-            "two means": {"terms": {"reconstruction": Term(0.09, "mean", 128 * 784), "kl": Term(0.02, "mean", 128 * 20)}},
-            "KLDivLoss per sample": {"prediction": logs, "target": teacher, "loss": torch_kl("batchmean")},
-            "two sums": {"terms": {"reconstruction": Term(9000.0, "sum", 128 * 784), "kl": Term(20.0, "sum", 128 * 20)}},
+            "two means": {
+                "terms": {
+                    "reconstruction": Term(0.09, "mean", 128 * 784),
+                    "kl": Term(0.02, "mean", 128 * 20),
+                }
+            },
+            "KLDivLoss per sample": {
+                "prediction": logs,
+                "target": teacher,
+                "loss": torch_kl("batchmean"),
+            },
+            "two sums": {
+                "terms": {
+                    "reconstruction": Term(9000.0, "sum", 128 * 784),
+                    "kl": Term(20.0, "sum", 128 * 20),
+                }
+            },
         },
     )
 
@@ -172,7 +221,11 @@ def _() -> Pairs:
         {
             "the mask multiplies the error": {**part, "loss": masked_rightly},
             "selected": {**part, "loss": chosen},
-            "ignore_index": {"prediction": d.logits, "target": labels, "loss": _torch_ce(ignore_index=255)},
+            "ignore_index": {
+                "prediction": d.logits,
+                "target": labels,
+                "loss": _torch_ce(ignore_index=255),
+            },
         },
     )
 
@@ -210,15 +263,46 @@ def _() -> Pairs:
     rare = np.where(_chance.random((400, 30)) < 0.01, 3, -100)
     return (
         {
-            "no label at all": {"prediction": d.token_logits, "target": np.full((16, 12), -100), "loss": "cross_entropy", "ignore": -100},
-            "a batch without labels in PyTorch": {"prediction": np.moveaxis(logits, -1, 1), "target": gap, "loss": _torch_ce(), "batch_size": 16},
-            "one label in a hundred": {"prediction": np.zeros((400, 30, 5)), "target": rare, "loss": "cross_entropy", "ignore": -100},
-            "an empty mask": {"prediction": _estimate, "target": _truth, "mask": np.zeros((60, 12), bool), "loss": "mse"},
+            "no label at all": {
+                "prediction": d.token_logits,
+                "target": np.full((16, 12), -100),
+                "loss": "cross_entropy",
+                "ignore": -100,
+            },
+            "a batch without labels in PyTorch": {
+                "prediction": np.moveaxis(logits, -1, 1),
+                "target": gap,
+                "loss": _torch_ce(),
+                "batch_size": 16,
+            },
+            "one label in a hundred": {
+                "prediction": np.zeros((400, 30, 5)),
+                "target": rare,
+                "loss": "cross_entropy",
+                "ignore": -100,
+            },
+            "an empty mask": {
+                "prediction": _estimate,
+                "target": _truth,
+                "mask": np.zeros((60, 12), bool),
+                "loss": "mse",
+            },
         },
         {
             "rows of unequal length": {**_tokens, "batch_size": 4},
-            "half is masked": {"prediction": _estimate, "target": _truth, "mask": _observed, "loss": "mse", "batch_size": 10},
-            "labels everywhere": {"prediction": d.logits, "target": d.classes, "loss": "cross_entropy", "ignore": -100},
+            "half is masked": {
+                "prediction": _estimate,
+                "target": _truth,
+                "mask": _observed,
+                "loss": "mse",
+                "batch_size": 10,
+            },
+            "labels everywhere": {
+                "prediction": d.logits,
+                "target": d.classes,
+                "loss": "cross_entropy",
+                "ignore": -100,
+            },
         },
     )
 
@@ -227,7 +311,9 @@ def _() -> Pairs:
 def _() -> Pairs:
     pair = {"prediction": d.estimate, "target": d.truth}
 
-    def alpha_needs_a_flag(prediction: Any, target: Any, alpha: float = 0.25, balanced: bool = False) -> Any:
+    def alpha_needs_a_flag(
+        prediction: Any, target: Any, alpha: float = 0.25, balanced: bool = False
+    ) -> Any:
         weight = alpha if balanced else 1.0
         return (weight * (prediction - target) ** 2).mean()
 
@@ -246,7 +332,11 @@ def _() -> Pairs:
         {
             "delta is used": {**pair, "loss": uses_delta},
             "both are used": {**pair, "loss": both_used},
-            "PyTorch's label smoothing": {"prediction": d.logits, "target": d.classes, "loss": _torch_ce(label_smoothing=0.1)},
+            "PyTorch's label smoothing": {
+                "prediction": d.logits,
+                "target": d.classes,
+                "loss": _torch_ce(label_smoothing=0.1),
+            },
         },
     )
 
@@ -256,18 +346,31 @@ def _() -> Pairs:
     import torch
 
     weights = np.arange(1.0, 11.0)
-    ce = {"prediction": d.logits, "target": d.classes, "loss": "cross_entropy", "class_weights": weights}
+    ce = {
+        "prediction": d.logits,
+        "target": d.classes,
+        "loss": "cross_entropy",
+        "class_weights": weights,
+    }
     ordered = np.sort(d.classes)
     return (
         {
             "batch size 1": {**ce, "batch_size": 1},
             "sorted by class": {**ce, "target": ordered, "batch_size": 8},
-            "PyTorch, batch size 1": {"prediction": d.logits, "target": d.classes, "batch_size": 1,
-                                      "loss": _torch_ce(weight=torch.from_numpy(weights))},
+            "PyTorch, batch size 1": {
+                "prediction": d.logits,
+                "target": d.classes,
+                "batch_size": 1,
+                "loss": _torch_ce(weight=torch.from_numpy(weights)),
+            },
         },
         {
             "batch size 64": {**ce, "batch_size": 64},
-            "a mean over the batch": {**ce, "loss": Loss("cross_entropy", reduction="mean_over_batch"), "batch_size": 1},
+            "a mean over the batch": {
+                **ce,
+                "loss": Loss("cross_entropy", reduction="mean_over_batch"),
+                "batch_size": 1,
+            },
             "equal weights": {**ce, "class_weights": np.ones(10), "batch_size": 1},
         },
     )
@@ -278,17 +381,34 @@ def _() -> Pairs:
     rare = {"prediction": d.logits[:, :3], "target": d.rare_classes, "loss": "cross_entropy"}
     return (
         {
-            "frequencies instead of their inverse": {**rare, "class_weights": np.array([0.86, 0.12, 0.02])},
+            "frequencies instead of their inverse": {
+                **rare,
+                "class_weights": np.array([0.86, 0.12, 0.02]),
+            },
             "one weight too few": {**rare, "class_weights": np.array([1.0, 2.0])},
             "a class of weight 0": {**rare, "class_weights": np.array([1.0, 2.0, 0.0])},
             "a factor of 5000": {**rare, "class_weights": np.array([1.0, 2.0, 5000.0])},
-            "negative sample weights": {"prediction": d.estimate, "target": d.truth, "loss": "mse", "weights": np.linspace(-0.1, 1, 250)},
+            "negative sample weights": {
+                "prediction": d.estimate,
+                "target": d.truth,
+                "loss": "mse",
+                "weights": np.linspace(-0.1, 1, 250),
+            },
         },
         {
             "inverse frequencies": {**rare, "class_weights": np.array([0.39, 2.8, 14.2])},
-            "balanced classes, uneven weights": {"prediction": d.logits, "target": d.classes, "loss": "cross_entropy",
-                                                 "class_weights": np.linspace(1, 2, 10)},
-            "sample weights": {"prediction": d.estimate, "target": d.truth, "loss": "mse", "weights": np.linspace(0.1, 1, 250)},
+            "balanced classes, uneven weights": {
+                "prediction": d.logits,
+                "target": d.classes,
+                "loss": "cross_entropy",
+                "class_weights": np.linspace(1, 2, 10),
+            },
+            "sample weights": {
+                "prediction": d.estimate,
+                "target": d.truth,
+                "loss": "mse",
+                "weights": np.linspace(0.1, 1, 250),
+            },
         },
     )
 
@@ -298,14 +418,30 @@ def _() -> Pairs:
     two = {"prediction": d.binary_logits, "target": d.binary}
     return (
         {
-            "class weight 10": {**two, "loss": "binary_cross_entropy", "class_weights": np.array([1.0, 10.0])},
+            "class weight 10": {
+                **two,
+                "loss": "binary_cross_entropy",
+                "class_weights": np.array([1.0, 10.0]),
+            },
             "focal": {**two, "loss": "binary_focal"},
-            "label smoothing": {"prediction": d.logits, "target": d.classes, "loss": Loss("cross_entropy", label_smoothing=0.2)},
+            "label smoothing": {
+                "prediction": d.logits,
+                "target": d.classes,
+                "loss": Loss("cross_entropy", label_smoothing=0.2),
+            },
         },
         {
             "plain": {**two, "loss": "binary_cross_entropy"},
-            "plain, over classes": {"prediction": d.logits, "target": d.classes, "loss": "cross_entropy"},
-            "equal class weights": {**two, "loss": "binary_cross_entropy", "class_weights": np.array([3.0, 3.0])},
+            "plain, over classes": {
+                "prediction": d.logits,
+                "target": d.classes,
+                "loss": "cross_entropy",
+            },
+            "equal class weights": {
+                **two,
+                "loss": "binary_cross_entropy",
+                "class_weights": np.array([3.0, 3.0]),
+            },
         },
     )
 
@@ -317,15 +453,37 @@ def _() -> Pairs:
     twice = np.concatenate([labels[:, 1:], np.full((16, 1), -100)], axis=1)
     return (
         {
-            "shifted twice": {"prediction": logits, "target": twice, "loss": "cross_entropy", "ignore": -100},
-            "not shifted": {"prediction": logits, "target": back, "loss": "cross_entropy", "ignore": -100},
-            "shifted twice, in PyTorch": {"prediction": np.moveaxis(logits, -1, 1), "target": twice, "loss": _torch_ce()},
+            "shifted twice": {
+                "prediction": logits,
+                "target": twice,
+                "loss": "cross_entropy",
+                "ignore": -100,
+            },
+            "not shifted": {
+                "prediction": logits,
+                "target": back,
+                "loss": "cross_entropy",
+                "ignore": -100,
+            },
+            "shifted twice, in PyTorch": {
+                "prediction": np.moveaxis(logits, -1, 1),
+                "target": twice,
+                "loss": _torch_ce(),
+            },
         },
         {
             "shifted once": {"prediction": logits, "target": labels, "loss": "cross_entropy"},
-            "an untrained model": {"prediction": _chance.normal(size=logits.shape), "target": twice, "loss": "cross_entropy", "ignore": -100},
-            "labels that change slowly": {"prediction": 4 * np.eye(20)[np.repeat(labels[:, :3], 4, axis=1)],
-                                          "target": np.repeat(labels[:, :3], 4, axis=1), "loss": "cross_entropy"},
+            "an untrained model": {
+                "prediction": _chance.normal(size=logits.shape),
+                "target": twice,
+                "loss": "cross_entropy",
+                "ignore": -100,
+            },
+            "labels that change slowly": {
+                "prediction": 4 * np.eye(20)[np.repeat(labels[:, :3], 4, axis=1)],
+                "target": np.repeat(labels[:, :3], 4, axis=1),
+                "loss": "cross_entropy",
+            },
         },
     )
 

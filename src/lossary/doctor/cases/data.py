@@ -11,7 +11,7 @@ from lossary.doctor.cases import losses as _losses
 from lossary.doctor.terms import Term
 from lossary.evaluate import Loss
 
-__all__ = ["np", "examine", "Loss", "Term"]
+__all__ = ["Loss", "Term", "examine", "np"]
 
 
 def public(value: Any) -> Any:

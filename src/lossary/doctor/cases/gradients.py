@@ -64,7 +64,9 @@ def torch_distance(prediction: Any, target: Any) -> Any:
 
 @on_torch
 def torch_cosine_by_hand(prediction: Any, target: Any) -> Any:
-    return 1 - ((prediction * target).sum(-1) / (prediction.norm(dim=-1) * target.norm(dim=-1))).mean()
+    return (
+        1 - ((prediction * target).sum(-1) / (prediction.norm(dim=-1) * target.norm(dim=-1))).mean()
+    )
 
 
 @on_torch
@@ -111,18 +113,47 @@ def _() -> Pairs:
     zeros = np.where(np.arange(250) == 118, 0.0, d.truth)
     return (
         {
-            "predictions that are NaN": {"prediction": d.with_gaps(d.estimate), "target": d.truth, "loss": "mse"},
-            "a percentage of 0": {"prediction": d.estimate, "target": zeros, "loss": torch_percentage},
-            "a logarithm of a negative number": {"prediction": d.estimate, "target": np.abs(d.truth) + 1, "loss": torch_log_error},
-            "a root at a perfect row": {"prediction": np.where(np.arange(250)[:, None] == 30, 1.0, d.estimate[:, None] + [0, 1.0]),
-                                        "target": np.where(np.arange(250)[:, None] == 30, 1.0, d.truth[:, None] + [0, 2.0]), "loss": torch_distance},
+            "predictions that are NaN": {
+                "prediction": d.with_gaps(d.estimate),
+                "target": d.truth,
+                "loss": "mse",
+            },
+            "a percentage of 0": {
+                "prediction": d.estimate,
+                "target": zeros,
+                "loss": torch_percentage,
+            },
+            "a logarithm of a negative number": {
+                "prediction": d.estimate,
+                "target": np.abs(d.truth) + 1,
+                "loss": torch_log_error,
+            },
+            "a root at a perfect row": {
+                "prediction": np.where(
+                    np.arange(250)[:, None] == 30, 1.0, d.estimate[:, None] + [0, 1.0]
+                ),
+                "target": np.where(np.arange(250)[:, None] == 30, 1.0, d.truth[:, None] + [0, 2.0]),
+                "loss": torch_distance,
+            },
         },
         {
             "finite": {**_pair, "loss": "mse"},
-            "a percentage, no zeros": {"prediction": d.estimate, "target": np.abs(d.truth) + 1, "loss": torch_percentage},
-            "NaN under the mask": {"prediction": d.estimate, "target": d.with_gaps(d.truth), "mask": ~np.isnan(d.with_gaps(d.truth)), "loss": "mse"},
-            "a class that is ruled out": {"prediction": np.where(np.eye(10)[(d.classes + 1) % 10] > 0, -np.inf, d.logits), "target": d.classes,
-                                          "loss": "cross_entropy"},
+            "a percentage, no zeros": {
+                "prediction": d.estimate,
+                "target": np.abs(d.truth) + 1,
+                "loss": torch_percentage,
+            },
+            "NaN under the mask": {
+                "prediction": d.estimate,
+                "target": d.with_gaps(d.truth),
+                "mask": ~np.isnan(d.with_gaps(d.truth)),
+                "loss": "mse",
+            },
+            "a class that is ruled out": {
+                "prediction": np.where(np.eye(10)[(d.classes + 1) % 10] > 0, -np.inf, d.logits),
+                "target": d.classes,
+                "loss": "cross_entropy",
+            },
         },
     )
 
@@ -144,8 +175,16 @@ def _() -> Pairs:
         {
             "root with an epsilon": {**_pair, "loss": torch_safe_root_error},
             "squared error": {**rows, "loss": _torch("MSELoss")},
-            "cross-entropy on logits": {"prediction": d.logits, "target": d.classes, "loss": _torch("CrossEntropyLoss")},
-            "binary cross-entropy on logits": {"prediction": d.binary_logits, "target": d.binary, "loss": _torch("BCEWithLogitsLoss")},
+            "cross-entropy on logits": {
+                "prediction": d.logits,
+                "target": d.classes,
+                "loss": _torch("CrossEntropyLoss"),
+            },
+            "binary cross-entropy on logits": {
+                "prediction": d.binary_logits,
+                "target": d.binary,
+                "loss": _torch("BCEWithLogitsLoss"),
+            },
         },
     )
 
@@ -160,16 +199,25 @@ def _() -> Pairs:
             "a factor of 2 is missing": {**_pair, "loss": "mse", "gradient": error / 250},
             "a backward pass of your own": {**_pair, "loss": _custom_backward(-1.0)},
             "a Hessian below 0": {"hessian": p * (1 - p) - 0.2},
-            "by the probability, not the logit": {"prediction": d.binary_logits, "target": d.binary, "loss": "binary_cross_entropy",
-                                                  "gradient": (p - d.binary) / (p * (1 - p)) / 256},
+            "by the probability, not the logit": {
+                "prediction": d.binary_logits,
+                "target": d.binary,
+                "loss": "binary_cross_entropy",
+                "gradient": (p - d.binary) / (p * (1 - p)) / 256,
+            },
         },
         {
             "right": {**_pair, "loss": "mse", "gradient": 2 * error / 250},
             "a backward pass of your own, right": {**_pair, "loss": _custom_backward(1.0)},
             "a kink": {**_pair, "loss": _torch("L1Loss")},
             "differentiated by JAX": {**_pair, "loss": jax_log_cosh},
-            "by the logit": {"prediction": d.binary_logits, "target": d.binary, "loss": "binary_cross_entropy",
-                             "gradient": (p - d.binary) / 256, "hessian": p * (1 - p)},
+            "by the logit": {
+                "prediction": d.binary_logits,
+                "target": d.binary,
+                "loss": "binary_cross_entropy",
+                "gradient": (p - d.binary) / 256,
+                "hessian": p * (1 - p),
+            },
         },
     )
 
@@ -192,7 +240,10 @@ def _() -> Pairs:
         },
         {
             "squared error": {**_pair, "loss": squared},
-            "one minus the similarity": {**_pair, "loss": lambda prediction, target: 1 - similarity(prediction, target)},
+            "one minus the similarity": {
+                **_pair,
+                "loss": lambda prediction, target: 1 - similarity(prediction, target),
+            },
             "cross-entropy": {**classes, "loss": _torch("CrossEntropyLoss")},
         },
     )
@@ -213,14 +264,29 @@ def _() -> Pairs:
             "clamped before the logarithm": {"prediction": stuck, **binary, "loss": torch_clamped},
             "rounded": {"prediction": p, **binary, "loss": torch_rounded},
             "argmax": {"prediction": d.logits, "target": d.classes, "loss": by_argmax},
-            "a gradient given": {"prediction": d.binary_logits, **binary, "loss": "binary_cross_entropy",
-                                 "gradient": np.where(d.binary_logits < 0, 0.0, d.sigmoid(d.binary_logits) - d.binary)},
+            "a gradient given": {
+                "prediction": d.binary_logits,
+                **binary,
+                "loss": "binary_cross_entropy",
+                "gradient": np.where(
+                    d.binary_logits < 0, 0.0, d.sigmoid(d.binary_logits) - d.binary
+                ),
+            },
         },
         {
             "no prediction in the clamp": {"prediction": p, **binary, "loss": torch_clamped},
-            "on logits": {"prediction": 10 * d.binary_logits, **binary, "loss": _torch("BCEWithLogitsLoss")},
-            "hinge beyond its margin": {"prediction": d.binary_logits, "target": 2 * d.binary - 1,
-                                        "loss": on_torch(lambda prediction, target: (1 - prediction * target).clamp(min=0).mean())},
+            "on logits": {
+                "prediction": 10 * d.binary_logits,
+                **binary,
+                "loss": _torch("BCEWithLogitsLoss"),
+            },
+            "hinge beyond its margin": {
+                "prediction": d.binary_logits,
+                "target": 2 * d.binary - 1,
+                "loss": on_torch(
+                    lambda prediction, target: (1 - prediction * target).clamp(min=0).mean()
+                ),
+            },
         },
     )
 
@@ -241,12 +307,20 @@ def _() -> Pairs:
         {
             "a sum of squares in float16": {**half, "loss": torch_half_sum},
             "exp overflows": {**half, "loss": softplus_by_hand},
-            "slopes that underflow": {"prediction": (d.estimate / 10).astype(np.float16), "target": (d.truth / 10).astype(np.float16), "loss": tiny_slopes},
+            "slopes that underflow": {
+                "prediction": (d.estimate / 10).astype(np.float16),
+                "target": (d.truth / 10).astype(np.float16),
+                "loss": tiny_slopes,
+            },
         },
         {
             "in float32 inside": {**half, "loss": torch_float_sum},
             "Lossary in float16": {**half, "loss": "mse"},
-            "cross-entropy in float16": {"prediction": d.logits.astype(np.float16), "target": d.classes, "loss": _torch("CrossEntropyLoss")},
+            "cross-entropy in float16": {
+                "prediction": d.logits.astype(np.float16),
+                "target": d.classes,
+                "loss": _torch("CrossEntropyLoss"),
+            },
         },
     )
 
@@ -254,7 +328,10 @@ def _() -> Pairs:
 @cases("epsilon-underflow")
 def _() -> Pairs:
     half = {"prediction": d.half_probability, "target": d.half_binary}
-    single = {"prediction": d.half_probability.astype(np.float32), "target": d.half_binary.astype(np.float32)}
+    single = {
+        "prediction": d.half_probability.astype(np.float32),
+        "target": d.half_binary.astype(np.float32),
+    }
 
     def named(prediction: Any, target: Any, eps: float = 1e-8) -> Any:
         return -(target * np.log(prediction + np.asarray(eps, prediction.dtype))).mean()
@@ -279,12 +356,21 @@ def _() -> Pairs:
 
 @cases("oracle-parity")
 def _() -> Pairs:
-    masks = {"prediction": np.log(np.clip(d.mask_scores, 1e-3, 1 - 1e-3) / (1 - np.clip(d.mask_scores, 1e-3, 1 - 1e-3))), "target": d.masks}
+    masks = {
+        "prediction": np.log(
+            np.clip(d.mask_scores, 1e-3, 1 - 1e-3) / (1 - np.clip(d.mask_scores, 1e-3, 1 - 1e-3))
+        ),
+        "target": d.masks,
+    }
 
     def tversky(prediction: Any, target: Any, alpha: float, beta: float) -> Any:
         p, axes = 1 / (1 + np.exp(-prediction)), (1, 2)
         hit = (p * target).sum(axes)
-        return (1 - hit / (hit + alpha * (p * (1 - target)).sum(axes) + beta * ((1 - p) * target).sum(axes))).mean()
+        return (
+            1
+            - hit
+            / (hit + alpha * (p * (1 - target)).sum(axes) + beta * ((1 - p) * target).sum(axes))
+        ).mean()
 
     def exchanged(prediction: Any, target: Any, alpha: float = 0.5, beta: float = 0.5) -> Any:
         return tversky(prediction, target, beta, alpha)
@@ -297,15 +383,28 @@ def _() -> Pairs:
 
     return (
         {
-            "smooth L1 called Huber": {**_pair, "loss": smooth_l1_called_huber, "reference": "huber"},
+            "smooth L1 called Huber": {
+                **_pair,
+                "loss": smooth_l1_called_huber,
+                "reference": "huber",
+            },
             "half the squared error": {**_pair, "loss": halved, "reference": "mse"},
             "a sum called a mean": {**_pair, "loss": summed, "reference": "mse"},
-            "Tversky with alpha and beta exchanged": {**masks, "loss": exchanged, "reference": "tversky"},
+            "Tversky with alpha and beta exchanged": {
+                **masks,
+                "loss": exchanged,
+                "reference": "tversky",
+            },
         },
         {
             "Huber": {**_pair, "loss": uses_delta, "reference": "huber"},
             "squared error": {**_pair, "loss": squared, "reference": "mse"},
-            "PyTorch's cross-entropy": {"prediction": d.logits, "target": d.classes, "loss": _torch("CrossEntropyLoss"), "reference": "cross_entropy"},
+            "PyTorch's cross-entropy": {
+                "prediction": d.logits,
+                "target": d.classes,
+                "loss": _torch("CrossEntropyLoss"),
+                "reference": "cross_entropy",
+            },
         },
     )
 
@@ -315,13 +414,25 @@ def _() -> Pairs:
     return (
         {
             "8 × 4096 tokens × 128 000": {"shape": (8, 4096, 128_000), "loss": "cross_entropy"},
-            "the same in bfloat16": {"shape": (8, 4096, 128_000), "dtype": "bfloat16", "loss": "cross_entropy"},
-            "a small device": {"shape": (8, 512, 32_000), "memory": 2 * 2**30, "loss": "cross_entropy"},
+            "the same in bfloat16": {
+                "shape": (8, 4096, 128_000),
+                "dtype": "bfloat16",
+                "loss": "cross_entropy",
+            },
+            "a small device": {
+                "shape": (8, 512, 32_000),
+                "memory": 2 * 2**30,
+                "loss": "cross_entropy",
+            },
         },
         {
             "8 × 512 × 32 000": {"shape": (8, 512, 32_000), "loss": "cross_entropy"},
             "10 classes": {"prediction": d.logits, "target": d.classes, "loss": "cross_entropy"},
-            "a large device": {"shape": (8, 4096, 128_000), "memory": 141 * 10**9, "loss": "cross_entropy"},
+            "a large device": {
+                "shape": (8, 4096, 128_000),
+                "memory": 141 * 10**9,
+                "loss": "cross_entropy",
+            },
         },
     )
 

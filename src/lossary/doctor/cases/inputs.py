@@ -32,16 +32,26 @@ def _() -> Pairs:
         {
             "a softmax layer at the end": {"prediction": d.softmax(_scores), **ce},
             "the same, in float16": {"prediction": d.softmax(_scores).astype(np.float16), **ce},
-            "pixels, classes on axis 1": {"prediction": np.exp(_pixel_scores) / np.exp(_pixel_scores).sum(1, keepdims=True),
-                                          "target": _pixels, "loss": Loss("cross_entropy", axis=1)},
-            "PyTorch's CrossEntropyLoss": {"prediction": d.softmax(_scores), "target": _three, "loss": _torch("CrossEntropyLoss")},
+            "pixels, classes on axis 1": {
+                "prediction": np.exp(_pixel_scores) / np.exp(_pixel_scores).sum(1, keepdims=True),
+                "target": _pixels,
+                "loss": Loss("cross_entropy", axis=1),
+            },
+            "PyTorch's CrossEntropyLoss": {
+                "prediction": d.softmax(_scores),
+                "target": _three,
+                "loss": _torch("CrossEntropyLoss"),
+            },
         },
         {
             "logits": {"prediction": _scores, **ce},
             "logits that lie in [0, 1]": {"prediction": _chance.random((300, 3)), **ce},
             "log-probabilities": {"prediction": d.log_softmax(_scores), **ce},
-            "probabilities, and the loss knows": {"prediction": d.softmax(_scores), "target": _three,
-                                                  "loss": Loss("cross_entropy", predictions="probabilities")},
+            "probabilities, and the loss knows": {
+                "prediction": d.softmax(_scores),
+                "target": _three,
+                "loss": Loss("cross_entropy", predictions="probabilities"),
+            },
         },
     )
 
@@ -54,14 +64,25 @@ def _() -> Pairs:
     return (
         {
             "a sigmoid at the end": {"prediction": d.sigmoid(logit), **bce},
-            "multi-label": {"prediction": d.sigmoid(_chance.normal(size=(64, 5))), "target": many, "loss": "binary_cross_entropy"},
-            "PyTorch's BCEWithLogitsLoss": {"prediction": d.sigmoid(logit), "target": _two.astype(float), "loss": _torch("BCEWithLogitsLoss")},
+            "multi-label": {
+                "prediction": d.sigmoid(_chance.normal(size=(64, 5))),
+                "target": many,
+                "loss": "binary_cross_entropy",
+            },
+            "PyTorch's BCEWithLogitsLoss": {
+                "prediction": d.sigmoid(logit),
+                "target": _two.astype(float),
+                "loss": _torch("BCEWithLogitsLoss"),
+            },
         },
         {
             "logits": {"prediction": logit, **bce},
             "small logits at the start": {"prediction": 0.05 * logit - 0.02, **bce},
-            "probabilities, and the loss knows": {"prediction": d.sigmoid(logit), "target": _two.astype(float),
-                                                  "loss": Loss("binary_cross_entropy", predictions="probabilities")},
+            "probabilities, and the loss knows": {
+                "prediction": d.sigmoid(logit),
+                "target": _two.astype(float),
+                "loss": Loss("binary_cross_entropy", predictions="probabilities"),
+            },
             "all logits 0": {"prediction": np.zeros(300), **bce},
         },
     )
@@ -74,19 +95,55 @@ def _() -> Pairs:
     return (
         {
             "binary logits": {"prediction": logit, "target": _two.astype(float), **known},
-            "class logits": {"prediction": _scores, "target": _three, "loss": "cross_entropy", "predictions": "probabilities"},
-            "NLLLoss on probabilities": {"prediction": d.softmax(_scores), "target": _three, "loss": _torch("NLLLoss")},
-            "NLLLoss on logits": {"prediction": _scores, "target": _three, "loss": _torch("NLLLoss")},
-            "Dice on logits": {"prediction": _chance.normal(size=(4, 6, 6)), "target": (_chance.random((4, 6, 6)) < 0.3) * 1.0, "loss": "dice"},
+            "class logits": {
+                "prediction": _scores,
+                "target": _three,
+                "loss": "cross_entropy",
+                "predictions": "probabilities",
+            },
+            "NLLLoss on probabilities": {
+                "prediction": d.softmax(_scores),
+                "target": _three,
+                "loss": _torch("NLLLoss"),
+            },
+            "NLLLoss on logits": {
+                "prediction": _scores,
+                "target": _three,
+                "loss": _torch("NLLLoss"),
+            },
+            "Dice on logits": {
+                "prediction": _chance.normal(size=(4, 6, 6)),
+                "target": (_chance.random((4, 6, 6)) < 0.3) * 1.0,
+                "loss": "dice",
+            },
         },
         {
-            "probabilities": {"prediction": d.sigmoid(logit), "target": _two.astype(float), **known},
-            "rounded probabilities": {"prediction": d.softmax(_scores).astype(np.float16), "target": _three,
-                                      "loss": "cross_entropy", "predictions": "probabilities"},
-            "NLLLoss on log-probabilities": {"prediction": d.log_softmax(_scores), "target": _three, "loss": _torch("NLLLoss")},
-            "Dice on logits, and it knows": {"prediction": _chance.normal(size=(4, 6, 6)), "target": (_chance.random((4, 6, 6)) < 0.3) * 1.0,
-                                             "loss": Loss("dice", predictions="logits")},
-            "exactly 0 and 1": {"prediction": _two.astype(float), "target": _two.astype(float), **known},
+            "probabilities": {
+                "prediction": d.sigmoid(logit),
+                "target": _two.astype(float),
+                **known,
+            },
+            "rounded probabilities": {
+                "prediction": d.softmax(_scores).astype(np.float16),
+                "target": _three,
+                "loss": "cross_entropy",
+                "predictions": "probabilities",
+            },
+            "NLLLoss on log-probabilities": {
+                "prediction": d.log_softmax(_scores),
+                "target": _three,
+                "loss": _torch("NLLLoss"),
+            },
+            "Dice on logits, and it knows": {
+                "prediction": _chance.normal(size=(4, 6, 6)),
+                "target": (_chance.random((4, 6, 6)) < 0.3) * 1.0,
+                "loss": Loss("dice", predictions="logits"),
+            },
+            "exactly 0 and 1": {
+                "prediction": _two.astype(float),
+                "target": _two.astype(float),
+                **known,
+            },
         },
     )
 
@@ -98,12 +155,20 @@ def _() -> Pairs:
         {
             "log_softmax at the end": {"prediction": d.log_softmax(_scores), **ce},
             "in float32": {"prediction": d.log_softmax(_scores).astype(np.float32), **ce},
-            "PyTorch's CrossEntropyLoss": {"prediction": d.log_softmax(_scores), "target": _three, "loss": _torch("CrossEntropyLoss")},
+            "PyTorch's CrossEntropyLoss": {
+                "prediction": d.log_softmax(_scores),
+                "target": _three,
+                "loss": _torch("CrossEntropyLoss"),
+            },
         },
         {
             "logits": {"prediction": _scores, **ce},
             "negative logits": {"prediction": -np.abs(_scores) - 1, **ce},
-            "NLLLoss": {"prediction": d.log_softmax(_scores), "target": _three, "loss": _torch("NLLLoss")},
+            "NLLLoss": {
+                "prediction": d.log_softmax(_scores),
+                "target": _three,
+                "loss": _torch("NLLLoss"),
+            },
         },
     )
 
@@ -115,15 +180,29 @@ def _() -> Pairs:
     return (
         {
             "one output unit": {"prediction": one, "target": zeros, "loss": "cross_entropy"},
-            "a one-channel mask": {"prediction": _chance.normal(size=(2, 1, 6, 7)), "target": np.zeros((2, 6, 7), int),
-                                   "loss": Loss("cross_entropy", axis=1)},
-            "PyTorch's CrossEntropyLoss": {"prediction": one, "target": zeros, "loss": _torch("CrossEntropyLoss")},
+            "a one-channel mask": {
+                "prediction": _chance.normal(size=(2, 1, 6, 7)),
+                "target": np.zeros((2, 6, 7), int),
+                "loss": Loss("cross_entropy", axis=1),
+            },
+            "PyTorch's CrossEntropyLoss": {
+                "prediction": one,
+                "target": zeros,
+                "loss": _torch("CrossEntropyLoss"),
+            },
         },
         {
             "two channels": {"prediction": _scores[:, :2], "target": _two, "loss": "cross_entropy"},
-            "one channel under a sigmoid": {"prediction": one, "target": _two[:, None].astype(float), "loss": "binary_cross_entropy"},
-            "a last axis of 1 that is not the class axis": {"prediction": _chance.normal(size=(8, 3, 1)),
-                                                            "target": _three[:8, None], "loss": Loss("cross_entropy", axis=1)},
+            "one channel under a sigmoid": {
+                "prediction": one,
+                "target": _two[:, None].astype(float),
+                "loss": "binary_cross_entropy",
+            },
+            "a last axis of 1 that is not the class axis": {
+                "prediction": _chance.normal(size=(8, 3, 1)),
+                "target": _three[:8, None],
+                "loss": Loss("cross_entropy", axis=1),
+            },
         },
     )
 
@@ -133,16 +212,42 @@ def _() -> Pairs:
     column, row = _chance.normal(size=(64, 1)), _chance.normal(size=64)
     return (
         {
-            "(64, 1) against (64,)": {"prediction": column, "target": row, "loss": _torch("MSELoss")},
+            "(64, 1) against (64,)": {
+                "prediction": column,
+                "target": row,
+                "loss": _torch("MSELoss"),
+            },
             "targets are the column": {"prediction": row, "target": column, "loss": "mae"},
-            "a row against a table": {"prediction": _chance.normal(size=(64, 5)), "target": _chance.normal(size=5), "loss": "mse"},
-            "weights as a column": {"prediction": row, "target": row + 1, "weights": np.ones((64, 1)), "loss": None},
+            "a row against a table": {
+                "prediction": _chance.normal(size=(64, 5)),
+                "target": _chance.normal(size=5),
+                "loss": "mse",
+            },
+            "weights as a column": {
+                "prediction": row,
+                "target": row + 1,
+                "weights": np.ones((64, 1)),
+                "loss": None,
+            },
         },
         {
             "both (64,)": {"prediction": row, "target": row + 0.1, "loss": "mse"},
-            "both (64, 1)": {"prediction": column, "target": column + 0.1, "loss": _torch("MSELoss")},
-            "class numbers for class scores": {"prediction": _scores, "target": _three, "loss": "cross_entropy"},
-            "one weight per row of a table": {"prediction": _scores, "target": _scores + 0.1, "weights": np.ones(300), "loss": "mse"},
+            "both (64, 1)": {
+                "prediction": column,
+                "target": column + 0.1,
+                "loss": _torch("MSELoss"),
+            },
+            "class numbers for class scores": {
+                "prediction": _scores,
+                "target": _three,
+                "loss": "cross_entropy",
+            },
+            "one weight per row of a table": {
+                "prediction": _scores,
+                "target": _scores + 0.1,
+                "weights": np.ones(300),
+                "loss": "mse",
+            },
         },
     )
 
@@ -154,14 +259,38 @@ def _() -> Pairs:
     tokens = _chance.integers(0, 7, (5, 11))
     return (
         {
-            "channels last, axis 1 is read": {"prediction": last, "target": _pixels, "loss": Loss("cross_entropy", axis=1)},
-            "channels first, axis -1 is read": {"prediction": _pixel_scores, "target": _pixels, "loss": "cross_entropy"},
-            "(batch, time, classes) in PyTorch": {"prediction": steps, "target": tokens, "loss": _torch("CrossEntropyLoss")},
+            "channels last, axis 1 is read": {
+                "prediction": last,
+                "target": _pixels,
+                "loss": Loss("cross_entropy", axis=1),
+            },
+            "channels first, axis -1 is read": {
+                "prediction": _pixel_scores,
+                "target": _pixels,
+                "loss": "cross_entropy",
+            },
+            "(batch, time, classes) in PyTorch": {
+                "prediction": steps,
+                "target": tokens,
+                "loss": _torch("CrossEntropyLoss"),
+            },
         },
         {
-            "channels last, axis -1": {"prediction": last, "target": _pixels, "loss": "cross_entropy"},
-            "channels first, axis 1": {"prediction": _pixel_scores, "target": _pixels, "loss": Loss("cross_entropy", axis=1)},
-            "(batch, classes, time) in PyTorch": {"prediction": np.moveaxis(steps, -1, 1), "target": tokens, "loss": _torch("CrossEntropyLoss")},
+            "channels last, axis -1": {
+                "prediction": last,
+                "target": _pixels,
+                "loss": "cross_entropy",
+            },
+            "channels first, axis 1": {
+                "prediction": _pixel_scores,
+                "target": _pixels,
+                "loss": Loss("cross_entropy", axis=1),
+            },
+            "(batch, classes, time) in PyTorch": {
+                "prediction": np.moveaxis(steps, -1, 1),
+                "target": tokens,
+                "loss": _torch("CrossEntropyLoss"),
+            },
         },
     )
 
@@ -174,14 +303,26 @@ def _() -> Pairs:
         {
             "counted from 1": {"target": _three + 1, **ce},
             "255 means ignore": {"target": void, **ce},
-            "too few outputs": {"prediction": _scores[:, :2], "target": _three, "loss": "cross_entropy"},
-            "-1 in PyTorch": {"target": np.where(void == 255, -1, void), "prediction": _scores, "loss": _torch("CrossEntropyLoss")},
+            "too few outputs": {
+                "prediction": _scores[:, :2],
+                "target": _three,
+                "loss": "cross_entropy",
+            },
+            "-1 in PyTorch": {
+                "target": np.where(void == 255, -1, void),
+                "prediction": _scores,
+                "loss": _torch("CrossEntropyLoss"),
+            },
         },
         {
             "0..2": {"target": _three, **ce},
             "ignored labels named": {"target": void, "ignore": 255, **ce},
             "a class that does not occur": {"target": np.minimum(_three, 1), **ce},
-            "-100 in PyTorch": {"target": np.where(void == 255, -100, void), "prediction": _scores, "loss": _torch("CrossEntropyLoss")},
+            "-100 in PyTorch": {
+                "target": np.where(void == 255, -100, void),
+                "prediction": _scores,
+                "loss": _torch("CrossEntropyLoss"),
+            },
         },
     )
 
@@ -192,16 +333,40 @@ def _() -> Pairs:
     many = (_chance.random((300, 3)) < 0.6).astype(float)
     return (
         {
-            "multi-hot in a softmax loss": {"prediction": _scores, "target": many, "loss": "cross_entropy"},
-            "class numbers in a sigmoid loss": {"prediction": _scores, "target": _three, "loss": "binary_cross_entropy"},
-            "whole one-hot rows in PyTorch": {"prediction": _scores, "target": hot.astype(int), "loss": _torch("CrossEntropyLoss")},
-            "three classes in a binary loss": {"prediction": _scores[:, 0], "target": _three.astype(float), "loss": "binary_cross_entropy"},
+            "multi-hot in a softmax loss": {
+                "prediction": _scores,
+                "target": many,
+                "loss": "cross_entropy",
+            },
+            "class numbers in a sigmoid loss": {
+                "prediction": _scores,
+                "target": _three,
+                "loss": "binary_cross_entropy",
+            },
+            "whole one-hot rows in PyTorch": {
+                "prediction": _scores,
+                "target": hot.astype(int),
+                "loss": _torch("CrossEntropyLoss"),
+            },
+            "three classes in a binary loss": {
+                "prediction": _scores[:, 0],
+                "target": _three.astype(float),
+                "loss": "binary_cross_entropy",
+            },
         },
         {
             "class numbers": {"prediction": _scores, "target": _three, "loss": "cross_entropy"},
             "one-hot rows": {"prediction": _scores, "target": hot, "loss": "cross_entropy"},
-            "distributions": {"prediction": _scores, "target": d.softmax(_scores), "loss": "cross_entropy"},
-            "multi-hot in a sigmoid loss": {"prediction": _scores, "target": many, "loss": "binary_cross_entropy"},
+            "distributions": {
+                "prediction": _scores,
+                "target": d.softmax(_scores),
+                "loss": "cross_entropy",
+            },
+            "multi-hot in a sigmoid loss": {
+                "prediction": _scores,
+                "target": many,
+                "loss": "binary_cross_entropy",
+            },
         },
     )
 
@@ -211,15 +376,35 @@ def _() -> Pairs:
     logit = _chance.normal(size=300)
     return (
         {
-            "a mask of 0 and 255": {"prediction": logit, "target": 255.0 * _two, "loss": "binary_cross_entropy"},
-            "labels -1 and 1": {"prediction": logit, "target": 2.0 * _two - 1, "loss": "binary_cross_entropy"},
-            "real targets": {"prediction": logit, "target": _chance.normal(size=300), "loss": _torch("BCEWithLogitsLoss")},
+            "a mask of 0 and 255": {
+                "prediction": logit,
+                "target": 255.0 * _two,
+                "loss": "binary_cross_entropy",
+            },
+            "labels -1 and 1": {
+                "prediction": logit,
+                "target": 2.0 * _two - 1,
+                "loss": "binary_cross_entropy",
+            },
+            "real targets": {
+                "prediction": logit,
+                "target": _chance.normal(size=300),
+                "loss": _torch("BCEWithLogitsLoss"),
+            },
         },
         {
             "0 and 1": {"prediction": logit, "target": 1.0 * _two, "loss": "binary_cross_entropy"},
-            "soft targets": {"prediction": logit, "target": _chance.random(300), "loss": "binary_cross_entropy"},
-            "ignored 255": {"prediction": logit, "target": np.where(np.arange(300) % 9 == 0, 255.0, _two), "ignore": 255,
-                            "loss": "binary_cross_entropy"},
+            "soft targets": {
+                "prediction": logit,
+                "target": _chance.random(300),
+                "loss": "binary_cross_entropy",
+            },
+            "ignored 255": {
+                "prediction": logit,
+                "target": np.where(np.arange(300) % 9 == 0, 255.0, _two),
+                "ignore": 255,
+                "loss": "binary_cross_entropy",
+            },
         },
     )
 
@@ -229,14 +414,38 @@ def _() -> Pairs:
     wide, labels = np.zeros((40, 4000), np.float32), _chance.integers(0, 4000, 40)
     return (
         {
-            "float16, 4000 classes": {"prediction": wide, "target": labels.astype(np.float16), "loss": "cross_entropy"},
-            "int8, 4000 classes": {"prediction": wide, "target": labels.astype(np.int8), "loss": "cross_entropy"},
-            "uint8, 300 classes": {"prediction": wide[:, :300], "target": (labels % 300).astype(np.uint8), "loss": "cross_entropy"},
+            "float16, 4000 classes": {
+                "prediction": wide,
+                "target": labels.astype(np.float16),
+                "loss": "cross_entropy",
+            },
+            "int8, 4000 classes": {
+                "prediction": wide,
+                "target": labels.astype(np.int8),
+                "loss": "cross_entropy",
+            },
+            "uint8, 300 classes": {
+                "prediction": wide[:, :300],
+                "target": (labels % 300).astype(np.uint8),
+                "loss": "cross_entropy",
+            },
         },
         {
-            "int32, 4000 classes": {"prediction": wide, "target": labels.astype(np.int32), "loss": "cross_entropy"},
-            "float16, 3 classes": {"prediction": _scores, "target": _three.astype(np.float16), "loss": "cross_entropy"},
-            "uint8, 256 classes": {"prediction": wide[:, :256], "target": (labels % 256).astype(np.uint8), "loss": "cross_entropy"},
+            "int32, 4000 classes": {
+                "prediction": wide,
+                "target": labels.astype(np.int32),
+                "loss": "cross_entropy",
+            },
+            "float16, 3 classes": {
+                "prediction": _scores,
+                "target": _three.astype(np.float16),
+                "loss": "cross_entropy",
+            },
+            "uint8, 256 classes": {
+                "prediction": wide[:, :256],
+                "target": (labels % 256).astype(np.uint8),
+                "loss": "cross_entropy",
+            },
         },
     )
 
@@ -248,14 +457,26 @@ def _() -> Pairs:
     return (
         {
             "labels first": {"prediction": y, "target": p, "loss": "mse"},
-            "one-hot rows first": {"prediction": hot, "target": d.softmax(_scores), "loss": "cross_entropy"},
+            "one-hot rows first": {
+                "prediction": hot,
+                "target": d.softmax(_scores),
+                "loss": "cross_entropy",
+            },
             "Keras order in PyTorch": {"prediction": y, "target": p, "loss": _torch("BCELoss")},
         },
         {
             "predictions first": {"prediction": p, "target": y, "loss": "mse"},
-            "predictions that are 0 or 1, labels too": {"prediction": np.round(p), "target": y, "loss": "mse"},
-            "target first, and said so": {"prediction": p, "target": y, "arguments": "target,prediction",
-                                          "loss": lambda target, prediction: ((target - prediction) ** 2).mean()},
+            "predictions that are 0 or 1, labels too": {
+                "prediction": np.round(p),
+                "target": y,
+                "loss": "mse",
+            },
+            "target first, and said so": {
+                "prediction": p,
+                "target": y,
+                "arguments": "target,prediction",
+                "loss": lambda target, prediction: ((target - prediction) ** 2).mean(),
+            },
         },
     )
 
@@ -269,7 +490,11 @@ def _() -> Pairs:
         {
             "missing values": {"prediction": y, "target": gaps, "loss": "mse"},
             "missing in a table": {"prediction": _scores, "target": table, "loss": "mae"},
-            "infinite values": {"prediction": y, "target": np.where(np.isnan(gaps), np.inf, y), "loss": "huber"},
+            "infinite values": {
+                "prediction": y,
+                "target": np.where(np.isnan(gaps), np.inf, y),
+                "loss": "huber",
+            },
         },
         {
             "complete": {"prediction": y, "target": y + 0.1, "loss": "mse"},
@@ -285,20 +510,60 @@ def _() -> Pairs:
     margin = _chance.normal(size=300)
     return (
         {
-            "percentage error of zeros": {"prediction": y, "target": np.where(np.arange(300) % 20 == 0, 0.0, y), "loss": "mape"},
-            "hinge on 0 and 1": {"prediction": margin, "target": _two.astype(float), "loss": "hinge"},
-            "squared logarithmic error of negatives": {"prediction": y, "target": y - 3, "loss": "msle"},
-            "a variance of 0": {"prediction": (margin, np.where(y < 0.3, 0.0, y)), "target": margin + 1, "loss": "gaussian_nll"},
-            "a negative rate": {"prediction": margin, "target": np.floor(y), "loss": Loss("poisson_nll", predictions="rates")},
-            "squared hinge on 0 and 1": {"prediction": margin, "target": _two.astype(float), "loss": "squared_hinge"},
+            "percentage error of zeros": {
+                "prediction": y,
+                "target": np.where(np.arange(300) % 20 == 0, 0.0, y),
+                "loss": "mape",
+            },
+            "hinge on 0 and 1": {
+                "prediction": margin,
+                "target": _two.astype(float),
+                "loss": "hinge",
+            },
+            "squared logarithmic error of negatives": {
+                "prediction": y,
+                "target": y - 3,
+                "loss": "msle",
+            },
+            "a variance of 0": {
+                "prediction": (margin, np.where(y < 0.3, 0.0, y)),
+                "target": margin + 1,
+                "loss": "gaussian_nll",
+            },
+            "a negative rate": {
+                "prediction": margin,
+                "target": np.floor(y),
+                "loss": Loss("poisson_nll", predictions="rates"),
+            },
+            "squared hinge on 0 and 1": {
+                "prediction": margin,
+                "target": _two.astype(float),
+                "loss": "squared_hinge",
+            },
         },
         {
-            "percentage error of positive targets": {"prediction": y, "target": y + 0.1, "loss": "mape"},
-            "a positive variance": {"prediction": (margin, y + 0.01), "target": margin + 1, "loss": "gaussian_nll"},
+            "percentage error of positive targets": {
+                "prediction": y,
+                "target": y + 0.1,
+                "loss": "mape",
+            },
+            "a positive variance": {
+                "prediction": (margin, y + 0.01),
+                "target": margin + 1,
+                "loss": "gaussian_nll",
+            },
             "a log-rate": {"prediction": margin, "target": np.floor(y), "loss": "poisson_nll"},
             "hinge on -1 and 1": {"prediction": margin, "target": 2.0 * _two - 1, "loss": "hinge"},
-            "absolute error of zeros": {"prediction": y, "target": np.where(np.arange(300) % 20 == 0, 0.0, y), "loss": "mae"},
-            "squared logarithmic error of zeros": {"prediction": y, "target": np.where(y < 1, 0.0, y), "loss": "msle"},
+            "absolute error of zeros": {
+                "prediction": y,
+                "target": np.where(np.arange(300) % 20 == 0, 0.0, y),
+                "loss": "mae",
+            },
+            "squared logarithmic error of zeros": {
+                "prediction": y,
+                "target": np.where(y < 1, 0.0, y),
+                "loss": "msle",
+            },
         },
     )
 
@@ -309,14 +574,34 @@ def _() -> Pairs:
     logs = d.log_softmax(_scores)
     return (
         {
-            "probabilities for log-probabilities": {"prediction": np.exp(logs), "target": teacher, "loss": torch_kl()},
+            "probabilities for log-probabilities": {
+                "prediction": np.exp(logs),
+                "target": teacher,
+                "loss": torch_kl(),
+            },
             "a teacher's logits": {"prediction": logs, "target": _scores, "loss": torch_kl()},
-            "a teacher that does not sum to 1": {"prediction": _scores, "target": 3 * teacher, "loss": "kl_divergence"},
+            "a teacher that does not sum to 1": {
+                "prediction": _scores,
+                "target": 3 * teacher,
+                "loss": "kl_divergence",
+            },
         },
         {
-            "log-probabilities and probabilities": {"prediction": logs, "target": teacher, "loss": torch_kl()},
-            "Lossary on logits": {"prediction": _scores, "target": teacher, "loss": "kl_divergence"},
-            "one-hot teacher": {"prediction": logs, "target": np.eye(3)[_three], "loss": torch_kl()},
+            "log-probabilities and probabilities": {
+                "prediction": logs,
+                "target": teacher,
+                "loss": torch_kl(),
+            },
+            "Lossary on logits": {
+                "prediction": _scores,
+                "target": teacher,
+                "loss": "kl_divergence",
+            },
+            "one-hot teacher": {
+                "prediction": logs,
+                "target": np.eye(3)[_three],
+                "loss": torch_kl(),
+            },
         },
     )
 
@@ -335,7 +620,11 @@ def _() -> Pairs:
         },
         {
             "plenty of frames": ok,
-            "blank in the padding": {**ok, "target": np.where(np.arange(6) >= 4, 0, words), "target_lengths": np.full(12, 4)},
+            "blank in the padding": {
+                **ok,
+                "target": np.where(np.arange(6) >= 4, 0, words),
+                "target_lengths": np.full(12, 4),
+            },
             "blank is the last class": {**ok, "target": words - 1, "blank": 20},
         },
     )
@@ -348,7 +637,11 @@ def _() -> Pairs:
     return (
         {
             "one per row, square table": {**case, "variance": np.ones(6)},
-            "one per row": {"prediction": means[:, :4], "target": means[:, :4], "variance": np.ones(6)},
+            "one per row": {
+                "prediction": means[:, :4],
+                "target": means[:, :4],
+                "variance": np.ones(6),
+            },
             "of another shape": {**case, "variance": np.ones((6, 3))},
         },
         {

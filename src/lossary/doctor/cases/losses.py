@@ -8,10 +8,26 @@ from typing import Any
 import numpy as np
 
 __all__ = [
-    "batch_dice", "image_dice", "masked_wrongly", "masked_rightly", "masked_mean_over_all", "forgets_delta",
-    "uses_delta", "smooth_l1_called_huber", "changes_its_input", "leaves_its_input", "branches_on_values",
-    "log_with_tiny_epsilon", "log_with_half_epsilon", "torch_kl", "torch_info_nce", "torch_root_error",
-    "torch_safe_root_error", "torch_clamped", "torch_half_sum", "torch_float_sum",
+    "batch_dice",
+    "branches_on_values",
+    "changes_its_input",
+    "forgets_delta",
+    "image_dice",
+    "leaves_its_input",
+    "log_with_half_epsilon",
+    "log_with_tiny_epsilon",
+    "masked_mean_over_all",
+    "masked_rightly",
+    "masked_wrongly",
+    "smooth_l1_called_huber",
+    "torch_clamped",
+    "torch_float_sum",
+    "torch_half_sum",
+    "torch_info_nce",
+    "torch_kl",
+    "torch_root_error",
+    "torch_safe_root_error",
+    "uses_delta",
 ]
 
 
@@ -75,12 +91,16 @@ def branches_on_values(prediction: Any, target: Any) -> Any:
 
 def log_with_tiny_epsilon(prediction: Any, target: Any) -> Any:
     epsilon = np.asarray(1e-8, prediction.dtype)
-    return -(target * np.log(prediction + epsilon) + (1 - target) * np.log(1 - prediction + epsilon)).mean()
+    return -(
+        target * np.log(prediction + epsilon) + (1 - target) * np.log(1 - prediction + epsilon)
+    ).mean()
 
 
 def log_with_half_epsilon(prediction: Any, target: Any) -> Any:
     epsilon = np.asarray(2.5e-4, prediction.dtype)
-    return -(target * np.log(prediction + epsilon) + (1 - target) * np.log(1 - prediction + epsilon)).mean()
+    return -(
+        target * np.log(prediction + epsilon) + (1 - target) * np.log(1 - prediction + epsilon)
+    ).mean()
 
 
 def torch_kl(reduction: str = "batchmean") -> Any:
@@ -93,7 +113,10 @@ def torch_kl(reduction: str = "batchmean") -> Any:
 def torch_info_nce(anchor: Any, positive: Any) -> Any:
     import torch
 
-    scores = torch.nn.functional.normalize(anchor, dim=1) @ torch.nn.functional.normalize(positive, dim=1).T
+    scores = (
+        torch.nn.functional.normalize(anchor, dim=1)
+        @ torch.nn.functional.normalize(positive, dim=1).T
+    )
     return torch.nn.functional.cross_entropy(scores / 0.1, torch.arange(len(anchor)))
 
 

@@ -30,7 +30,11 @@ def _cut(batch: dict[str, Any], start: int, stop: int) -> dict[str, Any]:
 
 
 def _call(case: Case, batch: dict[str, Any]) -> float:
-    options = {key: value for key, value in batch.items() if key in ("weights", "mask") and value is not None}
+    options = {
+        key: value
+        for key, value in batch.items()
+        if key in ("weights", "mask") and value is not None
+    }
     return case.known(batch["prediction"], batch["target"], **options)
 
 
@@ -43,8 +47,11 @@ def _valid(case: Case, batch: dict[str, Any]) -> float:
     for name in ("mask", "weights"):
         extra = batch[name]
         if extra is not None:
-            extra = extra.reshape(extra.shape + (1,) * (target.ndim - extra.ndim)) if extra.ndim <= target.ndim else \
-                extra.any(axis=tuple(range(target.ndim, extra.ndim)))
+            extra = (
+                extra.reshape(extra.shape + (1,) * (target.ndim - extra.ndim))
+                if extra.ndim <= target.ndim
+                else extra.any(axis=tuple(range(target.ndim, extra.ndim)))
+            )
             keep = keep * extra
     weights = case.class_weights_array
     if weights is not None and target.dtype.kind in "iu":
@@ -80,7 +87,10 @@ def split_invariance(case: Case) -> Finding | None:
         examine(token_logits, uneven_tokens, loss="cross_entropy", ignore=-100, accumulation=8, combine="count")
     """
     subject = case.known
-    need(case.target is not None and len(case.truth) >= 4 and case.truth.ndim >= 1, "four or more rows")
+    need(
+        case.target is not None and len(case.truth) >= 4 and case.truth.ndim >= 1,
+        "four or more rows",
+    )
     need(not subject.own or case.accumulation, "a callable of your own, or accumulation=")
     need(subject.unit in (None, "element", "sample"), "a loss of independent units")
     batch = case.batch
@@ -95,7 +105,11 @@ def split_invariance(case: Case) -> Finding | None:
     valid = np.array([_valid(case, part) for part in parts])
     if not np.isfinite(values).all() or valid.sum() == 0:
         return None  # the check "all-ignored" tells
-    ways = {"sum": values.sum(), "rows": values @ sizes / sizes.sum(), "counted": values @ valid / valid.sum()}
+    ways = {
+        "sum": values.sum(),
+        "rows": values @ sizes / sizes.sum(),
+        "counted": values @ valid / valid.sum(),
+    }
     if any(not _differ(whole, number) for number in ways.values()):
         return None
     if subject.contract is None and _same_when_doubled(case, batch, whole):
@@ -115,7 +129,11 @@ def _same_when_doubled(case: Case, batch: dict[str, Any], whole: float) -> bool:
     def twice(value: Any) -> Any:
         if isinstance(value, tuple):
             return tuple(twice(item) for item in value)
-        return np.concatenate([value, value]) if isinstance(value, np.ndarray) and value.ndim else value
+        return (
+            np.concatenate([value, value])
+            if isinstance(value, np.ndarray) and value.ndim
+            else value
+        )
 
     return not _differ(_call(case, {key: twice(value) for key, value in batch.items()}), whole)
 
@@ -134,8 +152,10 @@ def _accumulated(case: Case, batch: dict[str, Any], whole: float) -> Finding | N
         f"Loss of the whole batch {whole:.4g}; average of {len(parts)} micro-batches {mean:.4g}. They hold "
         f"{valid.min():.0f} to {valid.max():.0f} entries that count.",
         "Entries of the emptiest micro-batch get the most say; the optimum moves, and nothing fails.",
-        case.line("total = sum(loss.total(p, t) for p, t in micro_batches); value = total.mean",
-                  torch='loss = nn.CrossEntropyLoss(reduction="sum")  # then divide by the count of the whole step'),
+        case.line(
+            "total = sum(loss.total(p, t) for p, t in micro_batches); value = total.mean",
+            torch='loss = nn.CrossEntropyLoss(reduction="sum")  # then divide by the count of the whole step',
+        ),
     )
 
 
@@ -157,7 +177,9 @@ def accumulation_plan(case: Case) -> Finding | None:
         examine(counts=[900, 40, 700, 860], combine="count")
     """
     if case.counts is None:
-        need(case.accumulation and case.counted is not None, "counts=, or accumulation= with a mask")
+        need(
+            case.accumulation and case.counted is not None, "counts=, or accumulation= with a mask"
+        )
         need(case.subject is None or case.subject.reduction != "sum", "a mean")
         keep = case.counted
         counts = np.array([keep[a:b].sum() for a, b in _parts(len(keep), case.accumulation)], float)
@@ -210,7 +232,9 @@ def batch_dependence(case: Case) -> Finding | None:
     if not np.isfinite(each).all() or not math.isfinite(whole):
         return None
     mean = float(each.mean())
-    if math.isclose(together, mean, rel_tol=0.02, abs_tol=1e-4) or not _differ(together, float(each.sum())):
+    if math.isclose(together, mean, rel_tol=0.02, abs_tol=1e-4) or not _differ(
+        together, float(each.sum())
+    ):
         return None
     return Finding(
         f"On {rows} samples at once the loss is {together:.4g}; the mean over single samples is {mean:.4g}.",
@@ -237,8 +261,13 @@ def reduction_mismatch(case: Case) -> Finding | None:
         examine(terms={"reconstruction": Term(0.09, "mean", 128 * 784), "kl": Term(0.02, "mean", 128 * 20)})
     """
     if case.terms is None:
-        kl = case.subject is not None and case.subject.contract is not None and not case.subject.own \
-            and case.subject.library == "torch" and "kl" in case.subject.contract.name.split("_")
+        kl = (
+            case.subject is not None
+            and case.subject.contract is not None
+            and not case.subject.own
+            and case.subject.library == "torch"
+            and "kl" in case.subject.contract.name.split("_")
+        )
         need(kl or case.terms is not None, "terms=, or a KL divergence of PyTorch")
         if case.subject.reduction != "mean":
             return None
@@ -255,14 +284,22 @@ def reduction_mismatch(case: Case) -> Finding | None:
     terms = {name: term for name, term in terms_of(case.terms).items() if term.reduction}
     need(len(terms) > 1, "two or more terms with a reduction")
     summed = {name: term for name, term in terms.items() if term.reduction == "sum"}
-    averaged = {name: term for name, term in terms.items() if term.reduction in ("mean", "mean_over_batch")}
+    averaged = {
+        name: term for name, term in terms.items() if term.reduction in ("mean", "mean_over_batch")
+    }
     if not summed or not averaged:
         return None
     (one, first), (two, second) = next(iter(summed.items())), next(iter(averaged.items()))
-    factor = f" The effective weight of {two} is {1 / second.size:.2g} of what it seems." if second.size else ""
+    factor = (
+        f" The effective weight of {two} is {1 / second.size:.2g} of what it seems."
+        if second.size
+        else ""
+    )
     sizes = f" over {first.size:,} values" if first.size else ""
     return Finding(
-        f"{one} is a sum{sizes}, {two} a mean" + (f" over {second.size:,} values." if second.size else ".") + factor,
+        f"{one} is a sum{sizes}, {two} a mean"
+        + (f" over {second.size:,} values." if second.size else ".")
+        + factor,
         "Their balance then changes with image size, width and batch size.",
         'Loss("...", reduction="batch_mean")  # for every term: sum over features, mean over the batch',
     )

@@ -31,7 +31,9 @@ def _full_gradient(case: Case, weights: np.ndarray | None = None) -> tuple[np.nd
     return _foreign_gradients(case, arrays, target)
 
 
-def _foreign_gradients(case: Case, arrays: tuple[np.ndarray, ...], target: np.ndarray | None) -> tuple[np.ndarray, ...]:
+def _foreign_gradients(
+    case: Case, arrays: tuple[np.ndarray, ...], target: np.ndarray | None
+) -> tuple[np.ndarray, ...]:
     """One gradient per embedding array, the others held."""
     subject = case.known
     slopes = []
@@ -39,7 +41,9 @@ def _foreign_gradients(case: Case, arrays: tuple[np.ndarray, ...], target: np.nd
         inner = subject.callable
         live = [subject_like(case, array) for array in arrays]
 
-        def one(leaf: object, *rest: object, _position: int = position, _live: list = live) -> object:
+        def one(
+            leaf: object, *rest: object, _position: int = position, _live: list = live
+        ) -> object:
             given = [*_live[:_position], leaf, *_live[_position + 1 :]]
             return inner(*given, *rest)
 
@@ -94,16 +98,22 @@ def contrastive_scale(case: Case) -> Finding | None:
     if cosine > 0.999:
         if math.isclose(ratio, 1.0, rel_tol=0.02):
             return None
-        fix = (f"loss = loss * {ranks}  # or gather with gradient" if ratio < 1
-               else f"loss = loss / {ratio:.3g}  # it is corrected twice")
+        fix = (
+            f"loss = loss * {ranks}  # or gather with gradient"
+            if ratio < 1
+            else f"loss = loss / {ratio:.3g}  # it is corrected twice"
+        )
         tell = "only the scale is wrong"
     else:
         fix = "embeddings = torch.distributed.nn.functional.all_gather(embeddings)  # carries gradient"
-        tell = "the direction is wrong: other ranks' negatives lack gradient, scaling will not fix it"
+        tell = (
+            "the direction is wrong: other ranks' negatives lack gradient, scaling will not fix it"
+        )
     return Finding(
         f"The loss is equal, but with {ranks} ranks the gradient is {ratio:.3g}× that of the full batch, cosine "
         f"{cosine:.3f}: {tell}.",
-        "The learning rate is silently another one, or negatives are never pushed away.", fix,
+        "The learning rate is silently another one, or negatives are never pushed away.",
+        fix,
     )
 
 
@@ -118,10 +128,15 @@ def _simulated(case: Case, whole: np.ndarray) -> np.ndarray:
         owners = np.concatenate([owner] * (len(whole) // rows))
         seen = np.zeros_like(whole)
         for rank in range(ranks):
-            carries = np.ones_like(owners, bool) if gather.startswith("gradient") else owners == rank
+            carries = (
+                np.ones_like(owners, bool) if gather.startswith("gradient") else owners == rank
+            )
             seen += np.where(carries.reshape(-1, *(1,) * (whole.ndim - 1)), whole, 0.0) / ranks
         return seen * (ranks if gather.endswith("scaled") else 1)
-    need(gather == "rows" and case.known.own, 'gather="detached", "gradient", "scaled", "gradient scaled" or "rows"')
+    need(
+        gather == "rows" and case.known.own,
+        'gather="detached", "gradient", "scaled", "gradient scaled" or "rows"',
+    )
     seen = np.zeros_like(whole)
     for rank in range(ranks):
         mine = (owner == rank).astype(np.float64)
@@ -150,13 +165,26 @@ def collapse(case: Case) -> Finding | None:
         examine(spread_out, pair_classes, margin=0.2)
     """
     embedding = case.reads == "embeddings" or case.margin is not None
-    need(embedding and case.predicted.ndim == 2 and len(case.predicted) >= 4, "embeddings of four or more rows")
-    rows = np.concatenate([array[:512].astype(np.float64) for array in case.arrays if array.ndim == 2])
+    need(
+        embedding and case.predicted.ndim == 2 and len(case.predicted) >= 4,
+        "embeddings of four or more rows",
+    )
+    rows = np.concatenate(
+        [
+            array[:512].astype(np.float64)
+            for array in case.arrays
+            if array.shape[1:] == case.predicted.shape[1:]
+        ]
+    )
     norms = np.linalg.norm(rows, axis=1)
     center = rows.mean(axis=0)
     spread = float(np.sqrt(((rows - center) ** 2).sum(axis=1).mean()))
     size = float(norms.mean())
-    at = "" if case.subject is None or case.attempt[0] is None else f"; the loss is {case.attempt[0]:.4g}"
+    at = (
+        ""
+        if case.subject is None or case.attempt[0] is None
+        else f"; the loss is {case.attempt[0]:.4g}"
+    )
     if spread < 1e-3 * max(size, 1e-12):
         margin = f" and the margin {case.margin:g}" if case.margin is not None else ""
         return Finding(
@@ -167,11 +195,15 @@ def collapse(case: Case) -> Finding | None:
     if case.target is not None and case.truth.ndim == 1 and case.target_summary.integral:
         labels, counts = np.unique(case.truth, return_counts=True)
         if len(labels) > 1 and counts.max() == 1:
-            return Finding(f"No two of {len(case.truth)} rows share a label: there is no positive pair.",
-                           "The loss is 0 or undefined; nothing is pulled together.",
-                           "sample m rows per class, for example 8 classes of 4 rows in a batch")
+            return Finding(
+                f"No two of {len(case.truth)} rows share a label: there is no positive pair.",
+                "The loss is 0 or undefined; nothing is pulled together.",
+                "sample m rows per class, for example 8 classes of 4 rows in a batch",
+            )
         if len(labels) == 1 and len(case.inputs) == 1:
-            return Finding(f"All {len(case.truth)} rows share one label: there is no negative pair.",
-                           "Pulling alone collapses every embedding to one point.",
-                           "sample several classes per batch, for example 8 classes of 4 rows")
+            return Finding(
+                f"All {len(case.truth)} rows share one label: there is no negative pair.",
+                "Pulling alone collapses every embedding to one point.",
+                "sample several classes per batch, for example 8 classes of 4 rows",
+            )
     return None

@@ -59,13 +59,15 @@ def broadcast(case: Case) -> Finding | None:
     if together is None:
         return Finding(
             f"Prediction {shapes[0]} and target {shapes[1]} do not fit together.",
-            "Each prediction needs exactly one target.", fix,
+            "Each prediction needs exactly one target.",
+            fix,
         )
     best = case.target_summary.variance
     return Finding(
         f"Prediction {shapes[0]} and target {shapes[1]} broadcast to {together}: every prediction meets every "
         f"target. A squared error would then only learn the mean; its best value is the targets' variance {best:.4g}.",
-        "Nothing fails, the loss falls a little, and the model predicts a constant.", fix,
+        "Nothing fails, the loss falls a little, and the model predicts a constant.",
+        fix,
     )
 
 
@@ -116,14 +118,16 @@ def class_axis(case: Case) -> Finding | None:
         return Finding(
             f"Classes seem to be on axis {other} of {shape} (targets {truth}); the loss reads axis {axis}.",
             "Read along the wrong axis, positions compete with each other instead of classes.",
-            case.line(f'Loss("{case.subject.name}", axis={other})',
-                      torch=f"prediction = prediction.movedim({other}, 1)  # classes belong on axis 1",
-                      keras=f"prediction = keras.ops.moveaxis(prediction, {other}, -1)"),
+            case.line(
+                f'Loss("{case.subject.name}", axis={other})',
+                torch=f"prediction = prediction.movedim({other}, 1)  # classes belong on axis 1",
+                keras=f"prediction = keras.ops.moveaxis(prediction, {other}, -1)",
+            ),
         )
     return Finding(
         f"No axis of predictions {shape} can be removed to give the targets' shape {truth}.",
         "Each target needs one row of class scores.",
-        f"target = target.reshape({shape[:axis] + shape[axis + 1:]})  # only if the items are the same",
+        f"target = target.reshape({shape[:axis] + shape[axis + 1 :]})  # only if the items are the same",
     )
 
 
@@ -168,7 +172,8 @@ def label_range(case: Case) -> Finding | None:
     if not summary.integral:
         return Finding(
             f"Class numbers must be whole; these run from {summary.low:.4g} to {summary.high:.4g} with fractions.",
-            "A fraction names no class.", "target = target.astype(int)  # or a regression loss",
+            "A fraction names no class.",
+            "target = target.astype(int)  # or a regression loss",
         )
     if summary.low >= 0 and summary.high < count:
         return None
@@ -179,19 +184,29 @@ def label_range(case: Case) -> Finding | None:
     values, times = np.unique(truth[wrong], return_counts=True)
     most = np.argsort(-times)[:5]
     listed = ", ".join(f"{values[i]:.0f} ({times[i]:,} times)" for i in most)
-    seen = (f"{int(wrong.sum()):,} of {truth.size:,} labels are outside 0..{count - 1}: {listed}.")
+    seen = f"{int(wrong.sum()):,} of {truth.size:,} labels are outside 0..{count - 1}: {listed}."
     why = "A label without a class is an error on the CPU, and an abort or silently wrong numbers on a GPU."
     if summary.low == 1 and summary.high == count:
-        return Finding(f"Labels run 1..{count}, but {count} classes mean 0..{count - 1}. " + seen, why,
-                       "target = target - 1")
+        return Finding(
+            f"Labels run 1..{count}, but {count} classes mean 0..{count - 1}. " + seen,
+            why,
+            "target = target - 1",
+        )
     if len(values) == 1 and values[0] in (-100, -1, 255, 254):
         mark = int(values[0])
-        return Finding(seen + f" Is {mark} 'ignore'?", why,
-                       case.line(f'Loss("{case.subject.name}", ignore={mark})',
-                                 torch=f"nn.CrossEntropyLoss(ignore_index={mark})",
-                                 keras=f"keras.losses.SparseCategoricalCrossentropy(ignore_class={mark})"))
+        return Finding(
+            seen + f" Is {mark} 'ignore'?",
+            why,
+            case.line(
+                f'Loss("{case.subject.name}", ignore={mark})',
+                torch=f"nn.CrossEntropyLoss(ignore_index={mark})",
+                keras=f"keras.losses.SparseCategoricalCrossentropy(ignore_class={mark})",
+            ),
+        )
     if summary.low < 0:
-        return Finding(seen, why, "target, names = ...  # number the classes 0, 1, 2 ... without gaps")
+        return Finding(
+            seen, why, "target, names = ...  # number the classes 0, 1, 2 ... without gaps"
+        )
     return Finding(seen, why, f"the output layer needs {int(summary.high) + 1} units, not {count}")
 
 
@@ -233,17 +248,27 @@ def encoding(case: Case) -> Finding | None:
                 f"Rows of the target have up to {int(ones.max())} ones ({float((ones != 1).mean()):.0%} of rows "
                 "have not exactly one): this is multi-label.",
                 "Softmax lets one class win; labels that hold together can never all be right.",
-                case.line('Loss("binary_cross_entropy")', torch="loss = nn.BCEWithLogitsLoss()",
-                          keras="keras.losses.BinaryCrossentropy(from_logits=True)"),
+                case.line(
+                    'Loss("binary_cross_entropy")',
+                    torch="loss = nn.BCEWithLogitsLoss()",
+                    keras="keras.losses.BinaryCrossentropy(from_logits=True)",
+                ),
             )
-        wants_numbers = "sparse" in case.subject.name.lower() or "integer" in case.subject.name.lower()
-        by_dtype = case.subject.library == "torch" and not case.subject.own and truth.dtype.kind in "iub"
+        wants_numbers = (
+            "sparse" in case.subject.name.lower() or "integer" in case.subject.name.lower()
+        )
+        by_dtype = (
+            case.subject.library == "torch" and not case.subject.own and truth.dtype.kind in "iub"
+        )
         if wants_numbers or by_dtype:
             return Finding(
                 f"Targets are one-hot {truth.shape}, and {case.subject.name} wants class numbers here.",
                 'PyTorch answers "Expected floating point type for target with class probabilities"; others misread it.',
-                case.line("target = target.argmax(axis=-1)", torch="target = target.argmax(dim=1)",
-                          keras="keras.losses.CategoricalCrossentropy(from_logits=True)"),
+                case.line(
+                    "target = target.argmax(axis=-1)",
+                    torch="target = target.argmax(dim=1)",
+                    keras="keras.losses.CategoricalCrossentropy(from_logits=True)",
+                ),
             )
         return None
     if summary.low < 0 or summary.high > 1:
@@ -264,8 +289,11 @@ def _labels_for_binary(case: Case) -> Finding | None:
             f"Targets are class numbers {truth.shape} and predictions have {shape[-1]} columns; a sigmoid loss wants "
             "one 0 or 1 per column.",
             "With one right class per row, a softmax loss is meant.",
-            case.line('Loss("cross_entropy")', torch="loss = nn.CrossEntropyLoss()",
-                      keras="keras.losses.SparseCategoricalCrossentropy(from_logits=True)"),
+            case.line(
+                'Loss("cross_entropy")',
+                torch="loss = nn.CrossEntropyLoss()",
+                keras="keras.losses.SparseCategoricalCrossentropy(from_logits=True)",
+            ),
         )
     labels = summary.labels
     few = labels is not None and 3 <= len(labels) <= 100
@@ -273,9 +301,11 @@ def _labels_for_binary(case: Case) -> Finding | None:
         return Finding(
             f"Targets are class numbers 0..{summary.high:.0f}, and the loss is binary.",
             "A binary loss treats label 2 as twice yes: its value falls without bound.",
-            case.line('Loss("cross_entropy")  # on one score per class',
-                      torch="loss = nn.CrossEntropyLoss()  # on one logit per class",
-                      keras="keras.losses.SparseCategoricalCrossentropy(from_logits=True)"),
+            case.line(
+                'Loss("cross_entropy")  # on one score per class',
+                torch="loss = nn.CrossEntropyLoss()  # on one logit per class",
+                keras="keras.losses.SparseCategoricalCrossentropy(from_logits=True)",
+            ),
         )
     return None
 
@@ -300,17 +330,30 @@ def label_dtype(case: Case) -> Finding | None:
     count = case.classes
     need(case.index_target, "class numbers as targets")
     kind = _kind_of(case.target)
-    exact = {"float16": 2048, "bfloat16": 256, "float32": 2**24, "int8": 127, "uint8": 255, "int16": 32767,
-             "bool": 1}.get(kind)
+    exact = {
+        "float16": 2048,
+        "bfloat16": 256,
+        "float32": 2**24,
+        "int8": 127,
+        "uint8": 255,
+        "int16": 32767,
+        "bool": 1,
+    }.get(kind)
     if exact is None or count - 1 <= exact:
         return None
-    becomes = {"float16": f"{exact + 1} becomes {exact}", "bfloat16": f"{exact + 1} becomes {exact}",
-               "float32": f"{exact + 1} becomes {exact}"}.get(kind, f"{exact + 1} does not fit")
+    becomes = {
+        "float16": f"{exact + 1} becomes {exact}",
+        "bfloat16": f"{exact + 1} becomes {exact}",
+        "float32": f"{exact + 1} becomes {exact}",
+    }.get(kind, f"{exact + 1} does not fit")
     return Finding(
         f"{kind} cannot hold every label of {count:,} classes: {becomes}.",
         "Rows are then trained towards a neighbouring class, without any message.",
-        case.line('target = target.astype("int32")', torch="target = target.long()  # before any .half()",
-                  keras='target = keras.ops.cast(target, "int32")'),
+        case.line(
+            'target = target.astype("int32")',
+            torch="target = target.long()  # before any .half()",
+            keras='target = keras.ops.cast(target, "int32")',
+        ),
     )
 
 
@@ -340,9 +383,17 @@ def arguments_swapped(case: Case) -> Finding | None:
     predicted, truth = case.predicted, case.truth
     need(predicted.size >= 8 and truth.size >= 8, "eight or more values")
     labels, scores = case.prediction_summary, case.target_summary
-    hinge = case.subject and case.subject.contract and case.subject.contract.target is not None \
+    hinge = (
+        case.subject
+        and case.subject.contract
+        and case.subject.contract.target is not None
         and case.subject.contract.target.name == "count"
-    first_is_labels = labels.integral and labels.labels is not None and len(labels.labels) <= max(2, labels.size // 4)
+    )
+    first_is_labels = (
+        labels.integral
+        and labels.labels is not None
+        and len(labels.labels) <= max(2, labels.size // 4)
+    )
     second_is_scores = not scores.integral and np.unique(truth.reshape(-1)[:4096]).size > 8
     if not (first_is_labels and second_is_scores) or hinge:
         return None
@@ -352,6 +403,9 @@ def arguments_swapped(case: Case) -> Finding | None:
         f"The first argument holds {len(labels.labels)} whole values from {labels.low:.0f} to {labels.high:.0f} and "
         "looks like labels; the second is continuous.",
         "Most losses are not symmetric: the value and its slope belong to another problem.",
-        case.line("examine(prediction, target)  # prediction first",
-                  torch="loss(prediction, target)", keras="loss(y_true, y_pred)"),
+        case.line(
+            "examine(prediction, target)  # prediction first",
+            torch="loss(prediction, target)",
+            keras="loss(y_true, y_pred)",
+        ),
     )

@@ -32,10 +32,21 @@ def _shown(value: Any) -> str:
 def _first_bad_value(case: Case) -> tuple[int, float] | None:
     """The first row whose loss is not finite: of all rows for Lossary's losses, else of the batch."""
     subject = case.known
-    if subject.own and len(case.arrays) == 1 and subject.unit in ("element", "sample") and case.target is not None:
-        for start, (prediction, target, mask) in blocks(case.predicted, case.truth, case.mask_array):
+    if (
+        subject.own
+        and len(case.arrays) == 1
+        and subject.unit in ("element", "sample")
+        and case.target is not None
+    ):
+        for start, (prediction, target, mask) in blocks(
+            case.predicted, case.truth, case.mask_array
+        ):
             values = subject.values(prediction, target, **({} if mask is None else {"mask": mask}))
-            rows = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1)) if values.ndim else []
+            rows = (
+                np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
+                if values.ndim
+                else []
+            )
             if len(rows):
                 bad = values.reshape(len(values), -1)[rows[0]]
                 return start + int(rows[0]), float(bad[~np.isfinite(bad)][0])
@@ -44,10 +55,21 @@ def _first_bad_value(case: Case) -> tuple[int, float] | None:
     if math.isfinite(case.value):
         return None
     need(isinstance(batch["prediction"], np.ndarray), "one prediction")
-    values = subject.values(batch["prediction"], batch["target"], **({} if batch["mask"] is None else
-                                                                       {"mask": batch["mask"]} if subject.takes_mask else {}))
-    rows = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1)) if values.ndim else []
-    return (int(rows[0]), float(values.reshape(len(values), -1)[rows[0]].sum())) if len(rows) else (0, case.value)
+    values = subject.values(
+        batch["prediction"],
+        batch["target"],
+        **({} if batch["mask"] is None else {"mask": batch["mask"]} if subject.takes_mask else {}),
+    )
+    rows = (
+        np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
+        if values.ndim
+        else []
+    )
+    return (
+        (int(rows[0]), float(values.reshape(len(values), -1)[rows[0]].sum()))
+        if len(rows)
+        else (0, case.value)
+    )
 
 
 @check("nan-post-mortem", severity="error")
@@ -76,8 +98,11 @@ def nan_post_mortem(case: Case) -> Finding | None:
             f"{summary.nan:,} of {summary.size:,} predictions are NaN, first in row {row} "
             f"({_shown(case.predicted[row])}).",
             "The network made them before the loss saw them: look at its inputs, learning rate and normalisation.",
-            case.line("np.isfinite(inputs).all()", torch="torch.autograd.set_detect_anomaly(True)  # for one step",
-                      jax='jax.config.update("jax_debug_nans", True)  # for one step'),
+            case.line(
+                "np.isfinite(inputs).all()",
+                torch="torch.autograd.set_detect_anomaly(True)  # for one step",
+                jax='jax.config.update("jax_debug_nans", True)  # for one step',
+            ),
         )
     bad = _first_bad_value(case)
     if bad is not None:
@@ -110,14 +135,18 @@ def _tell(case: Case, row: int, value: float, *, in_gradient: bool = False) -> F
         return Finding(
             f"Row {row}: {what} at prediction {_shown(prediction)}: predictions have run away.",
             "The steps are too large for this loss: each one overshoots more than the last.",
-            case.line("learning_rate = learning_rate / 10  # or clip the gradient's norm",
-                      torch="torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)  # or a smaller learning rate",
-                      keras="optimizer = keras.optimizers.Adam(1e-4, clipnorm=1.0)"),
+            case.line(
+                "learning_rate = learning_rate / 10  # or clip the gradient's norm",
+                torch="torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)  # or a smaller learning rate",
+                keras="optimizer = keras.optimizers.Adam(1e-4, clipnorm=1.0)",
+            ),
         )
     return Finding(
         f"Row {row}: {what} at prediction {_shown(prediction)} and target {_shown(target)}{where}.",
         "One such row makes the mean, the gradient and then every parameter NaN.",
-        cause.remedy if cause else "mask = np.isfinite(values)  # find out what these rows are, then mask or repair them",
+        cause.remedy
+        if cause
+        else "mask = np.isfinite(values)  # find out what these rows are, then mask or repair them",
     )
 
 
@@ -129,7 +158,9 @@ def _probes(case: Case) -> Iterator[tuple[str, np.ndarray, Any, dict[str, Any]]]
     target = None if batch["target"] is None else batch["target"][rows]
     if target is not None and target.dtype.kind == "f":
         target = target.astype(np.float32)
-    options = {key: value[rows] if len(value) >= 4 else value for key, value in _options(batch).items()}
+    options = {
+        key: value[rows] if len(value) >= 4 else value for key, value in _options(batch).items()
+    }
     low, high = case.prediction_summary.low, case.prediction_summary.high
     unit = low >= 0 and high <= 1
     if target is not None and target.shape == prediction.shape:
@@ -137,16 +168,33 @@ def _probes(case: Case) -> Iterator[tuple[str, np.ndarray, Any, dict[str, Any]]]
     if case.reads in (None, "real", "logit", "class logits", "embeddings") or unit:
         if low <= 0:
             yield "prediction all 0", np.zeros_like(prediction), target, options
-    if case.reads in ("probability", "simplex") or (case.reads is None and unit and high > 0.9 and case.batch["target"] is not None
-                                                     and target.dtype.kind in "iub"):
+    if case.reads in ("probability", "simplex") or (
+        case.reads is None
+        and unit
+        and high > 0.9
+        and case.batch["target"] is not None
+        and target.dtype.kind in "iub"
+    ):
         pass  # exactly 0 and 1 against labels: the value itself may be infinite there
     if not unit and low < 0 and case.reads in (None, "real", "logit", "class logits"):
         for sign in (1.0, -1.0):
-            yield f"prediction {sign * 1e4:.0g} everywhere", np.full_like(prediction, sign * 1e4), target, options
-        far = np.where(np.arange(prediction.size).reshape(prediction.shape) % 2, 1e4, -1e4).astype(np.float32)
+            yield (
+                f"prediction {sign * 1e4:.0g} everywhere",
+                np.full_like(prediction, sign * 1e4),
+                target,
+                options,
+            )
+        far = np.where(np.arange(prediction.size).reshape(prediction.shape) % 2, 1e4, -1e4).astype(
+            np.float32
+        )
         yield "predictions of 1e4 and -1e4", far, target, options
     if "mask" in options:
-        yield "an empty mask", prediction, target, options | {"mask": np.zeros_like(options["mask"])}
+        yield (
+            "an empty mask",
+            prediction,
+            target,
+            options | {"mask": np.zeros_like(options["mask"])},
+        )
 
 
 @check("edge-gradients", severity="error")
@@ -167,7 +215,10 @@ def edge_gradients(case: Case) -> Finding | None:
         examine(estimate, truth, loss=torch_safe_root_error)
     """
     subject = case.foreign
-    need(subject.library != "numpy" and isinstance(case.batch["prediction"], np.ndarray), "a differentiable loss of one prediction")
+    need(
+        subject.library != "numpy" and isinstance(case.batch["prediction"], np.ndarray),
+        "a differentiable loss of one prediction",
+    )
     case.value  # not applicable when the loss does not run at all
     for name, prediction, target, options in _probes(case):
         try:
@@ -177,7 +228,16 @@ def edge_gradients(case: Case) -> Finding | None:
             continue  # the loss refuses this point, which is an answer
         if slope is None or (np.isfinite(slope).all() and math.isfinite(value)):
             continue
-        if not math.isfinite(value) and not name.startswith(("prediction equal", "prediction all 0", "an empty", "predictions of", "prediction 1e", "prediction -1e")):
+        if not math.isfinite(value) and not name.startswith(
+            (
+                "prediction equal",
+                "prediction all 0",
+                "an empty",
+                "predictions of",
+                "prediction 1e",
+                "prediction -1e",
+            )
+        ):
             continue
         if math.isinf(value):
             continue  # a loss may be infinite at an edge; a NaN is never right
@@ -187,7 +247,9 @@ def edge_gradients(case: Case) -> Finding | None:
             f"At {name} the value is {kind} and the gradient has {int((~np.isfinite(slope)).sum())} non-finite entries"
             + (f" (from {cause})." if cause else "."),
             "Training meets this point sooner or later, and one step there destroys every parameter.",
-            cause.remedy if cause else "where(x > 0, sqrt(where(x > 0, x, 1)), 0)  # safe inside and outside",
+            cause.remedy
+            if cause
+            else "where(x > 0, sqrt(where(x > 0, x, 1)), 0)  # safe inside and outside",
         )
     return None
 
@@ -215,14 +277,24 @@ def gradient_check(case: Case) -> Finding | None:
         if finding or case.gradient is None:
             return finding
     subject = case.known
-    need(case.gradient is not None or (not subject.own and subject.library != "numpy"), "gradient=, or a differentiable loss")
-    need(len(case.arrays) == 1 and case.target is not None and case.ranks is None, "one prediction and a target")
+    need(
+        case.gradient is not None or (not subject.own and subject.library != "numpy"),
+        "gradient=, or a differentiable loss",
+    )
+    need(
+        len(case.arrays) == 1 and case.target is not None and case.ranks is None,
+        "one prediction and a target",
+    )
     prediction, target = case.predicted, case.truth
     options: dict[str, Any]
     if case.gradient is not None:
         given = np.asarray(case.gradient, np.float64)
         need(given.shape == prediction.shape, "a gradient of the prediction's shape")
-        options = {key: value for key, value in (("weights", case.weights_array), ("mask", case.mask_array)) if value is not None}
+        options = {
+            key: value
+            for key, value in (("weights", case.weights_array), ("mask", case.mask_array))
+            if value is not None
+        }
     else:
         batch = case.batch
         prediction, target, options = batch["prediction"], batch["target"], _options(batch)
@@ -238,7 +310,10 @@ def gradient_check(case: Case) -> Finding | None:
     for index in chosen:
         analytic = float(given.reshape(-1)[index])
         # A loss that rounds to float32 inside needs the wide step, a clamped one the narrow step.
-        found = [slope_at(subject, wide, target, np.unravel_index(index, wide.shape), options, step) for step in (1e-5, 1e-3, 1e-1)]
+        found = [
+            slope_at(subject, wide, target, np.unravel_index(index, wide.shape), options, step)
+            for step in (1e-5, 1e-3, 1e-1)
+        ]
         pairs.append((analytic, min(found, key=lambda slope: abs(slope - analytic))))
     return _compare(pairs, rounds=_rounds(case, prediction, target, options))
 
@@ -267,8 +342,11 @@ def _compare(pairs: list[tuple[float, float]], rounds: bool) -> Finding | None:
     scale = float(np.abs(true).max())
     if scale == 0:
         return None
-    wrong = ~np.isclose(given, true, rtol=0.1, atol=0.02 * scale) if rounds else \
-        ~np.isclose(given, true, rtol=2e-3, atol=1e-4 * scale)
+    wrong = (
+        ~np.isclose(given, true, rtol=0.1, atol=0.02 * scale)
+        if rounds
+        else ~np.isclose(given, true, rtol=2e-3, atol=1e-4 * scale)
+    )
     # A kink near one of the points is no fault of the gradient.
     if wrong.sum() < 3:
         return None
@@ -277,13 +355,18 @@ def _compare(pairs: list[tuple[float, float]], rounds: bool) -> Finding | None:
     ratios = given[matters] / true[matters]
     if np.allclose(ratios, ratios[0], rtol=1e-2):
         tell = f"it is {ratios[0]:.4g} times the derivative at every point"
-        fix = f"gradient = gradient / {ratios[0]:.4g}" if ratios[0] != -1 else "gradient = -gradient"
+        fix = (
+            f"gradient = gradient / {ratios[0]:.4g}" if ratios[0] != -1 else "gradient = -gradient"
+        )
     else:
         tell = f"for example {given[wrong][0]:.4g} where differences give {true[wrong][0]:.4g}"
         fix = "derive it again, or let the framework differentiate the loss"
     sign = f"; the sign is wrong at {flipped}" if flipped else ""
-    return Finding(f"The gradient disagrees with the loss at {int(wrong.sum())} of {len(pairs)} points{sign}: {tell}.",
-                   "The optimiser follows this gradient, not the loss that you watch.", fix)
+    return Finding(
+        f"The gradient disagrees with the loss at {int(wrong.sum())} of {len(pairs)} points{sign}: {tell}.",
+        "The optimiser follows this gradient, not the loss that you watch.",
+        fix,
+    )
 
 
 @check("direction", severity="error")
@@ -305,13 +388,20 @@ def direction(case: Case) -> Finding | None:
     """
     subject, batch = case.foreign, case.batch
     prediction, target = batch["prediction"], batch["target"]
-    need(isinstance(prediction, np.ndarray) and target is not None and len(target) >= 4, "four or more predictions and targets")
+    need(
+        isinstance(prediction, np.ndarray) and target is not None and len(target) >= 4,
+        "four or more predictions and targets",
+    )
     start = case.value
     need(math.isfinite(start), "a finite loss")
     better, worse = _moved(case, prediction, target)
     options = _options(batch)
     good, bad = subject(better, target, **options), subject(worse, target, **options)
-    if not (math.isfinite(good) and math.isfinite(bad)) or good < bad or math.isclose(good, bad, rel_tol=1e-4, abs_tol=1e-7):
+    if (
+        not (math.isfinite(good) and math.isfinite(bad))
+        or good < bad
+        or math.isclose(good, bad, rel_tol=1e-4, abs_tol=1e-7)
+    ):
         return None
     return Finding(
         f"Predictions moved towards their targets give {good:.5g}; moved towards shuffled targets {bad:.5g} (as they are: "
@@ -331,10 +421,19 @@ def _moved(case: Case, prediction: np.ndarray, target: np.ndarray) -> tuple[np.n
         if binary and (summary.low < 0 or summary.high > 1):
             sign = np.where(target > 0, 1.0, -1.0), np.where(other > 0, 1.0, -1.0)
             return tuple((prediction + 2.0 * part).astype(kind) for part in sign)
-        return tuple((prediction + 0.5 * (part - prediction)).astype(kind) for part in (target, other))
-    axis = case.class_axis if case.class_scores or case.axis is not None else (1 if case.known.library == "torch" else -1) % prediction.ndim
+        return tuple(
+            (prediction + 0.5 * (part - prediction)).astype(kind) for part in (target, other)
+        )
+    axis = (
+        case.class_axis
+        if case.class_scores or case.axis is not None
+        else (1 if case.known.library == "torch" else -1) % prediction.ndim
+    )
     shape = prediction.shape[:axis] + prediction.shape[axis + 1 :]
-    need(shape == target.shape and target.dtype.kind in "iu", "targets of the predictions' shape or class numbers")
+    need(
+        shape == target.shape and target.dtype.kind in "iu",
+        "targets of the predictions' shape or class numbers",
+    )
     moved = []
     for labels in (target, other):
         hot = np.arange(prediction.shape[axis]) == labels[..., None]
@@ -366,7 +465,10 @@ def dead_gradient(case: Case) -> Finding | None:
 
         examine(np.where(binary > 0, 1e-3, 0.3), binary, loss=torch_clamped)
     """
-    need(case.target is not None and len(case.arrays) == 1 and case.ranks is None, "one prediction and a target")
+    need(
+        case.target is not None and len(case.arrays) == 1 and case.ranks is None,
+        "one prediction and a target",
+    )
     if case.gradient is not None:
         slope = np.asarray(case.gradient, np.float64)
         prediction, target = case.predicted, case.truth
@@ -398,18 +500,26 @@ def dead_gradient(case: Case) -> Finding | None:
         f"{share:.0%} of the predictions that are clearly wrong ({int(dead.sum()):,} of {int(wrong.sum()):,}) get a gradient of exactly 0; "
         f"they lie between {stuck.min():.4g} and {stuck.max():.4g}.",
         "The rows that need it most are never learnt: clamping, saturation or a step cuts the slope.",
-        case.line('Loss("binary_cross_entropy")  # on logits, where nothing is clipped',
-                  torch="loss = nn.BCEWithLogitsLoss()  # on logits: no clamp before the logarithm",
-                  keras="keras.losses.BinaryCrossentropy(from_logits=True)"),
+        case.line(
+            'Loss("binary_cross_entropy")  # on logits, where nothing is clipped',
+            torch="loss = nn.BCEWithLogitsLoss()  # on logits: no clamp before the logarithm",
+            keras="keras.losses.BinaryCrossentropy(from_logits=True)",
+        ),
     )
 
 
-def _wrong(case: Case, prediction: np.ndarray, target: np.ndarray, options: dict[str, Any]) -> np.ndarray | None:
+def _wrong(
+    case: Case, prediction: np.ndarray, target: np.ndarray, options: dict[str, Any]
+) -> np.ndarray | None:
     """Where a prediction is clearly on the wrong side and the loss says so; None when unknown."""
     need(prediction.shape == target.shape, "targets of the predictions' shape")
     counted = np.ones(prediction.shape, bool)
     for extra in options.values():
-        extra = extra if extra.ndim == prediction.ndim else extra.reshape(extra.shape + (1,) * (prediction.ndim - extra.ndim))
+        extra = (
+            extra
+            if extra.ndim == prediction.ndim
+            else extra.reshape(extra.shape + (1,) * (prediction.ndim - extra.ndim))
+        )
         counted &= np.broadcast_to(extra, prediction.shape) != 0
     if case.ignored is not None:
         counted &= target != case.ignored

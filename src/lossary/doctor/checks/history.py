@@ -12,7 +12,9 @@ from lossary.doctor.report import Finding
 
 
 def _series(values: object, name: str) -> np.ndarray:
-    array = np.array([math.nan if value is None else float(value) for value in values], dtype=np.float64)  # type: ignore[attr-defined]
+    array = np.array(
+        [math.nan if value is None else float(value) for value in values], dtype=np.float64
+    )  # type: ignore[attr-defined]
     need(array.size, name)
     return array
 
@@ -40,22 +42,30 @@ def hidden_nan(case: Case) -> Finding | None:
     missing = int((~np.isfinite(history)).sum())
     if missing:
         first = int(np.argmax(~np.isfinite(history)))
-        return Finding(f"{missing} of {len(history)} logged losses are not finite, the first at entry {first}.",
-                       "From the first NaN gradient on, parameters are NaN or steps are skipped.",
-                       "raise if not isfinite(loss)  # stop there and examine that batch", severity="error")
+        return Finding(
+            f"{missing} of {len(history)} logged losses are not finite, the first at entry {first}.",
+            "From the first NaN gradient on, parameters are NaN or steps are skipped.",
+            "raise if not isfinite(loss)  # stop there and examine that batch",
+            severity="error",
+        )
     zeros = history == 0
     positive = history[~zeros]
     falls = len(positive) > 0 and float(np.median(positive)) > 1e-3
     if zeros.sum() >= 1 and falls and not _fades(history):
-        return Finding(f"{int(zeros.sum())} of {len(history)} logged losses are exactly 0 while the others are about {np.median(positive):.3g}: "
-                       "usually a filtered NaN.", "A mean over nothing, or a NaN that the trainer replaced, looks like success.",
-                       "TrainingArguments(logging_nan_inf_filter=False)  # and log how many labels counted")
+        return Finding(
+            f"{int(zeros.sum())} of {len(history)} logged losses are exactly 0 while the others are about {np.median(positive):.3g}: "
+            "usually a filtered NaN.",
+            "A mean over nothing, or a NaN that the trainer replaced, looks like success.",
+            "TrainingArguments(logging_nan_inf_filter=False)  # and log how many labels counted",
+        )
     run = _longest_repeat(history)
     if run >= 5 and run >= 0.1 * len(history) and np.ptp(history) > 0:
         value = history[_repeat_start(history)]
-        return Finding(f"The logged loss repeats {value:.6g} exactly {run} times in a row.",
-                       "Real losses of different batches differ: values are cached, filtered or the step is skipped.",
-                       "log loss.detach() of this step, not the last finite one")
+        return Finding(
+            f"The logged loss repeats {value:.6g} exactly {run} times in a row.",
+            "Real losses of different batches differ: values are cached, filtered or the step is skipped.",
+            "log loss.detach() of this step, not the last finite one",
+        )
     return None
 
 
@@ -102,9 +112,15 @@ def metric_mismatch(case: Case) -> Finding | None:
 
         examine(history=[0.9, 0.7, 0.6, 0.5, 0.45, 0.4], metric_history=[0.5, 0.61, 0.68, 0.75, 0.76, 0.80])
     """
-    need(case.metric_history is not None and (case.history is not None or case.validation_history is not None),
-         "history= and metric_history=")
-    losses = _series(case.validation_history if case.validation_history is not None else case.history, "a history")
+    need(
+        case.metric_history is not None
+        and (case.history is not None or case.validation_history is not None),
+        "history= and metric_history=",
+    )
+    losses = _series(
+        case.validation_history if case.validation_history is not None else case.history,
+        "a history",
+    )
     metric = _series(case.metric_history, "a metric history")
     need(len(losses) == len(metric) and len(losses) >= 5, "five or more pairs of loss and metric")
     keep = np.isfinite(losses) & np.isfinite(metric)
@@ -143,8 +159,14 @@ def train_validation_gap(case: Case) -> Finding | None:
 
         examine(history=[1.0, 0.7, 0.51], validation_history=[1.1, 0.8, 0.62])
     """
-    need(case.history is not None and case.validation_history is not None, "history= and validation_history=")
-    train, held = _series(case.history, "a history"), _series(case.validation_history, "a validation history")
+    need(
+        case.history is not None and case.validation_history is not None,
+        "history= and validation_history=",
+    )
+    train, held = (
+        _series(case.history, "a history"),
+        _series(case.validation_history, "a validation history"),
+    )
     need(len(train) == len(held), "histories of equal length")
     gap = float(train[-1] - held[-1])
     if not math.isfinite(gap):
@@ -158,7 +180,11 @@ def train_validation_gap(case: Case) -> Finding | None:
             "log the data term alone for both: objective.values(...) shows each term",
         )
     lower = held < train
-    if len(train) >= 3 and float(lower[-max(3, len(lower) // 2) :].mean()) > 0.8 and gap > 0.05 * abs(train[-1]):
+    if (
+        len(train) >= 3
+        and float(lower[-max(3, len(lower) // 2) :].mean()) > 0.8
+        and gap > 0.05 * abs(train[-1])
+    ):
         return Finding(
             f"Validation loss is below training loss in {int(lower.sum())} of {len(train)} epochs (last {held[-1]:.4g} against {train[-1]:.4g}).",
             "Dropout, augmentation, smoothing or the running average over an improving epoch raise the training number; or the sets overlap.",

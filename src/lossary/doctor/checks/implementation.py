@@ -41,19 +41,35 @@ def callable_(case: Case) -> Finding | None:
     subject, batch = case.subject, case.batch
     if subject.own:
         problem = case.attempt[1]
-        mismatch = case.target is not None and len(case.arrays) == 1
-        need(not problem or not mismatch, f"arrays that the loss takes: {problem}")
-        return None if not problem else Finding(problem, "The loss cannot be computed.", "see the message")
+        return (
+            Finding(
+                problem + ".", "The loss cannot be computed on these arrays.", "see the message"
+            )
+            if problem
+            else None
+        )
     number, problem = case.attempt
     if problem:
-        return Finding(problem + ".", "The loss cannot be computed on these arrays.",
-                       'arguments="target,prediction"  # if the callable takes the target first; else repair what it reports')
-    result = to_numpy(subject.raw(batch["prediction"], batch["target"], **_options(batch, subject)), "the value")
-    rows = len(batch["prediction"] if isinstance(batch["prediction"], np.ndarray) else batch["prediction"][0])
+        return Finding(
+            problem + ".",
+            "The loss cannot be computed on these arrays.",
+            'arguments="target,prediction"  # if the callable takes the target first; else repair what it reports',
+        )
+    result = to_numpy(
+        subject.raw(batch["prediction"], batch["target"], **_options(batch, subject)), "the value"
+    )
+    rows = len(
+        batch["prediction"]
+        if isinstance(batch["prediction"], np.ndarray)
+        else batch["prediction"][0]
+    )
     if result.ndim and rows not in result.shape[:1] and result.size > 1:
-        return Finding(f"{subject.name} returned an array of shape {result.shape} for {rows} rows.",
-                       "A loss returns one number, or one per row or element; this is neither.", "return value.mean()",
-                       severity="warning")
+        return Finding(
+            f"{subject.name} returned an array of shape {result.shape} for {rows} rows.",
+            "A loss returns one number, or one per row or element; this is neither.",
+            "return value.mean()",
+            severity="warning",
+        )
     return _in_place(case)
 
 
@@ -72,17 +88,26 @@ def _in_place(case: Case) -> Finding | None:
     target = None if batch["target"] is None else like(np.array(batch["target"]), subject.library)
     if subject.library == "torch" and target is not None and not target.is_floating_point():
         target = target.long()
-    given = [item for item in ((target, prediction) if subject.target_first else (prediction, target)) if item is not None]
+    given = [
+        item
+        for item in ((target, prediction) if subject.target_first else (prediction, target))
+        if item is not None
+    ]
     try:
         subject.callable(*given)
-    except Exception:  # noqa: BLE001 - it ran a moment ago with a mask: then only this probe does not apply
+    except Exception:
         return None
-    for name, before, after in (("prediction", batch["prediction"], prediction), ("target", batch["target"], target)):
+    for name, before, after in (
+        ("prediction", batch["prediction"], prediction),
+        ("target", batch["target"], target),
+    ):
         if before is not None and not np.array_equal(before, to_numpy(after, name), equal_nan=True):
             changed = int((before != to_numpy(after, name)).sum())
-            return Finding(f"{subject.name} changes its {name} in place ({changed:,} of {before.size:,} entries).",
-                           "Whoever reads the array afterwards, a metric or a second term, sees other numbers.",
-                           f"{name} = {name} * 1  # work on a copy: no +=, no masked assignment, no method ending in _")
+            return Finding(
+                f"{subject.name} changes its {name} in place ({changed:,} of {before.size:,} entries).",
+                "Whoever reads the array afterwards, a metric or a second term, sees other numbers.",
+                f"{name} = {name} * 1  # work on a copy: no +=, no masked assignment, no method ending in _",
+            )
     return None
 
 
@@ -106,22 +131,38 @@ def oracle_parity(case: Case) -> Finding | None:
         examine(estimate, truth, loss=uses_delta, reference="huber")
     """
     subject, batch = case.foreign, case.batch
-    need(subject.contract is not None and case.reference is not None, "reference= (the loss that yours means to be)")
+    need(
+        subject.contract is not None and case.reference is not None,
+        "reference= (the loss that yours means to be)",
+    )
     need(isinstance(batch["prediction"], np.ndarray), "one prediction")
     contract = subject.contract
-    shared = {name: value for name, value in subject.parameters.items()
-              if name in contract.parameters and isinstance(value, (int, float)) and not isinstance(value, bool)}
+    shared = {
+        name: value
+        for name, value in subject.parameters.items()
+        if name in contract.parameters
+        and isinstance(value, (int, float))
+        and not isinstance(value, bool)
+    }
     settings: list[dict[str, Any]] = [{}]
-    floats = [name for name, value in shared.items() if isinstance(value, float) or contract.parameters[name].type is float]
+    floats = [
+        name
+        for name, value in shared.items()
+        if isinstance(value, float) or contract.parameters[name].type is float
+    ]
     for factor in (0.6, 1.7):
-        changed = {name: _inside(contract.parameters[name].interval, shared[name], factor, position)
-                   for position, name in enumerate(floats)}
+        changed = {
+            name: _inside(contract.parameters[name].interval, shared[name], factor, position)
+            for position, name in enumerate(floats)
+        }
         if changed and changed not in settings:
             settings.append(changed)
     pairs = [(setting, *_both(case, batch, shared | setting, setting)) for setting in settings]
     if all(math.isclose(mine, oracle, rel_tol=1e-5, abs_tol=1e-9) for _, mine, oracle in pairs):
         return None
-    at, mine, oracle = next(item for item in pairs if not math.isclose(item[1], item[2], rel_tol=1e-5, abs_tol=1e-9))
+    at, mine, oracle = next(
+        item for item in pairs if not math.isclose(item[1], item[2], rel_tol=1e-5, abs_tol=1e-9)
+    )
     told = ", ".join(f"{key}={value:.3g}" for key, value in at.items()) or "the parameters given"
     return Finding(
         f"At {told} {subject.name} gives {mine:.6g}, {contract.name} in float64 {oracle:.6g}"
@@ -136,28 +177,45 @@ def _inside(interval: Any, value: float, factor: float, position: int) -> float:
     other = value * factor + 0.05 * (position + 1)
     if interval is not None and other not in interval:
         high = interval.high if math.isfinite(interval.high) else value + 1
-        other = interval.low + (high - interval.low) * (0.3 if factor < 1 else 0.7) if math.isfinite(interval.low) else value
+        other = (
+            interval.low + (high - interval.low) * (0.3 if factor < 1 else 0.7)
+            if math.isfinite(interval.low)
+            else value
+        )
     return float(other)
 
 
-def _both(case: Case, batch: dict[str, Any], parameters: dict[str, Any], setting: dict[str, Any]) -> tuple[float, float]:
+def _both(
+    case: Case, batch: dict[str, Any], parameters: dict[str, Any], setting: dict[str, Any]
+) -> tuple[float, float]:
     mine = case.foreign.with_parameters(**setting) if setting else case.foreign
     options = _options(batch, mine)
     wide = batch["prediction"].astype(np.float64)
     value = mine(wide, batch["target"], dtype="float64", **options)
     target = batch["target"]
-    target = target.astype(np.float64) if target is not None and target.dtype.kind == "f" else target
+    target = (
+        target.astype(np.float64) if target is not None and target.dtype.kind == "f" else target
+    )
     reduction = "sum" if case.foreign.reduction == "sum" else "mean"
-    own = Loss(case.foreign.contract, reduction=reduction, predictions=case.foreign.predictions,
-               ignore=case.ignored, **parameters)
+    own = Loss(
+        case.foreign.contract,
+        reduction=reduction,
+        predictions=case.foreign.predictions,
+        ignore=case.ignored,
+        **parameters,
+    )
     weights = case.class_weights_array
     extra = {} if weights is None else {"class_weights": weights.astype(np.float64)}
     oracle = own(wide, *([] if target is None else [target]), **options, **extra)
     return value, float(np.asarray(oracle))
 
 
-def _kind_of_difference(case: Case, batch: dict[str, Any], shared: dict[str, Any],
-                        pairs: list[tuple[dict[str, Any], float, float]]) -> str:
+def _kind_of_difference(
+    case: Case,
+    batch: dict[str, Any],
+    shared: dict[str, Any],
+    pairs: list[tuple[dict[str, Any], float, float]],
+) -> str:
     setting = pairs[-1][0]
     for one, other in itertools.combinations(setting, 2):
         exchanged = shared | setting | {one: setting[other], other: setting[one]}
@@ -170,8 +228,18 @@ def _kind_of_difference(case: Case, batch: dict[str, Any], shared: dict[str, Any
     ratios = [mine / oracle for _, mine, oracle in pairs if oracle]
     if ratios and all(math.isclose(ratio, ratios[0], rel_tol=1e-4) for ratio in ratios):
         size = batch["prediction"].size
-        names = {size: " (the number of entries: a sum)", len(batch["prediction"]): " (the number of rows: a sum)"}
-        name = next((text for number, text in names.items() if math.isclose(ratios[0], number, rel_tol=1e-4)), "")
+        names = {
+            size: " (the number of entries: a sum)",
+            len(batch["prediction"]): " (the number of rows: a sum)",
+        }
+        name = next(
+            (
+                text
+                for number, text in names.items()
+                if math.isclose(ratios[0], number, rel_tol=1e-4)
+            ),
+            "",
+        )
         return f": {ratios[0]:.5g} times it everywhere{name}"
     for (setting, _, _), ratio in zip(pairs, ratios, strict=False):
         for name, value in (shared | setting).items():
@@ -188,12 +256,27 @@ class _Hazards(ast.NodeVisitor):
         self.found: list[tuple[int, str]] = []
 
     def _touches(self, node: ast.AST) -> bool:
-        static = {"shape", "ndim", "dtype", "device", "size", "dim", "is_floating_point", "requires_grad"}
+        static = {
+            "shape",
+            "ndim",
+            "dtype",
+            "device",
+            "size",
+            "dim",
+            "is_floating_point",
+            "requires_grad",
+        }
         if isinstance(node, ast.Attribute) and node.attr in static:
             return False
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("len", "isinstance"):
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id in ("len", "isinstance")
+        ):
             return False
-        if isinstance(node, ast.Compare) and any(isinstance(op, (ast.Is, ast.IsNot)) for op in node.ops):
+        if isinstance(node, ast.Compare) and any(
+            isinstance(op, (ast.Is, ast.IsNot)) for op in node.ops
+        ):
             return False
         if isinstance(node, ast.Name):
             return node.id in self.tensors
@@ -206,24 +289,52 @@ class _Hazards(ast.NodeVisitor):
                 self.tensors.add(target.id)
 
     def visit_Call(self, node: ast.Call) -> None:
-        if isinstance(node.func, ast.Attribute) and node.func.attr in ("item", "tolist", "numpy", "cpu") and self._touches(node.func.value):
-            self.found.append((node.lineno, f".{node.func.attr}() makes the host wait for the device"))
-        if isinstance(node.func, ast.Name) and node.func.id in ("float", "int", "bool", "print") and any(map(self._touches, node.args)):
+        if (
+            isinstance(node.func, ast.Attribute)
+            and node.func.attr in ("item", "tolist", "numpy", "cpu")
+            and self._touches(node.func.value)
+        ):
+            self.found.append(
+                (node.lineno, f".{node.func.attr}() makes the host wait for the device")
+            )
+        if (
+            isinstance(node.func, ast.Name)
+            and node.func.id in ("float", "int", "bool", "print")
+            and any(map(self._touches, node.args))
+        ):
             self.found.append((node.lineno, f"{node.func.id}() of a tensor makes the host wait"))
-        if isinstance(node.func, ast.Attribute) and node.func.attr == "nonzero" and self._touches(node):
+        if (
+            isinstance(node.func, ast.Attribute)
+            and node.func.attr == "nonzero"
+            and self._touches(node)
+        ):
             self.found.append((node.lineno, "nonzero() has a shape that depends on values"))
         self.generic_visit(node)
 
     def _branch(self, node: ast.If | ast.While | ast.Assert | ast.IfExp) -> None:
         if self._touches(node.test):
-            self.found.append((node.lineno, f"`{ast.unparse(node.test)[:60]}` branches on values: a graph break and a wait"))
+            self.found.append(
+                (
+                    node.lineno,
+                    f"`{ast.unparse(node.test)[:60]}` branches on values: a graph break and a wait",
+                )
+            )
         self.generic_visit(node)
 
     visit_If = visit_While = visit_Assert = visit_IfExp = _branch
 
     def visit_Subscript(self, node: ast.Subscript) -> None:
-        if self._touches(node.value) and isinstance(node.slice, (ast.Compare, ast.UnaryOp, ast.BoolOp)) and self._touches(node.slice):
-            self.found.append((node.lineno, f"`{ast.unparse(node)[:60]}` selects by values: its shape is known only after a wait"))
+        if (
+            self._touches(node.value)
+            and isinstance(node.slice, (ast.Compare, ast.UnaryOp, ast.BoolOp))
+            and self._touches(node.slice)
+        ):
+            self.found.append(
+                (
+                    node.lineno,
+                    f"`{ast.unparse(node)[:60]}` selects by values: its shape is known only after a wait",
+                )
+            )
         self.generic_visit(node)
 
 
@@ -246,12 +357,20 @@ def compile_hazards(case: Case) -> Finding | None:
         examine(estimate, truth, loss=uses_delta)
     """
     subject = case.foreign
-    function = getattr(subject.callable, "forward", None) or getattr(subject.callable, "call", None) or subject.callable
+    function = (
+        getattr(subject.callable, "forward", None)
+        or getattr(subject.callable, "call", None)
+        or subject.callable
+    )
     root = (getattr(function, "__module__", "") or "").partition(".")[0]
     need(root not in ("torch", "keras", "jax", "optax", "tensorflow"), "source code of your own")
     try:
         source = textwrap.dedent(inspect.getsource(function))
-        tree = ast.parse(source if source.lstrip().startswith(("def", "async", "@", "class")) else f"_ = {source[source.find('lambda'):].rstrip().rstrip(',)')}")
+        tree = ast.parse(
+            source
+            if source.lstrip().startswith(("def", "async", "@", "class"))
+            else f"_ = {source[source.find('lambda') :].rstrip().rstrip(',)')}"
+        )
     except (OSError, TypeError, SyntaxError):
         need(False, "source code that can be read")
     try:
@@ -265,6 +384,8 @@ def compile_hazards(case: Case) -> Finding | None:
         return None
     line, what = visitor.found[0]
     more = f" ({len(visitor.found) - 1} more)" if len(visitor.found) > 1 else ""
-    return Finding(f"{subject.name}, line {line}: {what}{more}.",
-                   "Each such line costs a round trip per step and keeps compilers out.",
-                   "where(mask, values, 0).sum() / mask.sum()  # select without a branch; check values in the doctor instead")
+    return Finding(
+        f"{subject.name}, line {line}: {what}{more}.",
+        "Each such line costs a round trip per step and keeps compilers out.",
+        "where(mask, values, 0).sum() / mask.sum()  # select without a branch; check values in the doctor instead",
+    )

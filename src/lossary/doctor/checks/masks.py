@@ -14,8 +14,21 @@ from lossary.doctor.report import Finding
 
 BATCH = 64
 PADDING = 10
-_NOT_FLAGS = ("reduction", "axis", "dim", "name", "dtype", "ignore_index", "ignore", "blank", "training",
-              "size_average", "reduce", "inplace", "keepdims")
+_NOT_FLAGS = (
+    "reduction",
+    "axis",
+    "dim",
+    "name",
+    "dtype",
+    "ignore_index",
+    "ignore",
+    "blank",
+    "training",
+    "size_average",
+    "reduce",
+    "inplace",
+    "keepdims",
+)
 _SMALL = ("eps", "epsilon", "smooth", "tiny")
 
 
@@ -30,7 +43,9 @@ def _over_prediction(case: Case, keep: np.ndarray, prediction: np.ndarray) -> np
     if case.class_scores and keep.ndim == prediction.ndim - 1:
         return np.broadcast_to(np.expand_dims(keep, case.class_axis), prediction.shape)
     need(keep.ndim <= prediction.ndim, "a mask that fits the predictions")
-    return np.broadcast_to(keep.reshape(keep.shape + (1,) * (prediction.ndim - keep.ndim)), prediction.shape)
+    return np.broadcast_to(
+        keep.reshape(keep.shape + (1,) * (prediction.ndim - keep.ndim)), prediction.shape
+    )
 
 
 def _counting(case: Case, batch: dict[str, Any]) -> np.ndarray:
@@ -45,7 +60,10 @@ def _counting(case: Case, batch: dict[str, Any]) -> np.ndarray:
 
 def _masks_reach(case: Case) -> None:
     subject = case.foreign
-    need(case.mask is None or subject.takes_mask, "a loss callable that takes the mask (an argument mask=)")
+    need(
+        case.mask is None or subject.takes_mask,
+        "a loss callable that takes the mask (an argument mask=)",
+    )
 
 
 @check("mask-leak", severity="error")
@@ -136,7 +154,9 @@ def padding_invariance(case: Case) -> Finding | None:
     pads = padding.permutation(prediction.reshape(-1))[: math.prod(shape)]
     noise = np.resize(pads, shape)
     longer = np.concatenate([prediction, noise.astype(prediction.dtype)], axis=predicted_axis)
-    more: dict[str, Any] = {"target": pad(target, axis, target.reshape(-1)[0] if case.ignored is None else case.ignored)}
+    more: dict[str, Any] = {
+        "target": pad(target, axis, target.reshape(-1)[0] if case.ignored is None else case.ignored)
+    }
     options = {}
     if batch["mask"] is not None:
         options["mask"] = pad(batch["mask"], axis, False)
@@ -179,8 +199,11 @@ def all_ignored(case: Case) -> Finding | None:
     share = float(keep.mean())
     marker = f"labels are {case.ignored:g}" if case.ignored is not None else "positions are masked"
     if share == 0:
-        return Finding(f"All {keep.size:,} {marker}: nothing counts.", "The loss is 0/0 or a false 0; nothing is learnt.",
-                       "print((target != ignore).sum())  # find where the labels are lost")
+        return Finding(
+            f"All {keep.size:,} {marker}: nothing counts.",
+            "The loss is 0/0 or a false 0; nothing is learnt.",
+            "print((target != ignore).sum())  # find where the labels are lost",
+        )
     batch = case.batch_size or BATCH
     rows = keep.reshape(len(keep), -1).any(axis=1)
     starts = np.arange(0, len(rows), batch)
@@ -197,9 +220,12 @@ def all_ignored(case: Case) -> Finding | None:
             severity="error" if nan else "warning",
         )
     if share < 0.05:
-        return Finding(f"{1 - share:.1%} of the {marker}.",
-                       "Little is left to learn from, and single batches may hold nothing.",
-                       "keep = (target != ignore).any(axis=1)  # drop rows without a label", severity="warning")
+        return Finding(
+            f"{1 - share:.1%} of the {marker}.",
+            "Little is left to learn from, and single batches may hold nothing.",
+            "keep = (target != ignore).any(axis=1)  # drop rows without a label",
+            severity="warning",
+        )
     return None
 
 
@@ -267,8 +293,15 @@ def _deliberate(case: Case) -> dict[str, Any]:
     root = (getattr(type(subject.callable), "__module__", "") or "").partition(".")[0]
     if root not in ("torch", "keras", "optax"):
         return subject.parameters
-    defaults = {item.name: item.default for item in inspect.signature(type(subject.callable)).parameters.values()}
-    return {key: value for key, value in subject.parameters.items() if key in defaults and defaults[key] != value}
+    defaults = {
+        item.name: item.default
+        for item in inspect.signature(type(subject.callable)).parameters.values()
+    }
+    return {
+        key: value
+        for key, value in subject.parameters.items()
+        if key in defaults and defaults[key] != value
+    }
 
 
 def _others(name: str, value: Any) -> list[Any]:
@@ -291,9 +324,14 @@ def _changes(case: Case, batch: dict[str, Any], name: str, value: Any) -> bool |
                 factor = 1.0
             elif factor != 1.0 and case.reads in ("simplex", "probability"):
                 break
-            moved = prediction if factor == 1.0 else prediction * np.asarray(factor, prediction.dtype)
+            moved = (
+                prediction if factor == 1.0 else prediction * np.asarray(factor, prediction.dtype)
+            )
             options = _present(batch)
-            one, other = case.foreign(moved, batch["target"], **options), changed(moved, batch["target"], **options)
+            one, other = (
+                case.foreign(moved, batch["target"], **options),
+                changed(moved, batch["target"], **options),
+            )
             if one != other and not (math.isnan(one) and math.isnan(other)):
                 return True
     except LossError:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from lossary.contract import LossError
 from lossary.doctor.case import Case
 from lossary.doctor.registry import check, need
 from lossary.doctor.report import Finding
@@ -57,13 +56,18 @@ def precision_gap(case: Case) -> Finding | None:
         return Finding(
             f"In {kind} the loss is {told} ({half:.6g}, in float64 {full:.6g}).",
             "Long sums and exponentials lose most of their digits in half precision.",
-            case.line('Loss("...")  # accumulates in float32', torch="value = loss(prediction.float(), target)",
-                      jax="value = loss(prediction.astype(jnp.float32), target)"),
+            case.line(
+                'Loss("...")  # accumulates in float32',
+                torch="value = loss(prediction.float(), target)",
+                jax="value = loss(prediction.astype(jnp.float32), target)",
+            ),
         )
     return _gradient_gap(case, options, wide, kind, step)
 
 
-def _gradient_gap(case: Case, options: dict[str, Any], wide: np.ndarray, kind: str, step: float) -> Finding | None:
+def _gradient_gap(
+    case: Case, options: dict[str, Any], wide: np.ndarray, kind: str, step: float
+) -> Finding | None:
     subject, batch = case.known, case.batch
     if subject.own or subject.library == "numpy":
         return None
@@ -78,7 +82,9 @@ def _gradient_gap(case: Case, options: dict[str, Any], wide: np.ndarray, kind: s
         f"In {kind} the gradient is {gap:.1%} off the one in float64 ({float((half == 0).mean() - (full == 0).mean()):.0%} of it "
         "underflows to 0).",
         "Small slopes vanish in half precision; the optimiser follows what is left.",
-        case.line('Loss("...")  # computes in float32', torch="value = loss(prediction.float(), target)"),
+        case.line(
+            'Loss("...")  # computes in float32', torch="value = loss(prediction.float(), target)"
+        ),
     )
 
 
@@ -94,10 +100,18 @@ def _literals(callable_: Any) -> list[tuple[float, str]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub):
             left, right = node.left, node.right
-            if isinstance(left, ast.Constant) and left.value in (1, 1.0) and isinstance(right, ast.Constant):
+            if (
+                isinstance(left, ast.Constant)
+                and left.value in (1, 1.0)
+                and isinstance(right, ast.Constant)
+            ):
                 subtracted.add(id(right))
     for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, float) and 0 < abs(node.value) < 1e-3:
+        if (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, float)
+            and 0 < abs(node.value) < 1e-3
+        ):
             small.append((abs(node.value), "one minus" if id(node) in subtracted else "plain"))
     return small
 
@@ -127,19 +141,32 @@ def epsilon_underflow(case: Case) -> Finding | None:
     if case.subject is not None and not case.subject.own:
         root = (getattr(type(case.subject.callable), "__module__", "") or "").partition(".")[0]
         for name, value in case.subject.parameters.items():
-            if any(word in name.lower() for word in ("eps", "tiny")) and isinstance(value, float) and root not in ("torch", "keras"):
+            if (
+                any(word in name.lower() for word in ("eps", "tiny"))
+                and isinstance(value, float)
+                and root not in ("torch", "keras")
+            ):
                 named.append((name, value, "plain"))
         named += [("a constant", value, how) for value, how in _literals(case.subject.callable)]
     need(named, "an epsilon")
-    smallest, step = {"float16": (6e-8, 2.0**-11), "bfloat16": (1e-40, 2.0**-8), "float32": (1.4e-45, 2.0**-24)}[kind]
+    smallest, step = {
+        "float16": (6e-8, 2.0**-11),
+        "bfloat16": (1e-40, 2.0**-8),
+        "float32": (1.4e-45, 2.0**-24),
+    }[kind]
     for name, value, how in named:
         if how == "one minus" and value < step / 2:
-            return Finding(f"1 - {value:g} is exactly 1 in {kind} ({name} of the loss).",
-                           "Clipping at it leaves 1 in place, and log(1 - 1) is infinite.",
-                           f"epsilon = {2 * step:.0e}  # the first number below 1 in {kind}; better: a loss on logits")
+            return Finding(
+                f"1 - {value:g} is exactly 1 in {kind} ({name} of the loss).",
+                "Clipping at it leaves 1 in place, and log(1 - 1) is infinite.",
+                f"epsilon = {2 * step:.0e}  # the first number below 1 in {kind}; better: a loss on logits",
+            )
         if how == "plain" and value < smallest / 2:
-            return Finding(f"{name} = {value:g} is 0 in {kind}.", "It protects from nothing: log(0) and x/0 come through.",
-                           f"epsilon = {max(smallest, 1e-7) * 2:.0e}  # or compute the loss in float32")
+            return Finding(
+                f"{name} = {value:g} is 0 in {kind}.",
+                "It protects from nothing: log(0) and x/0 come through.",
+                f"epsilon = {max(smallest, 1e-7) * 2:.0e}  # or compute the loss in float32",
+            )
     return None
 
 
@@ -179,5 +206,3 @@ def memory_forecast(case: Case) -> Finding | None:
         "The loss, not the network, sets the largest batch that fits.",
         f'Loss("cross_entropy", implementation="chunked")  # about {chunk / 1e9:.2g} GB; less when fused with the last layer',
     )
-
-

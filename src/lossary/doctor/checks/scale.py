@@ -112,8 +112,10 @@ def logits_as_probabilities(case: Case) -> Finding | None:
 
         examine(softmax(logits), classes, loss="cross_entropy", predictions="probabilities")
     """
-    need(case.reads in ("simplex", "probability", "log simplex", "log probability"),
-         "a loss that reads probabilities or log-probabilities")
+    need(
+        case.reads in ("simplex", "probability", "log simplex", "log probability"),
+        "a loss that reads probabilities or log-probabilities",
+    )
     summary = case.prediction_summary
     name = case.subject.name
     logits_line = case.line(
@@ -134,14 +136,18 @@ def logits_as_probabilities(case: Case) -> Finding | None:
         )
     if case.reads == "simplex" and not summary.nan and case.classes > 1:
         tolerance = max(0.02, case.unit_tolerance)
-        deviation = row_deviation(case.predicted, case.class_axis, exponential=False, tolerance=tolerance)
+        deviation = row_deviation(
+            case.predicted, case.class_axis, exponential=False, tolerance=tolerance
+        )
         if deviation > tolerance:
             return Finding(
                 f"Rows of probabilities do not sum to 1 (off by {deviation:.3g}).",
                 "Without normalisation the network can raise every class at once; the loss then measures nothing.",
-                case.line("prediction = softmax(scores)  # one sigmoid per class is for multi-label losses",
-                          torch="prediction = torch.softmax(scores, dim=1)",
-                          keras='keras.layers.Dense(classes, activation="softmax")'),
+                case.line(
+                    "prediction = softmax(scores)  # one sigmoid per class is for multi-label losses",
+                    torch="prediction = torch.softmax(scores, dim=1)",
+                    keras='keras.layers.Dense(classes, activation="softmax")',
+                ),
                 severity="warning",
             )
     return None
@@ -161,7 +167,10 @@ def _not_log_probabilities(case: Case, fix: str) -> Finding | None:
         f"The loss reads log-probabilities, which are at most 0; these run from {summary.low:.4g} to "
         f"{summary.high:.4g} and look like {kind}.",
         "Without log_softmax the loss is unbounded below or loses its slope: it falls while nothing is learnt.",
-        case.line(fix, torch="prediction = torch.log_softmax(logits, dim=1)  # or nn.CrossEntropyLoss on logits"),
+        case.line(
+            fix,
+            torch="prediction = torch.log_softmax(logits, dim=1)  # or nn.CrossEntropyLoss on logits",
+        ),
     )
 
 
@@ -189,8 +198,10 @@ def log_probabilities_as_logits(case: Case) -> Finding | None:
     return Finding(
         "These are log-probabilities (exponentials of each row sum to 1); softmax cross-entropy gives the same result.",
         "Harmless: log_softmax applied twice is log_softmax. Nothing to fix.",
-        case.line(f'Loss("{case.subject.name}", predictions="log_probabilities")  # saves a pass; optional',
-                  torch="loss = nn.NLLLoss()  # saves a pass; optional"),
+        case.line(
+            f'Loss("{case.subject.name}", predictions="log_probabilities")  # saves a pass; optional',
+            torch="loss = nn.NLLLoss()  # saves a pass; optional",
+        ),
     )
 
 
@@ -220,7 +231,9 @@ def one_channel_softmax(case: Case) -> Finding | None:
         f"The class axis {case.class_axis} of predictions {case.predicted.shape} has length 1; softmax over "
         f"one channel is always 1, so this loss is constant 0{at}.",
         "No gradient flows from it: the network learns nothing from this term.",
-        case.line('Loss("binary_cross_entropy")  # on the one channel, with targets 0 and 1',
-                  torch="loss = nn.BCEWithLogitsLoss()  # on the one channel, with float targets",
-                  keras="keras.losses.BinaryCrossentropy(from_logits=True)"),
+        case.line(
+            'Loss("binary_cross_entropy")  # on the one channel, with targets 0 and 1',
+            torch="loss = nn.BCEWithLogitsLoss()  # on the one channel, with float targets",
+            keras="keras.losses.BinaryCrossentropy(from_logits=True)",
+        ),
     )

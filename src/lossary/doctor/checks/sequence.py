@@ -30,7 +30,10 @@ def label_shift(case: Case) -> Finding | None:
 
         examine(language_logits, next_tokens, loss="cross_entropy")
     """
-    need(case.class_scores and case.predicted.ndim == 3 and case.index_target, "logits (rows, time, classes)")
+    need(
+        case.class_scores and case.predicted.ndim == 3 and case.index_target,
+        "logits (rows, time, classes)",
+    )
     axis = case.class_axis
     logits = case.predicted[:SEQUENCES]
     logits = np.moveaxis(logits, axis, -1).astype(np.float64)
@@ -53,14 +56,18 @@ def label_shift(case: Case) -> Finding | None:
         keep = counted[:, max(0, shift) : time - max(0, -shift)]
         if keep.sum() < 8:
             continue
-        each = np.take_along_axis(left, np.where(keep, right, 0).astype(int)[..., None], axis=-1)[..., 0]
+        each = np.take_along_axis(left, np.where(keep, right, 0).astype(int)[..., None], axis=-1)[
+            ..., 0
+        ]
         means[shift] = float(each[keep].mean())
     need(0 in means and math.isfinite(means[0]), "positions that count")
     best = min(means, key=lambda shift: means[shift])
     # A model that has learnt something: clearly better than chance at one shift, and only there.
     if best == 0 or means[best] > 0.75 * means[0] or means[best] > 0.8 * math.log(count):
         return None
-    where = f"{abs(best)} position{'s' if abs(best) > 1 else ''} {'later' if best > 0 else 'earlier'}"
+    where = (
+        f"{abs(best)} position{'s' if abs(best) > 1 else ''} {'later' if best > 0 else 'earlier'}"
+    )
     guess = "not shifted" if best > 0 else "shifted twice"
     return Finding(
         f"The loss is {means[0]:.3g} at the labels given and {means[best]:.3g} with labels {where}: labels look {guess}.",

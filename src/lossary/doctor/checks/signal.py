@@ -49,18 +49,29 @@ def initial_loss(case: Case) -> Finding | None:
         return Finding(
             f"First loss {first:.4g} = {rows} × {start:.4g}: this is a sum over the batch of {rows}.",
             "The learning rate then depends on the batch size, and the last, smaller batch weighs less.",
-            case.line('Loss("...", reduction="mean")', torch='loss = nn.CrossEntropyLoss(reduction="mean")',
-                      keras='loss = keras.losses...(reduction="sum_over_batch_size")'),
+            case.line(
+                'Loss("...", reduction="mean")',
+                torch='loss = nn.CrossEntropyLoss(reduction="mean")',
+                keras='loss = keras.losses...(reduction="sum_over_batch_size")',
+            ),
         )
     if ratio < (2.0 if scores else 20.0):
         return None
-    what = f"{case.classes} equally likely classes" if case.class_scores else "an undecided network" if scores else "predicting 0"
+    what = (
+        f"{case.classes} equally likely classes"
+        if case.class_scores
+        else "an undecided network"
+        if scores
+        else "predicting 0"
+    )
     integer = f" It is {whole} × that." if near else ""
     return Finding(
         f"First loss {first:.4g}; {what} would give {start:.4g} ({ratio:.3g} times less).{integer}",
         "The first steps only undo a bad start: outputs are far too large, or the scale of loss or target is off.",
-        case.line("initialise the last layer near 0 (its bias at the prior), and standardise regression targets",
-                  torch="nn.init.zeros_(head.weight)  # and head.bias at the log of the class frequencies"),
+        case.line(
+            "initialise the last layer near 0 (its bias at the prior), and standardise regression targets",
+            torch="nn.init.zeros_(head.weight)  # and head.bias at the log of the class frequencies",
+        ),
     )
 
 
@@ -95,10 +106,17 @@ def constant_predictor(case: Case) -> Finding | None:
     if value < loss_there - 0.02 * span:
         return None
     start = start_of(case)
-    equal = start is not None and case.binary_scores and abs(value - start) < 0.01 * start and start > 1.02 * loss_there
+    equal = (
+        start is not None
+        and case.binary_scores
+        and abs(value - start) < 0.01 * start
+        and start > 1.02 * loss_there
+    )
     same = "always answering 50%" if equal else f"always answering {constant}"
     compared = "equals" if equal or value < loss_there + 0.02 * span else "is worse than"
-    prior = f"; the class frequencies alone give {loss_there:.4g}" if equal else f" ({loss_there:.4g})"
+    prior = (
+        f"; the class frequencies alone give {loss_there:.4g}" if equal else f" ({loss_there:.4g})"
+    )
     return Finding(
         f"Loss {value:.4g} {compared} {same}{prior}.",
         "Nothing about single inputs has been learnt yet.",
@@ -158,12 +176,24 @@ def domination(case: Case) -> Finding | None:
     subject = case.known
     need(case.target is not None and len(case.arrays) == 1, "one prediction and a target")
     if subject.contract is not None:
-        need(subject.contract.predictions and subject.contract.inputs[subject.contract.predictions[0]].name in ("real", "positive", "nonnegative"),
-             "a regression loss")
-        slope_is_bounded = subject.contract.has("lipschitz", {k: v for k, v in subject.parameters.items() if k in subject.contract.parameters})
+        need(
+            subject.contract.predictions
+            and subject.contract.inputs[subject.contract.predictions[0]].name
+            in ("real", "positive", "nonnegative"),
+            "a regression loss",
+        )
+        slope_is_bounded = subject.contract.has(
+            "lipschitz",
+            {k: v for k, v in subject.parameters.items() if k in subject.contract.parameters},
+        )
         if slope_is_bounded and case.gradient is None:
             return None
-    need(case.truth.shape == case.predicted.shape and len(case.truth) >= 200 and not case.target_summary.integral, "200 or more rows of real targets")
+    need(
+        case.truth.shape == case.predicted.shape
+        and len(case.truth) >= 200
+        and not case.target_summary.integral,
+        "200 or more rows of real targets",
+    )
     if case.gradient is not None:
         slope = np.asarray(case.gradient, np.float64)
         need(slope.shape == case.predicted.shape, "a gradient of the prediction's shape")
@@ -188,8 +218,11 @@ def domination(case: Case) -> Finding | None:
     return Finding(
         f"{TOP:.0%} of the rows carry {share:.0%} of the gradient (largest in row {int(order[0])} of {len(rows)} examined).",
         "The optimiser serves these rows; if they are errors of measurement, it learns the errors.",
-        case.line('Loss("huber", delta=1.0)  # or the logarithm of the target', torch="loss = nn.HuberLoss(delta=1.0)",
-                  keras="loss = keras.losses.Huber(delta=1.0)"),
+        case.line(
+            'Loss("huber", delta=1.0)  # or the logarithm of the target',
+            torch="loss = nn.HuberLoss(delta=1.0)",
+            keras="loss = keras.losses.Huber(delta=1.0)",
+        ),
     )
 
 
@@ -215,19 +248,27 @@ def negative_value(case: Case) -> Finding | None:
         return None
     contract = case.subject.contract
     impossible = contract is not None and contract.has(
-        "nonnegative", {k: v for k, v in case.subject.parameters.items() if k in contract.parameters})
+        "nonnegative",
+        {k: v for k, v in case.subject.parameters.items() if k in contract.parameters},
+    )
     if impossible:
         return Finding(
             f"{case.subject.name} is {value:.4g}, and it cannot be negative on inputs it is defined for.",
             "Some input lies outside its set (targets beyond [0, 1], predictions that are no probabilities).",
-            "target = target.clip(0, 1)  # look at the other findings first", severity="error",
+            "target = target.clip(0, 1)  # look at the other findings first",
+            severity="error",
         )
     if contract is None:
-        return Finding(f"The loss is {value:.4g}.", "Nothing says that it may be negative; a missing sign looks like this.",
-                       "compare with examine(..., loss=your_loss): the check 'direction' tells whether the sign is right")
-    return Finding(f"{case.subject.name} is {value:.4g}: it is not bounded below by 0.",
-                   "Log-densities and similarities may be negative; lower is still better. Nothing to fix.",
-                   "watch its decrease, not its sign")
+        return Finding(
+            f"The loss is {value:.4g}.",
+            "Nothing says that it may be negative; a missing sign looks like this.",
+            "compare with examine(..., loss=your_loss): the check 'direction' tells whether the sign is right",
+        )
+    return Finding(
+        f"{case.subject.name} is {value:.4g}: it is not bounded below by 0.",
+        "Log-densities and similarities may be negative; lower is still better. Nothing to fix.",
+        "watch its decrease, not its sign",
+    )
 
 
 @check("target-suggests", severity="note")
@@ -247,20 +288,32 @@ def target_suggests(case: Case) -> Finding | None:
 
         examine(np.log(counts + 1.0), counts, loss="poisson_nll")
     """
-    need(case.target is not None and (case.subject is None or case.reads == "real"), "a regression loss or none")
-    need(case.subject is not None or case.truth.shape == case.predicted.shape, "targets of the predictions' shape")
+    need(
+        case.target is not None and (case.subject is None or case.reads == "real"),
+        "a regression loss or none",
+    )
+    need(
+        case.subject is not None or case.truth.shape == case.predicted.shape,
+        "targets of the predictions' shape",
+    )
     summary = case.target_summary
     need(summary.finite >= 64, "64 or more targets")
     told = _kind_of_target(case, summary)
     if told is None:
         return None
     seen, fix = told
-    return Finding(seen, "A loss that matches the noise learns more from the same rows and predicts possible values.", fix)
+    return Finding(
+        seen,
+        "A loss that matches the noise learns more from the same rows and predicts possible values.",
+        fix,
+    )
 
 
 def _names(space: str) -> str:
     """Losses whose target lives in this space, from the contracts."""
-    found = [item.name for item in contracts() if item.target is not None and item.target.name == space]
+    found = [
+        item.name for item in contracts() if item.target is not None and item.target.name == space
+    ]
     return ", ".join(found[:3])
 
 
@@ -268,30 +321,60 @@ def _kind_of_target(case: Case, summary: Any) -> tuple[str, str] | None:
     distinct = None if summary.labels is None else len(summary.labels)
     zero_share = summary.zeros / summary.finite
     if summary.integral and summary.low >= 0 and distinct and distinct > 2:
-        if summary.low in (0, 1) and distinct <= 10 and distinct == summary.high - summary.low + 1 and zero_share < 0.4 and summary.high <= 10 \
-                and summary.variance < summary.mean:
-            return (f"Targets are {distinct} levels {summary.low:.0f}..{summary.high:.0f}: ordered grades?",
-                    "an ordinal loss keeps their order without claiming equal steps: see `lossary list ordinal`")
+        if (
+            summary.low in (0, 1)
+            and distinct <= 10
+            and distinct == summary.high - summary.low + 1
+            and zero_share < 0.4
+            and summary.high <= 10
+            and summary.variance < summary.mean
+        ):
+            return (
+                f"Targets are {distinct} levels {summary.low:.0f}..{summary.high:.0f}: ordered grades?",
+                "an ordinal loss keeps their order without claiming equal steps: see `lossary list ordinal`",
+            )
         ratio = summary.variance / summary.mean if summary.mean else math.nan
-        return (f"Targets are counts (whole, 0 to {summary.high:.0f}), variance {ratio:.1f} times the mean.",
-                f"consider {_names('count') or 'a count likelihood'}" + ("; overdispersed: negative binomial" if ratio > 2 else ""))
+        return (
+            f"Targets are counts (whole, 0 to {summary.high:.0f}), variance {ratio:.1f} times the mean.",
+            f"consider {_names('count') or 'a count likelihood'}"
+            + ("; overdispersed: negative binomial" if ratio > 2 else ""),
+        )
     if summary.integral and distinct == 2:
         return ("Targets take two values: a yes or no?", 'Loss("binary_cross_entropy")')
     if zero_share > 0.3 and summary.low >= 0 and summary.high > 0:
-        return (f"{zero_share:.0%} of the targets are exactly 0 and the others positive.", "consider a Tweedie or zero-inflated loss")
+        return (
+            f"{zero_share:.0%} of the targets are exactly 0 and the others positive.",
+            "consider a Tweedie or zero-inflated loss",
+        )
     if summary.low >= 0 and summary.high <= 1 and summary.variance > 0 and not summary.integral:
-        return (f"Targets are shares in [0, 1] (from {summary.low:.3g} to {summary.high:.3g}).",
-                'Loss("binary_cross_entropy")  # on a logit: its mean is the share, and predictions stay inside')
+        return (
+            f"Targets are shares in [0, 1] (from {summary.low:.3g} to {summary.high:.3g}).",
+            'Loss("binary_cross_entropy")  # on a logit: its mean is the share, and predictions stay inside',
+        )
     flat = case.truth.reshape(-1)[:: max(1, case.truth.size // 100_000)].astype(np.float64)
     flat = flat[np.isfinite(flat)]
     low, middle, high = np.quantile(flat, [0.25, 0.5, 0.75])
     reach = float(np.quantile(np.abs(flat - middle), 0.995)) / max(float(high - low), 1e-12)
     if summary.low > 0 and summary.high / max(middle, 1e-12) > 30:
-        return (f"Targets are positive and span {math.log10(summary.high / summary.low):.1f} orders of magnitude.",
-                f"predict their logarithm, or consider {_names('positive') or 'a Gamma likelihood'}")
-    bounded = case.subject is not None and case.subject.contract is not None and case.subject.contract.has("lipschitz", {
-        k: v for k, v in case.subject.parameters.items() if k in case.subject.contract.parameters})
+        return (
+            f"Targets are positive and span {math.log10(summary.high / summary.low):.1f} orders of magnitude.",
+            f"predict their logarithm, or consider {_names('positive') or 'a Gamma likelihood'}",
+        )
+    bounded = (
+        case.subject is not None
+        and case.subject.contract is not None
+        and case.subject.contract.has(
+            "lipschitz",
+            {
+                k: v
+                for k, v in case.subject.parameters.items()
+                if k in case.subject.contract.parameters
+            },
+        )
+    )
     if reach > 6 and not bounded:
-        return (f"Targets have heavy tails: one in 200 lies {reach:.1f} interquartile ranges from the median.",
-                'Loss("huber") or a Student t likelihood')
+        return (
+            f"Targets have heavy tails: one in 200 lies {reach:.1f} interquartile ranges from the median.",
+            'Loss("huber") or a Student t likelihood',
+        )
     return None

@@ -33,7 +33,12 @@ def dead_term(case: Case) -> Finding | None:
     sizes = gradients if by_gradient else {name: abs(term.value) for name, term in terms.items()}
     total = sum(sizes.values())
     if total == 0:
-        return Finding("Every term is 0.", "Nothing is learnt.", "look at the inputs of each term", severity="error")
+        return Finding(
+            "Every term is 0.",
+            "Nothing is learnt.",
+            "look at the inputs of each term",
+            severity="error",
+        )
     name = min(sizes, key=lambda key: sizes[key])
     share = sizes[name] / total
     if share >= 1e-3:
@@ -43,7 +48,8 @@ def dead_term(case: Case) -> Finding | None:
     return Finding(
         f"{name} contributes {share:.2%} of the {kind} (its value is {terms[name].value:.4g}); {others}.",
         "The optimiser does not see this term: the combination is the other loss alone.",
-        f"objective = Objective({name}=({_factor(share):.0f} * factor, loss), ...)" if share
+        f"objective = Objective({name}=({_factor(share):.0f} * factor, loss), ...)"
+        if share
         else f"look for what cuts {name}: one channel under softmax, a detached tensor, a factor of 0",
         severity=None if by_gradient or share == 0 else "note",
     )

@@ -33,24 +33,37 @@ def target_range(case: Case) -> Finding | None:
         examine(binary_logits, binary, loss="binary_cross_entropy")
     """
     space = case.known.contract.target if case.known.contract else None
-    need(space is not None and space.name in ("binary", "probability", "multi-hot", "mask", "simplex"),
-         "a loss whose targets lie in [0, 1]")
+    need(
+        space is not None
+        and space.name in ("binary", "probability", "multi-hot", "mask", "simplex"),
+        "a loss whose targets lie in [0, 1]",
+    )
     summary = case.target_summary
     need(summary.finite, "targets that count")
     if summary.low >= 0 and summary.high <= 1 + 1e-6:
         return None
     signs = summary.low == -1 and summary.high == 1
     labels = summary.labels
-    if labels is not None and 3 <= len(labels) <= 100 and summary.low == 0 and summary.high == len(labels) - 1:
+    if (
+        labels is not None
+        and 3 <= len(labels) <= 100
+        and summary.low == 0
+        and summary.high == len(labels) - 1
+    ):
         return None  # class numbers: the check "encoding" tells
-    fix = ("target = (target + 1) / 2" if signs
-           else f"target = target / {summary.high:.4g}" if summary.low >= 0
-           else "target = (target > 0)  # as 0.0 and 1.0")
+    fix = (
+        "target = (target + 1) / 2"
+        if signs
+        else f"target = target / {summary.high:.4g}"
+        if summary.low >= 0
+        else "target = (target > 0)  # as 0.0 and 1.0"
+    )
     count = int(summary.outside_unit)
     return Finding(
         f"{count:,} of {summary.finite:,} targets are outside [0, 1]: they run from {summary.low:.4g} to "
         f"{summary.high:.4g}.",
-        "Beyond 1 this loss has no lower bound: it goes negative and rewards ever larger outputs.", fix,
+        "Beyond 1 this loss has no lower bound: it goes negative and rewards ever larger outputs.",
+        fix,
     )
 
 
@@ -87,13 +100,24 @@ def nan_target(case: Case) -> Finding | None:
         f"{bad:,} of {summary.size:,} targets that count are {what} ({share:.2%}): a batch of {batch} has a "
         f"{chance:.0%} chance of a {'NaN' if summary.nan else 'non-finite'} loss.",
         "One such batch makes the gradient, and from then on every parameter, NaN.",
-        case.line("loss(prediction, target, mask=~np.isnan(target))",
-                  torch="loss(prediction, target, mask=~torch.isnan(target))  # lossary.Loss",
-                  jax="loss(prediction, target, mask=~jnp.isnan(target))"),
+        case.line(
+            "loss(prediction, target, mask=~np.isnan(target))",
+            torch="loss(prediction, target, mask=~torch.isnan(target))  # lossary.Loss",
+            jax="loss(prediction, target, mask=~jnp.isnan(target))",
+        ),
     )
 
 
-_ELSEWHERE = ("binary", "probability", "multi-hot", "mask", "simplex", "classes", "labels", "weights")
+_ELSEWHERE = (
+    "binary",
+    "probability",
+    "multi-hot",
+    "mask",
+    "simplex",
+    "classes",
+    "labels",
+    "weights",
+)
 
 
 @check("domain", severity="error")
@@ -143,21 +167,33 @@ def domain(case: Case) -> Finding | None:
 
 
 def _interval(case: Case, name: str, space: Space) -> Interval:
-    if name == case.known.contract.predictions[0] and case.known.predictions in ("rates", "variances"):
+    if name == case.known.contract.predictions[0] and case.known.predictions in (
+        "rates",
+        "variances",
+    ):
         return Interval(0, math.inf, "neither")
     return space.interval
 
 
 def _data_range(case: Case) -> float | None:
     """The value range of images, where the loss has a parameter for it."""
-    return next((value for name, value in case.known.parameters.items() if "range" in name and value not in (None, 1, 1.0)), None)
+    return next(
+        (
+            value
+            for name, value in case.known.parameters.items()
+            if "range" in name and value not in (None, 1, 1.0)
+        ),
+        None,
+    )
 
 
 def _signs(case: Case, array: np.ndarray) -> Finding | None:
     summary = case.target_summary
     if summary.finite and summary.labels is not None and set(summary.labels) <= {-1.0, 1.0}:
         return None
-    labels = "" if summary.labels is None else f" ({', '.join(f'{v:g}' for v in summary.labels[:5])})"
+    labels = (
+        "" if summary.labels is None else f" ({', '.join(f'{v:g}' for v in summary.labels[:5])})"
+    )
     zero_one = summary.labels is not None and set(summary.labels) <= {0.0, 1.0}
     return Finding(
         f"This loss takes labels -1 and 1; {summary.zeros:,} labels are 0, and labels run from {summary.low:g} to "
@@ -170,16 +206,28 @@ def _signs(case: Case, array: np.ndarray) -> Finding | None:
 def _divides(case: Case) -> bool:
     """Whether the definition is undefined at a zero target although its space allows one."""
     contract, subject = case.known.contract, case.known
-    if not subject.own or contract.target is None or contract.target.layout != "element" or len(contract.predictions) > 1:
+    if (
+        not subject.own
+        or contract.target is None
+        or contract.target.layout != "element"
+        or len(contract.predictions) > 1
+    ):
         return False
     with np.errstate(all="ignore"):
         value = subject.values(np.array([1.0]), np.array([0.0]))
         near = subject.values(np.array([1.0]), np.array([1.0]))
-    return bool(not np.isfinite(value).all() or (value > 1e6).any()) and bool(np.isfinite(near).all())
+    return bool(not np.isfinite(value).all() or (value > 1e6).any()) and bool(
+        np.isfinite(near).all()
+    )
 
 
 def _zeros(case: Case, name: str, array: np.ndarray) -> Finding | None:
-    if name != case.known.contract.target_name or not case.target_summary.zeros or len(case.inputs) > 1 or not _divides(case):
+    if (
+        name != case.known.contract.target_name
+        or not case.target_summary.zeros
+        or len(case.inputs) > 1
+        or not _divides(case)
+    ):
         return None
     summary = case.target_summary
     return Finding(
@@ -189,7 +237,9 @@ def _zeros(case: Case, name: str, array: np.ndarray) -> Finding | None:
     )
 
 
-def _outside(case: Case, name: str, array: np.ndarray, interval: Interval, space: Space) -> Finding | None:
+def _outside(
+    case: Case, name: str, array: np.ndarray, interval: Interval, space: Space
+) -> Finding | None:
     is_target = name == case.known.contract.target_name
     summary = case.target_summary if is_target else summarize(array)
     need(summary.finite, f"finite values of {name}")
@@ -204,7 +254,8 @@ def _outside(case: Case, name: str, array: np.ndarray, interval: Interval, space
         f"{summary.low:.4g} to {summary.high:.4g}).",
         "Outside its domain the loss is infinite, NaN or meaningless, and one such row spoils the mean.",
         f"{name} = softplus({name}) + 1e-6  # or take a loss defined on these values"
-        if not is_target else f"target = target.clip({interval.low:g} + 1e-6)  # or a loss defined at these values",
+        if not is_target
+        else f"target = target.clip({interval.low:g} + 1e-6)  # or a loss defined at these values",
     )
 
 
@@ -226,34 +277,53 @@ def kl_inputs(case: Case) -> Finding | None:
         examine(log_softmax(logits), softmax(teacher), loss=torch_kl())
     """
     contract = case.known.contract
-    need(contract is not None and ("kl" in contract.name.split("_") or "kullback" in contract.summary.lower())
-         and case.target is not None and case.class_scores, "a Kullback-Leibler divergence of distributions")
+    need(
+        contract is not None
+        and ("kl" in contract.name.split("_") or "kullback" in contract.summary.lower())
+        and case.target is not None
+        and case.class_scores,
+        "a Kullback-Leibler divergence of distributions",
+    )
     axis = case.class_axis
     with np.errstate(over="ignore"):
         sums = case.truth[:10_000].sum(axis=axis, dtype=np.float64)
     summary = case.target_summary
     problems = []
     if summary.low < 0:
-        problems.append(f"targets go down to {summary.low:.4g}: they look like "
-                        f"{'log-probabilities' if summary.high <= 0 else 'logits'}")
+        problems.append(
+            f"targets go down to {summary.low:.4g}: they look like "
+            f"{'log-probabilities' if summary.high <= 0 else 'logits'}"
+        )
     elif float(np.abs(sums - 1).max()) > max(0.01, case.unit_tolerance):
         problems.append(f"rows of the target sum to {sums.min():.4g} .. {sums.max():.4g}, not 1")
     scores = case.prediction_summary
     if case.reads == "log simplex" and scores.high > case.unit_tolerance:
-        kind = "probabilities" if scores.low >= 0 and scores.high <= 1 + case.unit_tolerance else "logits"
-        problems.append(f"predictions reach {scores.high:.4g}; log-probabilities are at most 0, these look like {kind}")
+        kind = (
+            "probabilities"
+            if scores.low >= 0 and scores.high <= 1 + case.unit_tolerance
+            else "logits"
+        )
+        problems.append(
+            f"predictions reach {scores.high:.4g}; log-probabilities are at most 0, these look like {kind}"
+        )
     if case.reads == "simplex" and not case.rows_sum_to_one():
         problems.append("rows of the prediction do not sum to 1")
     if not problems:
         return None
     value = case.attempt[0]
-    now = f" The value is {value:.4g}; KL cannot be negative." if value is not None and value < 0 else ""
+    now = (
+        f" The value is {value:.4g}; KL cannot be negative."
+        if value is not None and value < 0
+        else ""
+    )
     return Finding(
         "; ".join(problems) + "." + now,
         "Between other things than distributions the number is no divergence, and its minimum is elsewhere.",
-        case.line('Loss("kl_divergence")  # on logits, with softmax(teacher) as target',
-                  torch="loss(torch.log_softmax(student, dim=1), torch.softmax(teacher, dim=1))",
-                  keras="loss(keras.ops.softmax(teacher), keras.ops.softmax(student))"),
+        case.line(
+            'Loss("kl_divergence")  # on logits, with softmax(teacher) as target',
+            torch="loss(torch.log_softmax(student, dim=1), torch.softmax(teacher, dim=1))",
+            keras="loss(keras.ops.softmax(teacher), keras.ops.softmax(student))",
+        ),
     )
 
 
@@ -275,21 +345,36 @@ def ctc_feasibility(case: Case) -> Finding | None:
 
         examine(target=transcripts, lengths=frames, target_lengths=letters, blank=0)
     """
-    need(case.lengths is not None and case.target_lengths is not None, "lengths= and target_lengths= (CTC)")
+    need(
+        case.lengths is not None and case.target_lengths is not None,
+        "lengths= and target_lengths= (CTC)",
+    )
     frames = np.asarray(case.lengths).reshape(-1)
     letters = np.asarray(case.target_lengths).reshape(-1)
     truth = case.truth
-    need(truth.ndim == 2 and len(truth) == len(letters) == len(frames), "targets of shape (rows, longest)")
+    need(
+        truth.ndim == 2 and len(truth) == len(letters) == len(frames),
+        "targets of shape (rows, longest)",
+    )
     counts = np.arange(truth.shape[1])[None, :] < letters[:, None]
     repeats = ((truth[:, 1:] == truth[:, :-1]) & counts[:, 1:]).sum(axis=1)
     blank = ((truth == case.blank) & counts).any(axis=1)
-    impossible = (frames < letters + repeats) | (frames <= 0) | (letters < 0) | (letters > truth.shape[1]) | blank
+    impossible = (
+        (frames < letters + repeats)
+        | (frames <= 0)
+        | (letters < 0)
+        | (letters > truth.shape[1])
+        | blank
+    )
     if not impossible.any():
         return None
     rows = np.flatnonzero(impossible)
     row = int(rows[0])
-    example = (f"row {row} has the blank {case.blank} inside its transcript" if blank[row] else
-               f"row {row}: {frames[row]} frames, {letters[row]} labels + {repeats[row]} repeats")
+    example = (
+        f"row {row} has the blank {case.blank} inside its transcript"
+        if blank[row]
+        else f"row {row}: {frames[row]} frames, {letters[row]} labels + {repeats[row]} repeats"
+    )
     return Finding(
         f"{len(rows):,} of {len(truth):,} rows cannot be aligned ({example}).",
         "No alignment has probability above 0, so the loss is infinite and its gradient NaN.",
@@ -314,8 +399,11 @@ def variance_shape(case: Case) -> Finding | None:
 
         examine(square_means, square_means + 1, loss="mse", parameters={}, variance=np.ones((8, 1)))
     """
-    others = {name: array for name, array in case.inputs.items()
-              if any(word in name for word in ("variance", "scale", "var", "precision", "concentration"))}
+    others = {
+        name: array
+        for name, array in case.inputs.items()
+        if any(word in name for word in ("variance", "scale", "var", "precision", "concentration"))
+    }
     if case.variance is not None:
         others["variance"] = np.asarray(case.variance)
     need(others, "a variance")
@@ -323,7 +411,9 @@ def variance_shape(case: Case) -> Finding | None:
     for name, array in others.items():
         if array.shape == shape or array.ndim == 0 or array.shape == (*shape[:-1], 1):
             continue
-        wrong = array.shape == shape[:-1] or (array.ndim < len(shape) and array.shape[0] == shape[0])
+        wrong = array.shape == shape[:-1] or (
+            array.ndim < len(shape) and array.shape[0] == shape[0]
+        )
         runs = True
         try:
             np.broadcast_shapes(array.shape, shape)

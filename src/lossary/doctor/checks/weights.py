@@ -51,7 +51,10 @@ def weight_cancels(case: Case) -> Finding | None:
     truth = case.truth.reshape(len(case.truth), -1)
     keep = np.ones_like(truth, bool) if case.ignored is None else truth != case.ignored
     starts = range(0, len(truth), case.batch_size)
-    single = sum(len(np.unique(truth[i : i + case.batch_size][keep[i : i + case.batch_size]])) <= 1 for i in starts)
+    single = sum(
+        len(np.unique(truth[i : i + case.batch_size][keep[i : i + case.batch_size]])) <= 1
+        for i in starts
+    )
     share = single / len(starts)
     if share < 0.25:
         return None
@@ -59,8 +62,10 @@ def weight_cancels(case: Case) -> Finding | None:
         f"{share:.0%} of batches of {case.batch_size} hold one class only: there the class weights divide themselves "
         "out and have no effect.",
         "A weighted mean divides by the sum of the weights; with one class that is the weight itself.",
-        case.line(f'Loss("{subject.name}", reduction="mean_over_batch")',
-                  torch='loss = nn.CrossEntropyLoss(weight=w, reduction="sum")  # then divide by the batch size'),
+        case.line(
+            f'Loss("{subject.name}", reduction="mean_over_batch")',
+            torch='loss = nn.CrossEntropyLoss(weight=w, reduction="sum")  # then divide by the batch size',
+        ),
     )
 
 
@@ -91,23 +96,36 @@ def weights_suspicious(case: Case) -> Finding | None:
     classes = case.classes if case.class_scores else max(2, int(case.target_summary.high) + 1)
     inverse = "class_weights = len(target) / (classes * np.bincount(target, minlength=classes))"
     if len(weights) != classes:
-        return Finding(f"{len(weights)} class weights for {classes} classes.", "Weights and classes must pair up.",
-                       inverse, severity="error")
+        return Finding(
+            f"{len(weights)} class weights for {classes} classes.",
+            "Weights and classes must pair up.",
+            inverse,
+            severity="error",
+        )
     if not np.isfinite(weights).all() or (weights < 0).any():
-        return Finding(f"Class weights hold {int((~np.isfinite(weights)).sum())} non-finite and "
-                       f"{int((weights < 0).sum())} negative values.",
-                       "A negative weight rewards mistakes; a NaN spoils every batch.", inverse, severity="error")
+        return Finding(
+            f"Class weights hold {int((~np.isfinite(weights)).sum())} non-finite and "
+            f"{int((weights < 0).sum())} negative values.",
+            "A negative weight rewards mistakes; a NaN spoils every batch.",
+            inverse,
+            severity="error",
+        )
     counts = _class_counts(case, classes)
     present = counts > 0
     if (weights[present] == 0).any():
         gone = np.flatnonzero(present & (weights == 0)).tolist()
-        return Finding(f"Classes {gone[:5]} occur {int(counts[gone].sum()):,} times and have weight 0.",
-                       "They are never learnt.", inverse)
+        return Finding(
+            f"Classes {gone[:5]} occur {int(counts[gone].sum()):,} times and have weight 0.",
+            "They are never learnt.",
+            inverse,
+        )
     used, seen = weights[present], counts[present]
     if len(used) > 1 and used.max() / used.min() > 1000:
-        return Finding(f"Class weights span a factor {used.max() / used.min():,.0f}.",
-                       "Single rows then dominate the gradient; training becomes noisy or diverges.",
-                       "class_weights = class_weights.clip(max=20 * class_weights.min())  # or the square root of the inverse")
+        return Finding(
+            f"Class weights span a factor {used.max() / used.min():,.0f}.",
+            "Single rows then dominate the gradient; training becomes noisy or diverges.",
+            "class_weights = class_weights.clip(max=20 * class_weights.min())  # or the square root of the inverse",
+        )
     if len(used) > 1 and seen.max() > 2 * seen.min() and used.max() > 1.5 * used.min():
         most, heavy = int(np.argmax(seen)), int(np.argmax(used))
         if most == heavy and _correlation(np.log(seen), np.log(used)) > 0:
@@ -115,7 +133,9 @@ def weights_suspicious(case: Case) -> Finding | None:
             return Finding(
                 f"The largest weight ({used.max():.3g}) is on the most frequent class {label} "
                 f"({seen.max():,.0f} of {seen.sum():,.0f}).",
-                "Weights usually balance rare classes; these make the imbalance worse. Is the order reversed?", inverse)
+                "Weights usually balance rare classes; these make the imbalance worse. Is the order reversed?",
+                inverse,
+            )
     return None
 
 
@@ -126,18 +146,29 @@ def _correlation(one: np.ndarray, other: np.ndarray) -> float:
 def _sample_weights(weights: np.ndarray) -> Finding | None:
     bad, negative = int((~np.isfinite(weights)).sum()), int((weights < 0).sum())
     if bad or negative:
-        return Finding(f"{bad:,} weights are not finite and {negative:,} are negative, of {weights.size:,}.",
-                       "A negative weight rewards mistakes; a NaN spoils every batch.",
-                       "weights = np.nan_to_num(weights).clip(min=0)", severity="error")
+        return Finding(
+            f"{bad:,} weights are not finite and {negative:,} are negative, of {weights.size:,}.",
+            "A negative weight rewards mistakes; a NaN spoils every batch.",
+            "weights = np.nan_to_num(weights).clip(min=0)",
+            severity="error",
+        )
     total = float(weights.sum())
     if total == 0:
-        return Finding(f"All {weights.size:,} weights are 0.", "Nothing counts.", "weights = None", severity="error")
+        return Finding(
+            f"All {weights.size:,} weights are 0.",
+            "Nothing counts.",
+            "weights = None",
+            severity="error",
+        )
     top = np.sort(weights.reshape(-1))[::-1]
     count = max(1, len(top) // 100)
     share = float(top[:count].sum() / total)
     if len(top) >= 200 and share > 0.5:
-        return Finding(f"1% of the rows carry {share:.0%} of the weight.",
-                       "The training set is effectively that small.", "weights = weights.clip(max=np.quantile(weights, 0.99))")
+        return Finding(
+            f"1% of the rows carry {share:.0%} of the weight.",
+            "The training set is effectively that small.",
+            "weights = weights.clip(max=np.quantile(weights, 0.99))",
+        )
     return None
 
 
@@ -160,7 +191,10 @@ def calibration_shift(case: Case) -> Finding | None:
 
         examine(binary_logits, binary, loss="binary_cross_entropy")
     """
-    need(case.known.own and (case.binary_scores or case.class_scores), "a Lossary loss of probabilities")
+    need(
+        case.known.own and (case.binary_scores or case.class_scores),
+        "a Lossary loss of probabilities",
+    )
     weights = case.class_weights_array
     two = weights is None or len(weights) == 2
     need(two, "two class weights")
@@ -186,7 +220,13 @@ def _best_answer(case: Case, honest: float, weights: np.ndarray | None) -> float
     score = np.linspace(-9.0, 9.0, 3601)
     probability = 1 / (1 + np.exp(-score))
     if case.binary_scores:
-        grid = score if case.reads == "logit" else probability if case.reads == "probability" else np.log(probability)
+        grid = (
+            score
+            if case.reads == "logit"
+            else probability
+            if case.reads == "probability"
+            else np.log(probability)
+        )
         one, zero = np.ones_like(grid), np.zeros_like(grid)
     else:
         pair = np.stack([np.zeros_like(score), score], axis=-1)
