@@ -71,7 +71,13 @@ def real_world_weight_binary_cross_entropy(
 
 
 @loss(
-    properties={CONVEX, SMOOTH, NONNEGATIVE, MONOTONE},
+    properties={
+        CONVEX,
+        SMOOTH,
+        NONNEGATIVE,
+        MONOTONE,
+        STRICTLY_PROPER.at(false_negative_costs=1.0, false_positive_costs=1.0),
+    },
     aliases=("real_world_weight_multilabel_crossentropy", "rwwce_multilabel"),
     paper="doi:10.1109/ACCESS.2019.2962617",
 )

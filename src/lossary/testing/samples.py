@@ -108,7 +108,10 @@ def hard_samples(
     else:
         made = {"numbers": _element_batch(contract, given, rng)}
     if thin and unit not in ("anchor", "tensor"):
-        made = {name: {key: array[::3] for key, array in arrays.items()} for name, arrays in made.items()}
+        made = {
+            name: {key: array[::3] for key, array in arrays.items()}
+            for name, arrays in made.items()
+        }
     elif thin:
         made = dict(list(made.items())[:2])
     return [Sample(name, parameters, arrays) for name, arrays in made.items()]
@@ -144,7 +147,9 @@ def _element_batch(contract: Contract, parameters: Mapping[str, Any], rng: Any) 
     # Always the same number of rows, so that compilers see one shape: a full batch is thinned
     # evenly, a short one repeats.
     step = len(table) / ROWS
-    table = table[(np.arange(ROWS) * step).astype(int) if step > 1 else np.arange(ROWS) % len(table)]
+    table = table[
+        (np.arange(ROWS) * step).astype(int) if step > 1 else np.arange(ROWS) % len(table)
+    ]
     return {name: table[:, column].copy() for column, name in enumerate(names)}
 
 
@@ -180,7 +185,7 @@ def _class_batches(contract: Contract, classes: int) -> dict[str, Batch]:
             tables[name] = hard_simplex(classes)
         elif space.interval.high < math.inf and space.name != "classes":
             shares = hard_numbers(space)
-            tables[name] = single(np.resize(shares, (len(shares), classes)) )
+            tables[name] = single(np.resize(shares, (len(shares), classes)))
         elif space.layout == "class axis":
             tables[name] = hard_logits(classes)
     target = contract.target
@@ -218,7 +223,11 @@ def _row_batch(contract: Contract, rng: Any) -> Batch:
         for name, space in contract.inputs.items()
     }
     picks = [rng.integers(0, len(table), ROWS) for table in tables.values()]
-    rows = [pick for pick, space in zip(picks, contract.inputs.values(), strict=True) if space.layout == "row"]
+    rows = [
+        pick
+        for pick, space in zip(picks, contract.inputs.values(), strict=True)
+        if space.layout == "row"
+    ]
     for pick in rows[1:]:  # coincident vectors
         pick[:14] = np.arange(14)
     rows[0][:14] = np.arange(14)
@@ -231,7 +240,10 @@ def _anchor_batches(contract: Contract, rng: Any) -> dict[str, Batch]:
     tables = {
         "random": rng.standard_normal(shape),
         "coincident": np.resize([[1.0, 2.0, -1.0], [1.0, 2.0, -1.0], [0.5, 0.5, 0.0]], shape),
-        "with a zero row": rng.standard_normal(shape) * (np.arange(ANCHORS) > 0)[:, None],
+        # Halves: properties are looked for where no number is small beside a step.
+        "with a zero row": np.round(2 * rng.standard_normal(shape))
+        / 2
+        * (np.arange(ANCHORS) > 0)[:, None],
         "small": 1e-4 * rng.standard_normal(shape),
         "large": 1e3 * rng.standard_normal(shape),
     }
@@ -249,7 +261,8 @@ def _anchor_batches(contract: Contract, rng: Any) -> dict[str, Batch]:
             if space.layout == "label":
                 batch[name] = np.asarray(labels[title])
             else:  # the second view of each row lies near the first
-                moved = table + 0.25 * column * rng.standard_normal(shape) * (title != "coincident")
+                aside = np.round(rng.standard_normal(shape)) * (title != "coincident")
+                moved = table + 0.25 * column * aside
                 batch[name] = single(moved)
         made[title] = batch
     return made
@@ -315,7 +328,11 @@ def _tensor_batches(contract: Contract, rng: Any) -> dict[str, Batch]:
 
 
 def plain_batch(
-    contract: Contract, parameters: Mapping[str, Any], rows: int = 6, seed: int = 0, soft: bool = False
+    contract: Contract,
+    parameters: Mapping[str, Any],
+    rows: int = 6,
+    seed: int = 0,
+    soft: bool = False,
 ) -> Batch:
     """An everyday batch of ``rows`` units; ``soft`` gives distributions instead of class indices."""
     rng = np.random.default_rng(seed)
@@ -357,7 +374,9 @@ def _draw(space: Space, shape: tuple[int, ...], classes: int, rng: Any) -> np.nd
         return rng.poisson(3.0, shape).astype(np.float64)
     interval = space.interval
     if interval.high < math.inf:
-        return single(interval.low + (interval.high - interval.low) * rng.uniform(0.02, 0.98, shape))
+        return single(
+            interval.low + (interval.high - interval.low) * rng.uniform(0.02, 0.98, shape)
+        )
     if interval.low > -math.inf:
         return single(interval.low + rng.gamma(2.0, 1.0, shape) + 0.01)
     return single(1.5 * rng.standard_normal(shape))
@@ -376,7 +395,11 @@ def parameter_sets(contract: Contract) -> list[dict[str, Any]]:
 
 
 def _first(parameter: Parameter) -> Any:
-    return parameter.default if not parameter.required else _inside_of(parameter.interval)[0]
+    if not parameter.required:
+        return parameter.default
+    if parameter.type not in (float, int):  # one number per class
+        return tuple(_inside_of(parameter.interval)[0] + step for step in (8.0, 2.0, 4.0)[:CLASSES])
+    return _inside_of(parameter.interval)[0]
 
 
 def _others(parameter: Parameter, first: Any) -> list[Any]:

@@ -9,7 +9,7 @@ from lossary.testing.libraries import Library
 from lossary.testing.oracle import Truth
 from lossary.testing.precision import DTYPES, Exact, excess
 from lossary.testing.samples import Sample
-from lossary.testing.subject import CheckFailed, Subject, parameters_text
+from lossary.testing.subject import CheckFailed, Subject, as_dtype, parameters_text
 
 
 def _samples(subject: Subject, library: Library) -> list[tuple[Sample, str]]:
@@ -97,3 +97,23 @@ def _point(subject: Subject, sample: Sample, place: tuple[int, ...]) -> str:
 
 def _shapes(sample: Sample) -> str:
     return ", ".join(f"{name} {array.shape}" for name, array in sample.arrays.items())
+
+
+@check("values", "eager", lambda subject: bool(subject.contract.predictions))
+def check_what_runs(subject: Subject, library: Library) -> None:
+    """What ``Loss`` runs by default, kernel or definition, is as accurate in value and gradient."""
+    if library.name == "array-api-strict":
+        return  # no kernels, no gradients: what runs is the definition, which was checked
+    for sample, dtype in _samples(subject, library):
+        truth = _truth(subject, library, sample)
+        loss = subject.loss(sample.parameters, reduction="sum")
+        arrays = library.arrays(as_dtype(sample.arrays, dtype))
+        values = library.numpy(loss.values(**arrays))
+        exact = (truth.values, truth.values)
+        _compare(subject, library, sample, dtype, "value", values, exact, truth)
+        found = loss.value_and_grad(**arrays)[1]
+        gradients = found if isinstance(found, tuple) else (found,)
+        for name, gradient in zip(subject.contract.predictions, gradients, strict=True):
+            what = f"derivative by {name}"
+            given = library.numpy(gradient)
+            _compare(subject, library, sample, dtype, what, given, truth.slopes[name], truth)

@@ -241,8 +241,9 @@ def _graspable(probe: Probe, batch: Batch) -> np.ndarray:
     """Units whose numbers are 0 or large beside the steps that look for kinks."""
     held = np.ones(probe.values(batch).shape, dtype=bool)
     for name, array in batch.items():
-        if array.dtype.kind == "f":
-            zero = array == 0 if probe.contract.inputs[name].interval.low < 0 else False
+        if array.dtype.kind == "f" and not probe.contract.inputs[name].integral:
+            space = probe.contract.inputs[name]
+            zero = array == 0 if space.interval.low < 0 or space.layout == "label" else False
             held &= probe.by_unit(zero | (np.abs(array) >= 0.05), np.all)
     return held
 
@@ -258,7 +259,7 @@ def check_smooth(probe: Probe, batch: Batch, fact: Property | None) -> np.ndarra
         whole = not probe.subject.independent
         inner = array.shape if whole else array.shape[1:]
         count = int(np.prod(inner, dtype=int))
-        places = range(count) if count <= 6 else rng.choice(count, 6, replace=False)
+        places = range(count) if count <= 18 else rng.choice(count, 6, replace=False)
         for place in places:
             way = np.zeros(count)
             way[place] = 1.0
