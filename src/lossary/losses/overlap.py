@@ -156,7 +156,8 @@ def dice(
     with background everywhere. ``prediction`` and ``target`` lie in [0, 1] and have one shape,
     (regions, ...); one value per region, summed over all axes but the first, or over ``axis``
     (Keras sums over everything, which is a tuple of all axes). ``smooth`` enters above and below:
-    empty against empty costs 0 (Keras: 1). ``squared`` squares the terms below (Milletari 2016).
+    empty against empty costs 0 (Keras: 1). ``squared`` squares the terms below (Milletari 2016);
+    without it a soft target, such as 0.5, is not met at 0.
     """
     return _dice(
         prediction, 1.0 - prediction, target, smooth=smooth, squared=squared, axis=axis, mask=mask
