@@ -45,3 +45,15 @@ def multi_margin(prediction, target, *, p, margin, divide_by_classes):
     _, shortfalls = _shortfalls(prediction, target, margin)
     total = fsum(max(mpf(0), gap) ** p for gap in shortfalls)
     return total / len(prediction) if divide_by_classes else total
+
+
+# The textbook's form first: with a zero rival, logarithms of probabilities (whose rivals never
+# exceed 0) make categorical_hinge 1 plus cross-entropy, which is proper on them alone.
+PARAMETERS = {
+    "categorical_hinge": [
+        {"zero_rival": False},
+        {"zero_rival": False, "margin": 0.5},
+        {},
+        {"margin": 2.5},
+    ],
+}
