@@ -211,8 +211,10 @@ def curve(loss: Loss, points: int = 401) -> Curve:
         return "logit of the true class minus the others", margin, values
     if target is not None and all(space.layout == "element" for space in spaces):
         label, line, arrays = _element_path(first, target, points)
-        others = [np.full(points, max(space.example, 1.0)) for space in spaces[2:]]
-        return label, line, loss.values(*arrays, *others)
+        arrays += tuple(np.full(points, max(space.example, 1.0)) for space in spaces[2:])
+        if contract.unit is not None and contract.unit.name == "region":
+            arrays = tuple(array[:, None] for array in arrays)  # regions of one place
+        return label, line, loss.values(*arrays)
     return _walk(loss, spaces)
 
 
