@@ -122,7 +122,7 @@ def negative_binomial_nll(
     """
     xp = namespace(prediction, target, dispersion)
     # Of 0, 1 and 2 the gammas are elementary; of more, their differences are not.
-    few = xp.logical_or(xp.logical_or(target == 0, target == 1), target == 2)
+    few = xp.logical_and(target <= 2, target == xp.floor(target))
     return xp.where(
         few,
         _surprise_at_few(prediction, target, dispersion),
@@ -157,18 +157,24 @@ def _surprise_at_few(mean: Array, count: Array, alpha: Array) -> Array:
 
 
 def _surprise_at_many(mean: Array, count: Array, alpha: Array) -> Array:
-    """Loader's saddle point: two entropies of one sign, and what Stirling's formula lacks."""
+    """Loader's saddle point: entropies, and what Stirling's formula lacks."""
     xp = namespace(mean, count, alpha)
-    growth, spread = _over_dispersion(alpha, mean), _over_dispersion(alpha, count)
-    excess = quotient((count - mean) * (1.0 / _scale(alpha)), growth)
-    inner = log_gap_slope(alpha * excess, quotient(spread, growth))
-    outer = count * log_gap(-excess / count, quotient(mean, growth) * (spread / count))
-    gammas = (
-        stirling(alpha) + stirling(1.0 / count) - stirling(quotient(alpha / _scale(alpha), spread))
-    )
+    spread, share = _over_dispersion(alpha, count), alpha / _scale(alpha)
+    beyond = quotient(share, spread)  # 1/(1/alpha + count)
+    gammas = stirling(alpha) + stirling(1.0 / count) - stirling(beyond)
     log_spread = graft(xp.log1p(alpha * count), xp.log(spread))
     root = 0.5 * (xp.log(count) + log_spread) + HALF_LOG_TWO_PI
-    return excess * inner + outer + (gammas + root)
+    # Either two entropies of one sign, or the Poisson one less what little the dispersion takes.
+    little = alpha * (mean + count) < 1.0
+    near = xp.where(little, mean, count)
+    growth = _over_dispersion(alpha, near)
+    taken = log_gap_slope(beyond * (near - count), quotient(growth, spread))
+    less = _relative_entropy(count, near, xp.log(near)) - (near - count) * taken
+    growth = _over_dispersion(alpha, mean)
+    excess = quotient((count - mean) * (1.0 / _scale(alpha)), growth)
+    inner = log_gap_slope(alpha * excess, quotient(spread, growth))
+    outer = log_gap_slope(-excess / count, quotient(mean, growth) * (spread / count))
+    return xp.where(little, less, excess * (inner - outer)) + (gammas + root)
 
 
 @loss(
