@@ -22,6 +22,7 @@ FINE_DIGITS = 800  # where the derivative is tiny beside the value: the tails of
 FINE_STEP = mp.mpf(10) ** -300
 STEP = mp.mpf(10) ** -60
 FLAT = mp.mpf(10) ** -20  # sides that differ less are one
+TINY = mp.mpf(10) ** -50
 LARGE = 12  # numbers of one unit
 MOVES = 24  # roundings tried of one unit: each input's own, or of many together
 LOGARITHMIC = ("logit", "class logits", "log rate", "log variance")
@@ -208,7 +209,8 @@ def _number(unit: _Unit, moved: Any, place: Any) -> Any:
 
 
 def _kink(slopes: tuple[Any, Any] | None) -> bool:
-    return slopes is None or slopes[1] - slopes[0] > FLAT * max(map(abs, slopes))
+    # Where the slope is 0 both sides show curvature times step: that is no kink.
+    return slopes is None or slopes[1] - slopes[0] > max(FLAT * max(map(abs, slopes)), TINY)
 
 
 Move = tuple[dict[Any, Any], dict[str, Any] | None]  # numbers and parameters that are replaced

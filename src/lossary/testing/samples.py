@@ -261,7 +261,8 @@ def _anchor_batches(contract: Contract, rng: Any) -> dict[str, Batch]:
             if space.layout == "label":
                 batch[name] = np.asarray(labels[title])
             else:  # the second view of each row lies near the first
-                aside = np.round(rng.standard_normal(shape)) * (title != "coincident")
+                aside = rng.standard_normal(shape) * (title != "coincident")
+                aside = np.round(aside) if title == "with a zero row" else aside
                 moved = table + 0.25 * column * aside
                 batch[name] = single(moved)
         made[title] = batch

@@ -161,8 +161,8 @@ def _limit(subject: Subject, batch: Batch, name: str, sign: int, row: int) -> fl
 def check_odd_arrays(subject: Subject, library: Library) -> None:
     """Read-only, strided and Fortran-ordered arrays give the same, and no input is written to."""
     batch = as_dtype(subject.batch(rows=6), "float64")
-    right = subject.loss()(**batch)
     before = {name: array.copy() for name, array in batch.items()}
+    right = subject.loss()(**batch)
     strided = {name: np.repeat(array, 2, axis=0)[::2] for name, array in batch.items()}
     backward = {name: array[::-1].copy()[::-1] for name, array in batch.items()}
     fortran = {name: np.asfortranarray(array) for name, array in batch.items()}
