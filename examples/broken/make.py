@@ -81,7 +81,8 @@ def cases() -> dict[str, dict[str, object]]:
             "loss": "cross_entropy",
             "ignore": -100,
             "accumulation": 8,
-            "explanation": "eight micro-batches of unequal length are averaged, then averaged again",
+            "explanation": "eight micro-batches of unequal length are averaged, then averaged "
+            "again",
         },
         "09_outliers": {
             "prediction": estimate,

@@ -15,14 +15,15 @@ from lossary.doctor.report import Finding
 from lossary.doctor.table import LIBRARIES, ask, main, measure
 
 NAMES = """
-double-softmax double-sigmoid logits-as-probabilities log-probabilities-as-logits one-channel-softmax broadcast
-class-axis label-range encoding target-range label-dtype arguments-swapped nan-target domain kl-inputs
-ctc-feasibility variance-shape split-invariance accumulation-plan padding-invariance dead-flag mask-leak
-all-ignored weight-cancels weights-suspicious calibration-shift label-shift contrastive-scale
-reduction-mismatch batch-dependence nan-post-mortem edge-gradients gradient-check direction dead-gradient
+double-softmax double-sigmoid logits-as-probabilities log-probabilities-as-logits
+one-channel-softmax broadcast class-axis label-range encoding target-range label-dtype
+arguments-swapped nan-target domain kl-inputs ctc-feasibility variance-shape split-invariance
+accumulation-plan padding-invariance dead-flag mask-leak all-ignored weight-cancels
+weights-suspicious calibration-shift label-shift contrastive-scale reduction-mismatch
+batch-dependence nan-post-mortem edge-gradients gradient-check direction dead-gradient
 precision-gap epsilon-underflow oracle-parity memory-forecast compile-hazards initial-loss
-constant-predictor floor domination dead-term collapse target-suggests negative-value metric-mismatch
-hidden-nan train-validation-gap callable
+constant-predictor floor domination dead-term collapse target-suggests negative-value
+metric-mismatch hidden-nan train-validation-gap callable
 """.split()
 
 

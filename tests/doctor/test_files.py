@@ -260,7 +260,8 @@ def test_a_large_file_stays_on_disk(tmp_path: Path) -> None:
     np.save(tmp_path / "t.npy", chance.integers(0, 100, 400_000))
     code = (
         "import resource, sys\n"
-        "from lossary.doctor import diagnose\nfrom lossary.doctor.case import Case\nfrom lossary.doctor.files import load_case\n"
+        "from lossary.doctor import diagnose\nfrom lossary.doctor.case import Case\nfrom "
+        "lossary.doctor.files import load_case\n"
         "base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "report = diagnose(Case.of(**load_case(sys.argv[1], sys.argv[2]), loss='cross_entropy'))\n"
         "assert 'nan-post-mortem' in report.fine, report\n"

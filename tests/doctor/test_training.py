@@ -197,7 +197,7 @@ def test_keras_callback() -> None:
     assert len(right.readings) == 3
     model = keras.Sequential([keras.layers.Dense(1)])
     model.compile(keras.optimizers.SGD(1e8), "mse")
-    with pytest.raises(NotFinite, match="run away|not finite|inf|nan"):
+    with pytest.raises(NotFinite, match=r"run away|inf|nan"):
         model.fit(
             x,
             x[:, :1],

@@ -18,7 +18,8 @@ def doctor(
         typer.Argument(
             metavar="PREDICTIONS [TARGETS]",
             help=(
-                "Two files (.npy .npz .csv .parquet .safetensors), or .npz files that each hold a whole case."
+                "Two files (.npy .npz .csv .parquet .safetensors), or .npz files that each hold a "
+                "whole case."
             ),
         ),
     ],
@@ -87,7 +88,8 @@ def doctor(
     for pair in pairs:
         if len(pair) not in (1, 2):
             raise LossError(
-                f"got {len(pair)} files; give predictions and targets, or .npz files that each hold a case"
+                f"got {len(pair)} files; give predictions and targets, or .npz files that each "
+                "hold a case"
             )
         case = load_case(pair[0], pair[1] if len(pair) == 2 else None)
         report = diagnose(Case.of(**(case | options)), ignore or ())

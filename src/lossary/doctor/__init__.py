@@ -63,7 +63,8 @@ def diagnose(
             continue
         except Exception as error:
             raise LossError(
-                f"the check {name} failed on this case ({type(error).__name__}: {str(error)[:160]}); this is a fault of "
+                f"the check {name} failed on this case ({type(error).__name__}: "
+                f"{str(error)[:160]}); this is a fault of "
                 f"the doctor: leave it out with ignore_checks=[{name!r}]".replace("\n", " ")
             ) from error
         if finding is None:

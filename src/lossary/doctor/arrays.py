@@ -42,7 +42,7 @@ def dtype_name(value: Any) -> str:
 
 
 def to_numpy(value: Any, name: str) -> np.ndarray:
-    """A NumPy view where the library allows one; half precision of 16 bits that NumPy lacks is widened."""
+    """A NumPy view where the library allows one; bfloat16, which NumPy lacks, is widened."""
     if isinstance(value, np.ndarray):
         array = value
     elif library_of(value) == "torch":
@@ -141,7 +141,7 @@ class Summary:
 
 
 def summarize(array: np.ndarray, counts: np.ndarray | None = None) -> Summary:
-    """One pass in blocks. ``counts`` is a mask of the same leading shape: True where a value counts."""
+    """One pass in blocks. ``counts`` is True where a value counts, of the same leading shape."""
     size = finite = nan = infinite = zeros = negative = outside = 0
     low, high, total, squares = math.inf, -math.inf, 0.0, 0.0
     shift = None
@@ -226,7 +226,7 @@ def _count_labels(labels: dict[float, int], block: np.ndarray) -> dict[float, in
 
 
 def row_deviation(array: np.ndarray, axis: int, *, exponential: bool, tolerance: float) -> float:
-    """The largest |Σ row − 1| over the class axis (of exp(row) if asked); stops beyond tolerance."""
+    """The largest |Σ row − 1| over the class axis (of exp(row) if asked), up to tolerance."""
     worst = 0.0
     for _, (block,) in blocks(array):
         with np.errstate(over="ignore"):

@@ -273,7 +273,7 @@ class Case:
 
     @cached_property
     def counted(self) -> np.ndarray | None:
-        """True where a target counts: the mask, and labels other than the ignored one; None: all."""
+        """True where a target counts: the mask, and labels that are not ignored; None: all."""
         keep = self.mask_array
         if self.ignored is not None and self.target is not None:
             here = self.truth != self.ignored
@@ -343,12 +343,17 @@ class Case:
             "mask": cut(self.mask_array),
         }
 
+    @property
+    def options(self) -> dict[str, np.ndarray]:
+        """The batch's weights and mask, where there are any."""
+        return {key: self.batch[key] for key in ("weights", "mask") if self.batch[key] is not None}
+
     @cached_property
     def attempt(self) -> tuple[float | None, str]:
         """The loss of the batch, or the one line that says why it has none."""
         try:
-            options = {key: value for key, value in self.batch.items() if value is not None}
-            return self.known(options.pop("prediction"), options.pop("target", None), **options), ""
+            batch = self.batch
+            return self.known(batch["prediction"], batch["target"], **self.options), ""
         except LossError as error:
             return None, str(error)
 

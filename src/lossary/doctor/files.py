@@ -26,7 +26,7 @@ _PREDICTIONS = (
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
-    """The arrays of a file by name; a single array is named ``""``. LossError in one line otherwise."""
+    """The arrays of a file by name; a single array is named ``""``. Errors: LossError."""
     path = Path(path)
     if not path.exists():
         raise LossError(f"{path}: no such file")
@@ -44,7 +44,8 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise LossError(
-            f"{path}: the extension {path.suffix or '(none)'} is not known; expected {', '.join(KINDS)}"
+            f"{path}: the extension {path.suffix or '(none)'} is not known; expected "
+            f"{', '.join(KINDS)}"
         )
     try:
         return reader(path)
@@ -143,7 +144,8 @@ def _parquet(path: Path) -> dict[str, np.ndarray]:
     ]
     if text:
         raise LossError(
-            f"{path}: column {text[0]!r} is {frame.schema[text[0]]}, not numeric; encode it as numbers first"
+            f"{path}: column {text[0]!r} is {frame.schema[text[0]]}, not numeric; encode it as "
+            "numbers first"
         )
     if any(name.lower() in (*_TARGETS, *_PREDICTIONS) for name in frame.columns):
         return {name: frame[name].to_numpy() for name in frame.columns}
@@ -196,7 +198,7 @@ def _safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def load_case(predictions: str, targets: str | None) -> dict[str, Any]:
-    """What ``examine`` takes, from one or two files. Names in a file are those of ``examine``'s arguments."""
+    """What ``examine`` takes, from one or two files; names are those of its arguments."""
     first = read(predictions)
     if targets is None:
         return _named(first, predictions)
@@ -205,7 +207,8 @@ def load_case(predictions: str, targets: str | None) -> dict[str, Any]:
     target = _one(second, _TARGETS, targets)
     if prediction.ndim and target.ndim and len(prediction) != len(target):
         raise LossError(
-            f"{predictions} has {len(prediction):,} rows and {targets} {len(target):,}; they must be the same rows"
+            f"{predictions} has {len(prediction):,} rows and {targets} {len(target):,}; they must "
+            "be the same rows"
         )
     return {"prediction": prediction, "target": target}
 
@@ -217,7 +220,8 @@ def _one(arrays: dict[str, np.ndarray], names: tuple[str, ...], path: str) -> np
         if name.lower() in names:
             return arrays[name]
     raise LossError(
-        f"{path}: holds {', '.join(arrays) or 'nothing'}; expected one array, or one named {names[0]}"
+        f"{path}: holds {', '.join(arrays) or 'nothing'}; expected one array, or one named "
+        f"{names[0]}"
     )
 
 

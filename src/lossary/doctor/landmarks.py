@@ -16,7 +16,7 @@ _QUANTILES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.9
 
 def _value(case: Case, prediction: np.ndarray) -> float | None:
     batch = case.batch
-    options = {key: batch[key] for key in ("weights", "mask") if batch[key] is not None}
+    options = case.options
     try:
         value = case.known(
             prediction.astype(_float(batch["prediction"])), batch["target"], **options
@@ -49,7 +49,7 @@ def start_of(case: Case) -> float | None:
 
 
 def best_constant(case: Case) -> tuple[str, float] | None:
-    """The best answer that does not look at the input, and its loss on the batch; None when unknown."""
+    """The best answer that ignores the input, and its loss on the batch; None: unknown."""
     if case.subject is None or len(case.arrays) != 1 or case.target is None:
         return None
     if case.subject.unit in ("anchor", "tensor") or case.reads == "embeddings":

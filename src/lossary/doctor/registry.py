@@ -61,13 +61,16 @@ class Check:
 CHECKS: dict[str, Check] = {}
 _GROUPS = (
     "scale",
+    "shapes",
     "encoding",
     "values",
+    "likelihood",
     "averages",
     "masks",
     "weights",
     "sequence",
     "embeddings",
+    "finite",
     "gradients",
     "numerics",
     "implementation",
@@ -95,7 +98,7 @@ def all_checks() -> dict[str, Check]:
 
 
 def check_of(name: str) -> Check:
-    """The check of this name, or of the symptom that people type; else a LossError with the nearest."""
+    """The check of this name or symptom; else a LossError with the nearest names."""
     known = all_checks()
     if name in known:
         return known[name]

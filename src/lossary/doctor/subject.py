@@ -342,7 +342,7 @@ def _foreign_subject(
 
 
 def _settings(loss: Any) -> dict[str, Any]:
-    """The numbers that a callable was set up with: attributes of an object, defaults of a function."""
+    """The numbers that a callable was set up with: attributes, or defaults of a function."""
     if hasattr(loss, "get_config"):
         given = dict(loss.get_config())
     elif inspect.isfunction(loss):

@@ -68,7 +68,7 @@ def in_library(given: Mapping[str, Any], library: str) -> Mapping[str, Any] | No
 
 
 def _travels(loss: Any) -> bool:
-    """Whether a loss takes arrays of any library: Lossary's own, and functions that name no library."""
+    """Whether a loss takes arrays of any library: ours, and functions that name none."""
     if loss is None or isinstance(loss, (str, Loss)):
         return True
     plain = inspect.isfunction(loss) and not hasattr(loss, "__lossary_library__")
@@ -118,8 +118,8 @@ def main(names: list[str]) -> int:
         row = measure(check)
         rows.append(row)
         print(
-            f"{row.check:28} {row.caught:>4} /{row.broken:>3} {row.quiet:>4} /{row.correct:>3} {row.asked:>6}"
-            + "".join(f"\n  WRONG: {failure}" for failure in row.failures),
+            f"{row.check:28} {row.caught:>4} /{row.broken:>3} {row.quiet:>4} /{row.correct:>3} "
+            f"{row.asked:>6}" + "".join(f"\n  WRONG: {failure}" for failure in row.failures),
             flush=True,
         )
     broken, correct = sum(row.broken for row in rows), sum(row.correct for row in rows)

@@ -13,7 +13,7 @@ from lossary.contract import LossError
 
 @dataclass(frozen=True)
 class Term:
-    """One term's contribution: its value, how it was reduced, over how many values, its gradient's norm."""
+    """One term: its value, how it was reduced and over how many values, its gradient's norm."""
 
     value: float
     reduction: str | None = None

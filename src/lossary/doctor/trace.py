@@ -56,7 +56,7 @@ class Culprit:
 def culprit(
     subject: Subject, prediction: Any, target: Any, options: dict[str, Any]
 ) -> Culprit | None:
-    """The first operation whose result is not finite although its inputs are, when it can be found."""
+    """The first operation that made a value that is not finite, when it can be found."""
     if not subject.own and subject.library == "torch":
         return _torch_forward(subject, prediction, target, options) or _torch_backward(
             subject, prediction, target, options

@@ -1,7 +1,8 @@
 """``python -m lossary.doctor.training``: the doctor must be quiet on correct training.
 
-Six tasks; for each three fitting losses of Lossary and one of PyTorch's own. Every batch is examined, and a ``Watch`` listens besides.
-Data are those that scikit-learn, vega_datasets and Python itself ship.
+Six tasks; for each three fitting losses of Lossary and one of PyTorch's own. Every batch is
+examined, and a ``Watch`` listens besides. Data are those that scikit-learn, vega_datasets and
+Python itself ship.
 """
 
 from __future__ import annotations
@@ -302,7 +303,8 @@ def main() -> int:
             out = train(task, loss, encode)
             outcomes.append(out)
             print(
-                f"{out.task:15} {out.loss!r:64} {out.examined:>7} {len(out.errors):>6} {len(out.warnings):>8}  "
+                f"{out.task:15} {out.loss!r:64} {out.examined:>7} {len(out.errors):>6} "
+                f"{len(out.warnings):>8}  "
                 f"{out.first:.3g} {out.last:.3g}  notes: {', '.join(sorted(out.notes)) or 'none'}",
                 flush=True,
             )
@@ -310,7 +312,8 @@ def main() -> int:
                 print(f"    {check}: {text}")
     print(
         f"{len(outcomes)} trainings, {sum(out.examined for out in outcomes)} batches examined, "
-        f"{sum(len(out.errors) for out in outcomes)} errors, {sum(len(out.warnings) for out in outcomes)} warnings"
+        f"{sum(len(out.errors) for out in outcomes)} errors, "
+        f"{sum(len(out.warnings) for out in outcomes)} warnings"
     )
     return 1 if any(out.errors or out.warnings for out in outcomes) else 0
 

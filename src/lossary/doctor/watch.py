@@ -26,7 +26,7 @@ _LATER = ("constant-predictor", "domination", "direction", "label-shift", "colla
 
 
 class NotFinite(LossError, ArithmeticError):  # noqa: N818 - says what happened
-    """Training was stopped because the loss or its gradient is not finite; the message is the post-mortem."""
+    """The loss or its gradient is not finite: training was stopped; the message says why."""
 
 
 @dataclass
@@ -53,14 +53,16 @@ class Reading:
             parts.append(f"{self.ignored_share:.1%} of labels ignored")
         if self.progress is not None:
             parts.append(
-                f"{self.progress:.0%} of the way from a constant ({self.constant:.4g}) to the floor ({self.floor or 0:.4g})"
+                f"{self.progress:.0%} of the way from a constant ({self.constant:.4g}) to the "
+                f"floor ({self.floor or 0:.4g})"
             )
         values, slopes = (
             sum(abs(t.value) for t in self.terms.values()),
             sum(t.gradient or 0 for t in self.terms.values()),
         )
         parts += [
-            f"{name} {abs(term.value) / (values or 1):.1%} of the value, {(term.gradient or 0) / (slopes or 1):.1%} of the gradient"
+            f"{name} {abs(term.value) / (values or 1):.1%} of the value, "
+            f"{(term.gradient or 0) / (slopes or 1):.1%} of the gradient"
             for name, term in self.terms.items()
         ]
         return ", ".join(parts)
@@ -72,10 +74,10 @@ class Watch:
     Call it in place of the loss; an ``nn.Module`` may also go on being called itself. The checks
     run on the first ``first`` batches. After that a step costs a few references; on a device the
     values are kept and looked at together every ``every`` steps, which is the only time the host
-    waits for it (on the CPU each value is looked at). A value or gradient that is not finite ends training with a :class:`NotFinite` that
-    names row, values, operation and fix (``stop=False``: it is reported and training goes on).
-    ``readings`` holds where the loss stood, at steps that double. Further keywords are those of
-    ``examine``.
+    waits for it (on the CPU each value is looked at). A value or gradient that is not finite ends
+    training with a :class:`NotFinite` that names row, values, operation and fix (``stop=False``: it
+    is reported and training goes on). ``readings`` holds where the loss stood, at steps that
+    double. Further keywords are those of ``examine``.
     """
 
     def __init__(
@@ -191,7 +193,9 @@ class Watch:
         prediction = split[0] if len(split) == 1 else split
         return Case.of(
             **{
-                **dict(prediction=prediction, target=target, loss=self.loss),
+                "prediction": prediction,
+                "target": target,
+                "loss": self.loss,
                 **known,
                 **self.case,
                 **more,
@@ -305,7 +309,7 @@ class Watch:
         )
 
     def _post_mortem(self, bad: tuple[Any, ...], before: tuple[Any, ...] | None) -> None:
-        """Explain the first value that is not finite; or the gradient of the batch before, which caused it."""
+        """Explain the first value that is not finite, or the step before, which caused it."""
         value, arguments, step, options = bad
         only = ["nan-post-mortem"]
         found: list[Finding] = []

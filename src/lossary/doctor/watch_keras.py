@@ -65,7 +65,9 @@ class Watch(keras.callbacks.Callback):
             loss = keras.losses.get(loss)
         return Case.of(
             **{
-                **dict(prediction=prediction, target=to_numpy(self.y, "y"), loss=loss),
+                "prediction": prediction,
+                "target": to_numpy(self.y, "y"),
+                "loss": loss,
                 **self.case,
                 **more,
             }

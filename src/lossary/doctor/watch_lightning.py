@@ -60,7 +60,8 @@ class LightningWatch(_Base):  # type: ignore[misc,valid-type]
                 return
         if not found:
             raise LossError(
-                f"LightningWatch: {type(pl_module).__name__} holds no loss module; keep the loss as an attribute, "
+                f"LightningWatch: {type(pl_module).__name__} holds no loss module; keep the loss "
+                "as an attribute, "
                 'self.loss = nn.CrossEntropyLoss(), or name it: LightningWatch(loss="name")'
             )
         self.watches = {name: Watch(module, **self.options) for name, module in found.items()}

@@ -9,7 +9,7 @@ from typing import Any
 
 Pairs = tuple[Mapping[str, Mapping[str, Any]], Mapping[str, Mapping[str, Any]]]
 _MAKERS: dict[str, Callable[[], Pairs]] = {}
-_GROUPS = ("inputs", "averages", "gradients", "signal")
+_GROUPS = ("inputs", "labels", "averages", "weights", "gradients", "implementation", "signal")
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Losses of the kind that people write: broken ones, and correct ones that look alike."""
 
+# ruff: noqa: D103 - the names of these losses say what they are
+
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -64,7 +65,7 @@ def _parts(rows: int, accumulation: int | None) -> list[tuple[int, int]]:
         edges = np.linspace(0, rows, accumulation + 1).astype(int)
     else:
         edges = np.array([0, max(1, rows // 5), max(2, rows // 2), rows])
-    return [(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a]
+    return [(int(a), int(b)) for a, b in itertools.pairwise(edges) if b > a]
 
 
 @check("split-invariance", severity="error")
@@ -75,8 +76,8 @@ def split_invariance(case: Case) -> Finding | None:
     Cause: each micro-batch is averaged over its own valid entries and these averages are averaged
     again, so an entry of a short sequence weighs more; or the denominator counts the wrong things.
     Fix: add up sums and counts, divide once.
-    People type: gradient accumulation loss different; loss changes with batch size; average of averages;
-    gradient accumulation bug; num_items_in_batch; ddp loss differs from single gpu
+    People type: gradient accumulation loss different; loss changes with batch size; average of
+    averages; gradient accumulation bug; num_items_in_batch; ddp loss differs from single gpu
 
     Wrong::
 
@@ -84,7 +85,8 @@ def split_invariance(case: Case) -> Finding | None:
 
     Right::
 
-        examine(token_logits, uneven_tokens, loss="cross_entropy", ignore=-100, accumulation=8, combine="count")
+        examine(token_logits, uneven_tokens, loss="cross_entropy", ignore=-100, accumulation=8,
+                combine="count")
     """
     subject = case.known
     need(
@@ -115,16 +117,20 @@ def split_invariance(case: Case) -> Finding | None:
     if subject.contract is None and _same_when_doubled(case, batch, whole):
         return None  # the check "batch-dependence" tells
     return Finding(
-        f"The loss of all {len(batch['target'])} rows is {whole:.6g}; its parts of {', '.join(f'{s:.0f}' for s in sizes)} "
-        f"rows combine to {ways['rows']:.6g} (by rows), {ways['counted']:.6g} (by what counts), {ways['sum']:.6g} "
+        f"The loss of all {len(batch['target'])} rows is {whole:.6g}; its parts of "
+        f"{', '.join(f'{s:.0f}' for s in sizes)} "
+        f"rows combine to {ways['rows']:.6g} (by rows), {ways['counted']:.6g} (by what counts), "
+        f"{ways['sum']:.6g} "
         "(added).",
-        "The denominator counts something else than what is summed, so the batch size changes the training.",
-        'total = Loss("...").total(prediction, target, mask=mask)  # totals add; divide once: total.mean',
+        "The denominator counts something else than what is summed, so the batch size changes the "
+        "training.",
+        'total = Loss("...").total(prediction, target, mask=mask)  # totals add; divide once: '
+        "total.mean",
     )
 
 
 def _same_when_doubled(case: Case, batch: dict[str, Any], whole: float) -> bool:
-    """Whether every row taken twice gives the same value: then the denominator is right and rows interact."""
+    """Whether doubling the batch changes nothing: the denominator is right, rows interact."""
 
     def twice(value: Any) -> Any:
         if isinstance(value, tuple):
@@ -149,12 +155,15 @@ def _accumulated(case: Case, batch: dict[str, Any], whole: float) -> Finding | N
     if case.subject.reduction == "sum" or not _differ(whole, mean):
         return None
     return Finding(
-        f"Loss of the whole batch {whole:.4g}; average of {len(parts)} micro-batches {mean:.4g}. They hold "
+        f"Loss of the whole batch {whole:.4g}; average of {len(parts)} micro-batches {mean:.4g}. "
+        "They hold "
         f"{valid.min():.0f} to {valid.max():.0f} entries that count.",
-        "Entries of the emptiest micro-batch get the most say; the optimum moves, and nothing fails.",
+        "Entries of the emptiest micro-batch get the most say; the optimum moves, and nothing "
+        "fails.",
         case.line(
             "total = sum(loss.total(p, t) for p, t in micro_batches); value = total.mean",
-            torch='loss = nn.CrossEntropyLoss(reduction="sum")  # then divide by the count of the whole step',
+            torch='loss = nn.CrossEntropyLoss(reduction="sum")  # then divide by the count of the '
+            "whole step",
         ),
     )
 
@@ -166,7 +175,8 @@ def accumulation_plan(case: Case) -> Finding | None:
     Symptom: as split-invariance, known before anything runs.
     Cause: K micro-batches of unequal counts, each averaged, then averaged.
     Fix: weigh each by its count, or sum and divide once.
-    People type: gradient accumulation variable length sequences; effective batch weights; ddp unequal batch sizes
+    People type: gradient accumulation variable length sequences; effective batch weights; ddp
+    unequal batch sizes
 
     Wrong::
 
@@ -196,7 +206,8 @@ def accumulation_plan(case: Case) -> Finding | None:
         return None
     also = f" {empty} of them hold nothing and dilute the average." if empty else ""
     return Finding(
-        f"With {len(counts)} micro-batches of {used.min():.0f} to {used.max():.0f} entries, an entry of the emptiest "
+        f"With {len(counts)} micro-batches of {used.min():.0f} to {used.max():.0f} entries, an "
+        "entry of the emptiest "
         f"weighs {ratio:.3g} times one of the fullest.{also}",
         "The mean of means is not the mean: short sequences or the last batch dominate.",
         "value = sum(total.sum for total in totals) / sum(total.weight for total in totals)",
@@ -210,7 +221,8 @@ def batch_dependence(case: Case) -> Finding | None:
     Symptom: the value changes with the batch size; validation with other batches is not comparable.
     Cause: Dice, Jaccard and kin computed over the whole batch at once.
     Fix: say which is meant: one region per image (then average), or one over the batch.
-    People type: dice loss batch size; batch dice vs sample dice; dice per image or per batch; iou loss batch
+    People type: dice loss batch size; batch dice vs sample dice; dice per image or per batch; iou
+    loss batch
 
     Wrong::
 
@@ -237,9 +249,12 @@ def batch_dependence(case: Case) -> Finding | None:
     ):
         return None
     return Finding(
-        f"On {rows} samples at once the loss is {together:.4g}; the mean over single samples is {mean:.4g}.",
-        "Small samples count little in the one and fully in the other; the batch size becomes a parameter.",
-        "values = [loss(p[None], t[None]) for p, t in zip(prediction, target)]  # one per sample, then the mean",
+        f"On {rows} samples at once the loss is {together:.4g}; the mean over single samples is "
+        f"{mean:.4g}.",
+        "Small samples count little in the one and fully in the other; the batch size becomes a "
+        "parameter.",
+        "values = [loss(p[None], t[None]) for p, t in zip(prediction, target)]  # one per sample, "
+        "then the mean",
     )
 
 
@@ -248,17 +263,21 @@ def reduction_mismatch(case: Case) -> Finding | None:
     """Sums and means are mixed, or "mean" divides by something else than the samples.
 
     Symptom: one term of a combined loss has no effect; a KL term is many times too small.
-    Cause: reconstruction is summed and KL averaged; KLDivLoss(reduction="mean") divides by classes too.
+    Cause: reconstruction is summed and KL averaged; KLDivLoss(reduction="mean") divides by classes
+    too.
     Fix: one reduction for all terms; "batchmean" for KLDivLoss.
-    People type: vae kl weight; kldivloss batchmean or mean; reconstruction loss sum or mean; vae posterior collapse; beta vae reduction
+    People type: vae kl weight; kldivloss batchmean or mean; reconstruction loss sum or mean; vae
+    posterior collapse; beta vae reduction
 
     Wrong::
 
-        examine(terms={"reconstruction": Term(9000.0, "sum", 128 * 784), "kl": Term(0.02, "mean", 128 * 20)})
+        examine(terms={"reconstruction": Term(9000.0, "sum", 128 * 784), "kl": Term(0.02, "mean",
+                128 * 20)})
 
     Right::
 
-        examine(terms={"reconstruction": Term(0.09, "mean", 128 * 784), "kl": Term(0.02, "mean", 128 * 20)})
+        examine(terms={"reconstruction": Term(0.09, "mean", 128 * 784), "kl": Term(0.02, "mean",
+                128 * 20)})
     """
     if case.terms is None:
         kl = (
@@ -274,9 +293,11 @@ def reduction_mismatch(case: Case) -> Finding | None:
         shape = case.predicted.shape
         per_row = int(np.prod(shape[1:]))
         return Finding(
-            f'reduction="mean" divides by all {int(np.prod(shape)):,} entries of {shape}: {per_row}× less than the '
+            f'reduction="mean" divides by all {int(np.prod(shape)):,} entries of {shape}: '
+            f"{per_row}× less than the "
             "divergence per sample.",
-            "A KL divergence sums over the classes; its mean over them is weaker the more classes there are.",
+            "A KL divergence sums over the classes; its mean over them is weaker the more classes "
+            "there are.",
             'nn.KLDivLoss(reduction="batchmean")',
         )
     from lossary.doctor.terms import terms_of
@@ -301,5 +322,6 @@ def reduction_mismatch(case: Case) -> Finding | None:
         + (f" over {second.size:,} values." if second.size else ".")
         + factor,
         "Their balance then changes with image size, width and batch size.",
-        'Loss("...", reduction="batch_mean")  # for every term: sum over features, mean over the batch',
+        'Loss("...", reduction="batch_mean")  # for every term: sum over features, mean over the '
+        "batch",
     )

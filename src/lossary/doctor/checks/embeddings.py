@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
 from lossary.contract import LossError
+from lossary.doctor.arrays import like
 from lossary.doctor.case import Case
-from lossary.doctor.registry import check, need
+from lossary.doctor.registry import NotApplicable, check, need
 from lossary.doctor.report import Finding
 
 ROWS = 64
@@ -35,30 +37,26 @@ def _foreign_gradients(
     case: Case, arrays: tuple[np.ndarray, ...], target: np.ndarray | None
 ) -> tuple[np.ndarray, ...]:
     """One gradient per embedding array, the others held."""
+    return tuple(
+        _gradient_by_one(case, arrays, position, target) for position in range(len(arrays))
+    )
+
+
+def _gradient_by_one(
+    case: Case, arrays: tuple[np.ndarray, ...], position: int, target: np.ndarray | None
+) -> np.ndarray:
     subject = case.known
-    slopes = []
-    for position in range(len(arrays)):
-        inner = subject.callable
-        live = [subject_like(case, array) for array in arrays]
+    live = [like(array, subject.library, "float64") for array in arrays]
 
-        def one(
-            leaf: object, *rest: object, _position: int = position, _live: list = live
-        ) -> object:
-            given = [*_live[:_position], leaf, *_live[_position + 1 :]]
-            return inner(*given, *rest)
+    def one(leaf: Any, *rest: Any) -> Any:
+        return subject.callable(*live[:position], leaf, *live[position + 1 :], *rest)
 
-        alone = subject.replaced(callable=one)
-        alone.__dict__["keywords"] = subject.keywords
-        slope = alone.gradient(arrays[position], target, dtype="float64")
-        need(slope is not None, "a gradient")
-        slopes.append(slope)
-    return tuple(slopes)
-
-
-def subject_like(case: Case, array: np.ndarray) -> object:
-    from lossary.doctor.arrays import like
-
-    return like(array, case.known.library, "float64")
+    alone = subject.replaced(callable=one)
+    alone.__dict__["keywords"] = subject.keywords
+    slope = alone.gradient(arrays[position], target, dtype="float64")
+    if slope is None:
+        raise NotApplicable("a gradient")
+    return slope
 
 
 @check("contrastive-scale", severity="error")
@@ -66,10 +64,11 @@ def contrastive_scale(case: Case) -> Finding | None:
     """An in-batch contrastive loss has the wrong gradient on several GPUs.
 
     Symptom: the loss equals the one on one GPU; learning is slower by the number of GPUs, or worse.
-    Cause: gathered embeddings of other ranks carry no gradient, then gradients are averaged over ranks.
+    Cause: gathered embeddings of other ranks carry no gradient, then gradients are averaged over
+    ranks.
     Fix: gather with gradient; or scale by the number of ranks where only the scale is wrong.
-    People type: infonce multi gpu; simclr all_gather gradient; contrastive loss ddp gradient scale; all_gather no gradient;
-    clip loss local loss gather_with_grad
+    People type: infonce multi gpu; simclr all_gather gradient; contrastive loss ddp gradient scale;
+    all_gather no gradient; clip loss local loss gather_with_grad
 
     Wrong::
 
@@ -105,12 +104,16 @@ def contrastive_scale(case: Case) -> Finding | None:
         )
         tell = "only the scale is wrong"
     else:
-        fix = "embeddings = torch.distributed.nn.functional.all_gather(embeddings)  # carries gradient"
+        fix = (
+            "embeddings = torch.distributed.nn.functional.all_gather(embeddings)  # carries "
+            "gradient"
+        )
         tell = (
             "the direction is wrong: other ranks' negatives lack gradient, scaling will not fix it"
         )
     return Finding(
-        f"The loss is equal, but with {ranks} ranks the gradient is {ratio:.3g}× that of the full batch, cosine "
+        f"The loss is equal, but with {ranks} ranks the gradient is {ratio:.3g}× that of the full "
+        "batch, cosine "
         f"{cosine:.3f}: {tell}.",
         "The learning rate is silently another one, or negatives are never pushed away.",
         fix,
@@ -153,8 +156,8 @@ def collapse(case: Case) -> Finding | None:
     Cause: everything is mapped to one point (too high a learning rate, hard mining from the start),
     or no two rows of the batch share a label.
     Fix: lower the learning rate, mine semi-hard; sample several rows per class.
-    People type: triplet loss stuck at margin; triplet loss not decreasing 0.2; embeddings all the same; embedding collapse;
-    contrastive loss log batch size
+    People type: triplet loss stuck at margin; triplet loss not decreasing 0.2; embeddings all the
+    same; embedding collapse; contrastive loss log batch size
 
     Wrong::
 
@@ -188,9 +191,11 @@ def collapse(case: Case) -> Finding | None:
     if spread < 1e-3 * max(size, 1e-12):
         margin = f" and the margin {case.margin:g}" if case.margin is not None else ""
         return Finding(
-            f"All {len(rows)} embeddings are equal (spread {spread:.2g} at length {size:.2g}){at}{margin}.",
+            f"All {len(rows)} embeddings are equal (spread {spread:.2g} at length "
+            f"{size:.2g}){at}{margin}.",
             "Every distance is 0, so the loss stands at its margin and its gradient vanishes.",
-            "optimizer = Adam(parameters, lr=1e-5)  # start with semi-hard triplets, not the hardest",
+            "optimizer = Adam(parameters, lr=1e-5)  # start with semi-hard triplets, not the "
+            "hardest",
         )
     if case.target is not None and case.truth.ndim == 1 and case.target_summary.integral:
         labels, counts = np.unique(case.truth, return_counts=True)

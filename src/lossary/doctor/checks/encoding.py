@@ -9,143 +9,6 @@ from lossary.doctor.registry import check, need
 from lossary.doctor.report import Finding
 
 
-def _elementwise(case: Case) -> bool:
-    """Whether prediction and target should have one shape."""
-    if case.reads is None:
-        return True
-    space = case.subject.contract.target if case.subject.contract else None
-    return space is not None and space.layout == "element" and len(case.inputs) == 1
-
-
-def _broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...] | None:
-    try:
-        return np.broadcast_shapes(*shapes)
-    except ValueError:
-        return None
-
-
-@check("broadcast", severity="error")
-def broadcast(case: Case) -> Finding | None:
-    """Shapes (N, 1) and (N,) silently become (N, N).
-
-    Symptom: a regression that only learns the mean; a loss that stops at the variance of the targets.
-    Cause: the network gives (N, 1), the targets are (N,), and subtraction pairs every row with every row.
-    Fix: bring both to one shape before the loss.
-    People type: using a target size that is different to the input size; my model predicts the mean; model
-    does not learn regression; mse loss broadcast; loss equals variance of targets
-
-    Wrong::
-
-        examine(estimate[:, None], truth, loss="mse")
-
-    Right::
-
-        examine(estimate, truth, loss="mse")
-    """
-    predicted, truth = case.predicted, case.truth
-    need(_elementwise(case), "a loss that pairs elements")
-    shapes = predicted.shape, truth.shape
-    if shapes[0] == shapes[1]:
-        return _weights_broadcast(case)
-    if case.reads is None and (case.index_target or truth.ndim == 0):
-        return None  # a loss over classes may be meant
-    together = _broadcast(*shapes)
-    wide, other = (predicted, truth) if predicted.ndim > truth.ndim else (truth, predicted)
-    which = "prediction" if wide is predicted else "target"
-    if wide.size == other.size and wide.ndim > other.ndim and 1 in wide.shape:
-        fix = f"{which} = {which}.reshape({other.shape})  # squeeze axis {wide.shape.index(1)}"
-    else:
-        fix = "target = target.reshape(prediction.shape)  # only if both hold the same items in one order"
-    if together is None:
-        return Finding(
-            f"Prediction {shapes[0]} and target {shapes[1]} do not fit together.",
-            "Each prediction needs exactly one target.",
-            fix,
-        )
-    best = case.target_summary.variance
-    return Finding(
-        f"Prediction {shapes[0]} and target {shapes[1]} broadcast to {together}: every prediction meets every "
-        f"target. A squared error would then only learn the mean; its best value is the targets' variance {best:.4g}.",
-        "Nothing fails, the loss falls a little, and the model predicts a constant.",
-        fix,
-    )
-
-
-def _weights_broadcast(case: Case) -> Finding | None:
-    shape = case.predicted.shape
-    for name, array in (("weights", case.weights_array), ("mask", case.mask_array)):
-        if array is None or array.shape == shape[: array.ndim]:
-            continue
-        together = _broadcast(array.shape, shape)
-        if together == shape and array.ndim == len(shape):
-            continue
-        return Finding(
-            f"{name} {array.shape} and values {shape} "
-            + (f"broadcast to {together}." if together else "do not fit together."),
-            f"Each value needs its own entry of {name}; otherwise it is applied across the wrong axis.",
-            f"{name} = {name}.reshape({shape})",
-        )
-    return None
-
-
-@check("class-axis", severity="error")
-def class_axis(case: Case) -> Finding | None:
-    """The classes stand on another axis than the loss reads.
-
-    Symptom: an error about sizes, or (worse) a loss that mixes pixels and classes.
-    Cause: channels-last arrays in a channels-first loss or the reverse.
-    Fix: name the axis, or move it.
-    People type: expected target size got torch.size; crossentropyloss channels last; class axis; expected
-    input batch_size to match target batch_size; (batch, seq, vocab) cross entropy
-
-    Wrong::
-
-        examine(score_map, label_map, loss="cross_entropy", axis=1)
-
-    Right::
-
-        examine(score_map, label_map, loss="cross_entropy", axis=-1)
-    """
-    need(case.class_scores, "a loss over classes")
-    shape, truth = case.predicted.shape, case.truth.shape
-    axis = case.class_axis
-    need(len(truth) == len(shape) - 1, "class numbers as targets")
-    fitting = [k for k in range(len(shape)) if shape[:k] + shape[k + 1 :] == truth]
-    if axis in fitting:
-        return _ambiguous(case, axis, fitting)
-    if len(fitting) == 1:
-        other = fitting[0]
-        return Finding(
-            f"Classes seem to be on axis {other} of {shape} (targets {truth}); the loss reads axis {axis}.",
-            "Read along the wrong axis, positions compete with each other instead of classes.",
-            case.line(
-                f'Loss("{case.subject.name}", axis={other})',
-                torch=f"prediction = prediction.movedim({other}, 1)  # classes belong on axis 1",
-                keras=f"prediction = keras.ops.moveaxis(prediction, {other}, -1)",
-            ),
-        )
-    return Finding(
-        f"No axis of predictions {shape} can be removed to give the targets' shape {truth}.",
-        "Each target needs one row of class scores.",
-        f"target = target.reshape({shape[:axis] + shape[axis + 1 :]})  # only if the items are the same",
-    )
-
-
-def _ambiguous(case: Case, axis: int, fitting: list[int]) -> Finding | None:
-    """Two axes of one length: the labels tell, if they exceed the axis that is read."""
-    if len(fitting) < 2 or case.target_summary.labels is None:
-        return None
-    highest = case.target_summary.high
-    if highest < case.predicted.shape[axis]:
-        return None
-    return Finding(
-        f"Axes {fitting} of {case.predicted.shape} all fit targets {case.truth.shape}, and labels reach "
-        f"{highest:.0f}, more than axis {axis} holds.",
-        "The loss reads the wrong axis as classes.",
-        f'Loss("{case.subject.name}", axis=...)',
-    )
-
-
 @check("label-range", severity="error")
 def label_range(case: Case) -> Finding | None:
     """Labels below 0 or not below the number of classes.
@@ -153,8 +16,9 @@ def label_range(case: Case) -> Finding | None:
     Symptom: "Target 10 is out of bounds", "device-side assert triggered", or garbage on a GPU.
     Cause: labels count from 1; 255, -1 or -100 marks "ignore"; the network has too few outputs.
     Fix: shift the labels, name the ignored label, or widen the output layer.
-    People type: target out of bounds; device-side assert triggered; indexerror target 10 is out of bounds;
-    assertion t >= 0 && t < n_classes failed; received a label value which is outside the valid range
+    People type: target out of bounds; device-side assert triggered; indexerror target 10 is out of
+    bounds; assertion t >= 0 && t < n_classes failed; received a label value which is outside the
+    valid range
 
     Wrong::
 
@@ -171,7 +35,8 @@ def label_range(case: Case) -> Finding | None:
     need(summary.finite, "targets that count")
     if not summary.integral:
         return Finding(
-            f"Class numbers must be whole; these run from {summary.low:.4g} to {summary.high:.4g} with fractions.",
+            f"Class numbers must be whole; these run from {summary.low:.4g} to {summary.high:.4g} "
+            "with fractions.",
             "A fraction names no class.",
             "target = target.astype(int)  # or a regression loss",
         )
@@ -185,7 +50,10 @@ def label_range(case: Case) -> Finding | None:
     most = np.argsort(-times)[:5]
     listed = ", ".join(f"{values[i]:.0f} ({times[i]:,} times)" for i in most)
     seen = f"{int(wrong.sum()):,} of {truth.size:,} labels are outside 0..{count - 1}: {listed}."
-    why = "A label without a class is an error on the CPU, and an abort or silently wrong numbers on a GPU."
+    why = (
+        "A label without a class is an error on the CPU, and an abort or silently wrong numbers "
+        "on a GPU."
+    )
     if summary.low == 1 and summary.high == count:
         return Finding(
             f"Labels run 1..{count}, but {count} classes mean 0..{count - 1}. " + seen,
@@ -221,11 +89,12 @@ def encoding(case: Case) -> Finding | None:
     """Class numbers, one-hot rows and multi-hot rows are mixed up.
 
     Symptom: an error about shapes or dtypes, or a loss that trains the wrong task.
-    Cause: a multi-label target in a softmax loss; class numbers in a sigmoid loss; one-hot rows in a
-    loss that wants class numbers.
+    Cause: a multi-label target in a softmax loss; class numbers in a sigmoid loss; one-hot rows in
+    a loss that wants class numbers.
     Fix: the loss that reads this encoding, or the encoding that the loss reads.
-    People type: expected floating point type for target with class probabilities, got long; sparse categorical or
-    categorical crossentropy; multi-target not supported; multi label cross entropy; 0d or 1d target tensor expected
+    People type: expected floating point type for target with class probabilities, got long; sparse
+    categorical or categorical crossentropy; multi-target not supported; multi label cross entropy;
+    0d or 1d target tensor expected
 
     Wrong::
 
@@ -245,7 +114,8 @@ def encoding(case: Case) -> Finding | None:
         ones = _rows_of_ones(truth, case.class_axis)
         if ones.max() > 1:
             return Finding(
-                f"Rows of the target have up to {int(ones.max())} ones ({float((ones != 1).mean()):.0%} of rows "
+                f"Rows of the target have up to {int(ones.max())} ones "
+                f"({float((ones != 1).mean()):.0%} of rows "
                 "have not exactly one): this is multi-label.",
                 "Softmax lets one class win; labels that hold together can never all be right.",
                 case.line(
@@ -262,8 +132,10 @@ def encoding(case: Case) -> Finding | None:
         )
         if wants_numbers or by_dtype:
             return Finding(
-                f"Targets are one-hot {truth.shape}, and {case.subject.name} wants class numbers here.",
-                'PyTorch answers "Expected floating point type for target with class probabilities"; others misread it.',
+                f"Targets are one-hot {truth.shape}, and {case.subject.name} wants class numbers "
+                "here.",
+                'PyTorch answers "Expected floating point type for target with class '
+                'probabilities"; others misread it.',
                 case.line(
                     "target = target.argmax(axis=-1)",
                     torch="target = target.argmax(dim=1)",
@@ -273,7 +145,8 @@ def encoding(case: Case) -> Finding | None:
         return None
     if summary.low < 0 or summary.high > 1:
         return Finding(
-            f"Targets have the predictions' shape {truth.shape} but run from {summary.low:.4g} to {summary.high:.4g}: "
+            f"Targets have the predictions' shape {truth.shape} but run from {summary.low:.4g} to "
+            f"{summary.high:.4g}: "
             "neither class numbers nor probabilities.",
             "Rows of a soft target are weights of classes; they lie in [0, 1] and sum to 1.",
             "target = softmax(teacher_scores)  # or a regression loss",
@@ -286,7 +159,8 @@ def _labels_for_binary(case: Case) -> Finding | None:
     whole = summary.integral and summary.low >= 0
     if len(shape) > 1 and truth.shape == shape[:-1] and shape[-1] > 1 and whole:
         return Finding(
-            f"Targets are class numbers {truth.shape} and predictions have {shape[-1]} columns; a sigmoid loss wants "
+            f"Targets are class numbers {truth.shape} and predictions have {shape[-1]} columns; a "
+            "sigmoid loss wants "
             "one 0 or 1 per column.",
             "With one right class per row, a softmax loss is meant.",
             case.line(
@@ -317,7 +191,8 @@ def label_dtype(case: Case) -> Finding | None:
     Symptom: classes above 2048 (float16), 256 (bfloat16), 127 (int8) are confused or negative.
     Cause: labels were cast along with the inputs to half precision or to a small integer.
     Fix: keep labels in a wide integer type.
-    People type: mixed precision labels wrong; float16 labels; 2049 becomes 2048; labels wrong with bfloat16
+    People type: mixed precision labels wrong; float16 labels; 2049 becomes 2048; labels wrong with
+    bfloat16
 
     Wrong::
 
@@ -370,15 +245,18 @@ def arguments_swapped(case: Case) -> Finding | None:
     Symptom: no gradient, a strange value, or NaN; the loss does not change with the model.
     Cause: Keras orders (y_true, y_pred), PyTorch (input, target).
     Fix: exchange the two.
-    People type: y_true y_pred order; argument order loss; loss(target, output) pytorch; does not require grad
+    People type: y_true y_pred order; argument order loss; loss(target, output) pytorch; does not
+    require grad
 
     Wrong::
 
-        examine(binary, sigmoid(binary_logits), loss="binary_cross_entropy", predictions="probabilities")
+        examine(binary, sigmoid(binary_logits), loss="binary_cross_entropy",
+                predictions="probabilities")
 
     Right::
 
-        examine(sigmoid(binary_logits), binary, loss="binary_cross_entropy", predictions="probabilities")
+        examine(sigmoid(binary_logits), binary, loss="binary_cross_entropy",
+                predictions="probabilities")
     """
     predicted, truth = case.predicted, case.truth
     need(predicted.size >= 8 and truth.size >= 8, "eight or more values")
@@ -400,7 +278,8 @@ def arguments_swapped(case: Case) -> Finding | None:
     if len(labels.labels) == 1:
         return None  # a constant prediction, not labels
     return Finding(
-        f"The first argument holds {len(labels.labels)} whole values from {labels.low:.0f} to {labels.high:.0f} and "
+        f"The first argument holds {len(labels.labels)} whole values from {labels.low:.0f} to "
+        f"{labels.high:.0f} and "
         "looks like labels; the second is continuous.",
         "Most losses are not symmetric: the value and its slope belong to another problem.",
         case.line(

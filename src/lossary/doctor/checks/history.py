@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -26,7 +27,8 @@ def hidden_nan(case: Case) -> Finding | None:
     Symptom: a clean curve, and a model that is broken.
     Cause: trainers filter NaN and log 0, the last value or nothing instead.
     Fix: log the number of steps that were not finite, and stop at the first.
-    People type: loss is 0.0 trainer; loss suddenly zero; logging_nan_inf_filter; loss 0 learning rate huggingface; loss stays exactly the same
+    People type: loss is 0.0 trainer; loss suddenly zero; logging_nan_inf_filter; loss 0 learning
+    rate huggingface; loss stays exactly the same
 
     Wrong::
 
@@ -43,7 +45,8 @@ def hidden_nan(case: Case) -> Finding | None:
     if missing:
         first = int(np.argmax(~np.isfinite(history)))
         return Finding(
-            f"{missing} of {len(history)} logged losses are not finite, the first at entry {first}.",
+            f"{missing} of {len(history)} logged losses are not finite, the first at entry "
+            f"{first}.",
             "From the first NaN gradient on, parameters are NaN or steps are skipped.",
             "raise if not isfinite(loss)  # stop there and examine that batch",
             severity="error",
@@ -53,7 +56,8 @@ def hidden_nan(case: Case) -> Finding | None:
     falls = len(positive) > 0 and float(np.median(positive)) > 1e-3
     if zeros.sum() >= 1 and falls and not _fades(history):
         return Finding(
-            f"{int(zeros.sum())} of {len(history)} logged losses are exactly 0 while the others are about {np.median(positive):.3g}: "
+            f"{int(zeros.sum())} of {len(history)} logged losses are exactly 0 while the others "
+            f"are about {np.median(positive):.3g}: "
             "usually a filtered NaN.",
             "A mean over nothing, or a NaN that the trainer replaced, looks like success.",
             "TrainingArguments(logging_nan_inf_filter=False)  # and log how many labels counted",
@@ -63,7 +67,8 @@ def hidden_nan(case: Case) -> Finding | None:
         value = history[_repeat_start(history)]
         return Finding(
             f"The logged loss repeats {value:.6g} exactly {run} times in a row.",
-            "Real losses of different batches differ: values are cached, filtered or the step is skipped.",
+            "Real losses of different batches differ: values are cached, filtered or the step is "
+            "skipped.",
             "log loss.detach() of this step, not the last finite one",
         )
     return None
@@ -88,7 +93,7 @@ def _repeat_start(history: np.ndarray) -> int:
 
 def _longest_repeat(history: np.ndarray) -> int:
     longest = current = 1
-    for one, other in zip(history[:-1], history[1:], strict=True):
+    for one, other in itertools.pairwise(history):
         current = current + 1 if one == other else 1
         longest = max(longest, current)
     return longest
@@ -99,18 +104,21 @@ def metric_mismatch(case: Case) -> Finding | None:
     """The loss and the metric rank checkpoints differently.
 
     Symptom: the loss falls and the metric does not improve, or the reverse.
-    Cause: the metric measures something else: a threshold, another average, other labels, or it is fed logits.
+    Cause: the metric measures something else: a threshold, another average, other labels, or it is
+    fed logits.
     Fix: choose checkpoints by the metric, and a loss that is closer to it.
-    People type: validation loss increases but accuracy improves; loss decreases but f1 does not; loss and metric disagree;
-    best loss not best accuracy
+    People type: validation loss increases but accuracy improves; loss decreases but f1 does not;
+    loss and metric disagree; best loss not best accuracy
 
     Wrong::
 
-        examine(history=[0.9, 0.7, 0.6, 0.5, 0.45, 0.4], metric_history=[0.8, 0.81, 0.78, 0.75, 0.71, 0.70])
+        examine(history=[0.9, 0.7, 0.6, 0.5, 0.45, 0.4], metric_history=[0.8, 0.81, 0.78, 0.75,
+                0.71, 0.70])
 
     Right::
 
-        examine(history=[0.9, 0.7, 0.6, 0.5, 0.45, 0.4], metric_history=[0.5, 0.61, 0.68, 0.75, 0.76, 0.80])
+        examine(history=[0.9, 0.7, 0.6, 0.5, 0.45, 0.4], metric_history=[0.5, 0.61, 0.68, 0.75,
+                0.76, 0.80])
     """
     need(
         case.metric_history is not None
@@ -134,10 +142,12 @@ def metric_mismatch(case: Case) -> Finding | None:
     if rank > 0.2:
         return None
     return Finding(
-        f"Lower loss did not mean a better metric in {against} of {len(steps)} steps (rank correlation {rank:.2f}); the best loss is at "
+        f"Lower loss did not mean a better metric in {against} of {len(steps)} steps (rank "
+        f"correlation {rank:.2f}); the best loss is at "
         f"entry {int(np.argmin(losses))}, the best metric at {int(np.argmax(better))}.",
         "Stopping by the loss picks another model than stopping by the metric.",
-        'EarlyStopping(monitor="val_metric", mode="max")  # and check that the metric is fed what it expects',
+        'EarlyStopping(monitor="val_metric", mode="max")  # and check that the metric is fed what '
+        "it expects",
     )
 
 
@@ -146,10 +156,11 @@ def train_validation_gap(case: Case) -> Finding | None:
     """Training and validation losses are not the same quantity.
 
     Symptom: validation is better than training, or evaluate() disagrees with fit().
-    Cause: the training number holds regularisers, dropout noise, augmentation, label smoothing, or is a running average
-    over the epoch while the model improved.
+    Cause: the training number holds regularisers, dropout noise, augmentation, label smoothing, or
+    is a running average over the epoch while the model improved.
     Fix: evaluate both sets in evaluation mode with the same terms.
-    People type: validation loss lower than training loss; evaluate gives different loss than fit; training loss higher than validation loss
+    People type: validation loss lower than training loss; evaluate gives different loss than fit;
+    training loss higher than validation loss
 
     Wrong::
 
@@ -174,7 +185,8 @@ def train_validation_gap(case: Case) -> Finding | None:
     if case.regularization:
         share = min(1.0, case.regularization / abs(gap)) if gap else 1.0
         return Finding(
-            f"The last training loss is {train[-1]:.4g}, validation {held[-1]:.4g}; {case.regularization:.3g} of the training number is a "
+            f"The last training loss is {train[-1]:.4g}, validation {held[-1]:.4g}; "
+            f"{case.regularization:.3g} of the training number is a "
             f"penalty that validation does not have ({share:.0%} of the gap of {gap:+.3g}).",
             "The two numbers cannot be compared, nor used to judge overfitting.",
             "log the data term alone for both: objective.values(...) shows each term",
@@ -186,8 +198,11 @@ def train_validation_gap(case: Case) -> Finding | None:
         and gap > 0.05 * abs(train[-1])
     ):
         return Finding(
-            f"Validation loss is below training loss in {int(lower.sum())} of {len(train)} epochs (last {held[-1]:.4g} against {train[-1]:.4g}).",
-            "Dropout, augmentation, smoothing or the running average over an improving epoch raise the training number; or the sets overlap.",
-            "model.eval(); train_loss = evaluate(train_set)  # the same mode for both before comparing",
+            f"Validation loss is below training loss in {int(lower.sum())} of {len(train)} epochs "
+            f"(last {held[-1]:.4g} against {train[-1]:.4g}).",
+            "Dropout, augmentation, smoothing or the running average over an improving epoch raise "
+            "the training number; or the sets overlap.",
+            "model.eval(); train_loss = evaluate(train_set)  # the same mode for both before "
+            "comparing",
         )
     return None

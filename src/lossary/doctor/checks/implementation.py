@@ -26,8 +26,8 @@ def callable_(case: Case) -> Finding | None:
     Symptom: an exception, or results that change when the loss is called twice.
     Cause: a tuple instead of a number, in-place operations on predictions, shapes it does not take.
     Fix: return one array; work on copies.
-    People type: custom loss returns tuple; loss modifies input in place; grad can be implicitly created only for scalar outputs;
-    custom loss error
+    People type: custom loss returns tuple; loss modifies input in place; grad can be implicitly
+    created only for scalar outputs; custom loss error
 
     Wrong::
 
@@ -48,15 +48,16 @@ def callable_(case: Case) -> Finding | None:
             if problem
             else None
         )
-    number, problem = case.attempt
+    problem = case.attempt[1]
     if problem:
         return Finding(
             problem + ".",
             "The loss cannot be computed on these arrays.",
-            'arguments="target,prediction"  # if the callable takes the target first; else repair what it reports',
+            'arguments="target,prediction"  # if the callable takes the target first; else repair '
+            "what it reports",
         )
     result = to_numpy(
-        subject.raw(batch["prediction"], batch["target"], **_options(batch, subject)), "the value"
+        subject.raw(batch["prediction"], batch["target"], **case.options), "the value"
     )
     rows = len(
         batch["prediction"]
@@ -71,10 +72,6 @@ def callable_(case: Case) -> Finding | None:
             severity="warning",
         )
     return _in_place(case)
-
-
-def _options(batch: dict[str, Any], subject: Any) -> dict[str, Any]:
-    return {key: batch[key] for key in ("weights", "mask") if batch[key] is not None}
 
 
 def _in_place(case: Case) -> Finding | None:
@@ -104,9 +101,12 @@ def _in_place(case: Case) -> Finding | None:
         if before is not None and not np.array_equal(before, to_numpy(after, name), equal_nan=True):
             changed = int((before != to_numpy(after, name)).sum())
             return Finding(
-                f"{subject.name} changes its {name} in place ({changed:,} of {before.size:,} entries).",
-                "Whoever reads the array afterwards, a metric or a second term, sees other numbers.",
-                f"{name} = {name} * 1  # work on a copy: no +=, no masked assignment, no method ending in _",
+                f"{subject.name} changes its {name} in place ({changed:,} of {before.size:,} "
+                "entries).",
+                "Whoever reads the array afterwards, a metric or a second term, sees other "
+                "numbers.",
+                f"{name} = {name} * 1  # work on a copy: no +=, no masked assignment, no method "
+                "ending in _",
             )
     return None
 
@@ -116,11 +116,11 @@ def oracle_parity(case: Case) -> Finding | None:
     """Your implementation differs from the loss that it means to be.
 
     Symptom: published results cannot be reproduced; two "same" losses disagree.
-    Cause: exchanged parameters (Tversky's alpha and beta), a missing factor (Huber against smooth L1),
-    another reduction, a term forgotten; invisible at the default parameters.
+    Cause: exchanged parameters (Tversky's alpha and beta), a missing factor (Huber against smooth
+    L1), another reduction, a term forgotten; invisible at the default parameters.
     Fix: compare at parameters away from the default, then correct the one that is named.
-    People type: tversky alpha beta swapped; focal loss implementation wrong; huber vs smooth l1; my loss differs from pytorch;
-    custom loss different from keras
+    People type: tversky alpha beta swapped; focal loss implementation wrong; huber vs smooth l1; my
+    loss differs from pytorch; custom loss different from keras
 
     Wrong::
 
@@ -189,7 +189,7 @@ def _both(
     case: Case, batch: dict[str, Any], parameters: dict[str, Any], setting: dict[str, Any]
 ) -> tuple[float, float]:
     mine = case.foreign.with_parameters(**setting) if setting else case.foreign
-    options = _options(batch, mine)
+    options = case.options
     wide = batch["prediction"].astype(np.float64)
     value = mine(wide, batch["target"], dtype="float64", **options)
     target = batch["target"]
@@ -321,7 +321,7 @@ class _Hazards(ast.NodeVisitor):
             )
         self.generic_visit(node)
 
-    visit_If = visit_While = visit_Assert = visit_IfExp = _branch
+    visit_If = visit_While = visit_Assert = visit_IfExp = _branch  # noqa: N815 - ast's names
 
     def visit_Subscript(self, node: ast.Subscript) -> None:
         if (
@@ -332,7 +332,8 @@ class _Hazards(ast.NodeVisitor):
             self.found.append(
                 (
                     node.lineno,
-                    f"`{ast.unparse(node)[:60]}` selects by values: its shape is known only after a wait",
+                    f"`{ast.unparse(node)[:60]}` selects by values: its shape is known only after "
+                    "a wait",
                 )
             )
         self.generic_visit(node)
@@ -345,8 +346,8 @@ def compile_hazards(case: Case) -> Finding | None:
     Symptom: torch.compile or jit falls back or fails; the GPU idles between steps.
     Cause: .item(), branches on values, boolean indexing inside the loss.
     Fix: where(), masks and checks outside the hot path.
-    People type: torch.compile graph break loss; tracerboolconversionerror; item() slow training; host device sync in loss;
-    boolean indexing torch.compile
+    People type: torch.compile graph break loss; tracerboolconversionerror; item() slow training;
+    host device sync in loss; boolean indexing torch.compile
 
     Wrong::
 
@@ -387,5 +388,6 @@ def compile_hazards(case: Case) -> Finding | None:
     return Finding(
         f"{subject.name}, line {line}: {what}{more}.",
         "Each such line costs a round trip per step and keeps compilers out.",
-        "where(mask, values, 0).sum() / mask.sum()  # select without a branch; check values in the doctor instead",
+        "where(mask, values, 0).sum() / mask.sum()  # select without a branch; check values in the "
+        "doctor instead",
     )

@@ -32,10 +32,6 @@ _NOT_FLAGS = (
 _SMALL = ("eps", "epsilon", "smooth", "tiny")
 
 
-def _present(batch: dict[str, Any]) -> dict[str, Any]:
-    return {key: batch[key] for key in ("weights", "mask") if batch[key] is not None}
-
-
 def _over_prediction(case: Case, keep: np.ndarray, prediction: np.ndarray) -> np.ndarray:
     """What counts, with the class axis of the prediction put back."""
     if keep.shape == prediction.shape:
@@ -71,11 +67,11 @@ def mask_leak(case: Case) -> Finding | None:
     """Ignored positions still move the loss or receive gradient.
 
     Symptom: ignore_index or a mask seems to work, but padding or unlabelled pixels are learnt.
-    Cause: the mask is applied to the value and not to a denominator or softmax, or not at all; NaN under
-    the mask is multiplied by 0, which is NaN.
+    Cause: the mask is applied to the value and not to a denominator or softmax, or not at all; NaN
+    under the mask is multiplied by 0, which is NaN.
     Fix: select before computing (where), not multiply after.
-    People type: ignore_index not working; ignore index has no effect dice loss; masked loss gradient; nan times zero mask;
-    padding tokens receive gradient
+    People type: ignore_index not working; ignore index has no effect dice loss; masked loss
+    gradient; nan times zero mask; padding tokens receive gradient
 
     Wrong::
 
@@ -94,21 +90,24 @@ def mask_leak(case: Case) -> Finding | None:
     need(not over.all() and over.any(), "something ignored and something that counts")
     before = case.value
     moved = np.where(over, prediction, prediction[::-1] * 0.5 + 0.25)
-    after = subject(moved, batch["target"], **_present(batch))
-    gradient = subject.gradient(prediction, batch["target"], **_present(batch))
+    after = subject(moved, batch["target"], **case.options)
+    gradient = subject.gradient(prediction, batch["target"], **case.options)
     if gradient is not None and not over.all():
         at_ignored = np.abs(gradient[~over])
         if np.isnan(at_ignored).any() or float(at_ignored.max()) > 0:
             worst = "NaN" if np.isnan(at_ignored).any() else f"{float(at_ignored.max()):.3g}"
             return Finding(
-                f"Ignored positions still receive gradient (largest {worst}, at {int((at_ignored != 0).sum()):,} of "
+                f"Ignored positions still receive gradient (largest {worst}, at "
+                f"{int((at_ignored != 0).sum()):,} of "
                 f"{at_ignored.size:,} ignored entries).",
                 "The network learns from padding or from labels that you excluded.",
-                "values = where(mask, loss_of(where(mask, prediction, safe)), 0)  # select inside and outside",
+                "values = where(mask, loss_of(where(mask, prediction, safe)), 0)  # select inside "
+                "and outside",
             )
     if math.isfinite(before) and not math.isclose(before, after, rel_tol=1e-6, abs_tol=1e-9):
         return Finding(
-            f"Changing predictions at ignored positions moved the loss from {before:.6g} to {after:.6g}.",
+            f"Changing predictions at ignored positions moved the loss from {before:.6g} to "
+            f"{after:.6g}.",
             "The mask does not take these positions out.",
             "values = where(mask, loss_of(where(mask, prediction, safe)), 0)",
         )
@@ -122,7 +121,8 @@ def padding_invariance(case: Case) -> Finding | None:
     Symptom: the loss depends on the longest sequence of the batch.
     Cause: the denominator counts padded positions, or padding takes part.
     Fix: divide by the number of valid positions.
-    People type: loss depends on padding; padded sequences loss; mask padding in loss; loss changes with max length
+    People type: loss depends on padding; padded sequences loss; mask padding in loss; loss changes
+    with max length
 
     Wrong::
 
@@ -168,8 +168,10 @@ def padding_invariance(case: Case) -> Finding | None:
         return None
     change = abs(after - before) / max(abs(before), 1e-12)
     return Finding(
-        f"Adding {PADDING} padded positions changed the loss by {change:.2g} of itself ({before:.5g} to {after:.5g}).",
-        "Batches with longer padding then weigh less or more; the same data gives another training.",
+        f"Adding {PADDING} padded positions changed the loss by {change:.2g} of itself "
+        f"({before:.5g} to {after:.5g}).",
+        "Batches with longer padding then weigh less or more; the same data gives another "
+        "training.",
         "value = (values * mask).sum() / mask.sum()  # divide by what counts",
     )
 
@@ -181,7 +183,8 @@ def all_ignored(case: Case) -> Finding | None:
     Symptom: NaN in single batches, or a loss of exactly 0; "most labels are -100".
     Cause: the mean over nothing is 0/0; prompts longer than the context leave no label.
     Fix: drop such rows, or define the mean over nothing as 0.
-    People type: loss nan ignore_index; all labels are -100; crossentropyloss nan when all targets ignored; empty mask dice nan
+    People type: loss nan ignore_index; all labels are -100; crossentropyloss nan when all targets
+    ignored; empty mask dice nan
 
     Wrong::
 
@@ -213,10 +216,12 @@ def all_ignored(case: Case) -> Finding | None:
         listed = ", ".join(map(str, empty[:5])) + (" ..." if len(empty) > 5 else "")
         nan = gives_nan is not None and math.isnan(gives_nan)
         return Finding(
-            f"{len(empty)} of {len(starts)} batches of {batch} have no valid label (batches {listed}); the loss is "
+            f"{len(empty)} of {len(starts)} batches of {batch} have no valid label (batches "
+            f"{listed}); the loss is "
             f"{'NaN' if nan else '0' if gives_nan is None else f'{gives_nan:.4g}'} there.",
             "One NaN ruins every parameter; a false 0 hides that nothing was learnt.",
-            'Loss("...", empty="zero")  # and Total.weight says how much counted; or drop these rows',
+            'Loss("...", empty="zero")  # and Total.weight says how much counted; or drop these '
+            "rows",
             severity="error" if nan else "warning",
         )
     if share < 0.05:
@@ -234,7 +239,7 @@ def _empty_value(case: Case) -> float | None:
     if case.subject is None or case.subject.own:
         return None
     batch = dict(case.batch)
-    target, options = batch["target"], _present(batch)
+    target, options = batch["target"], dict(case.options)
     if "mask" in options:
         options["mask"] = np.zeros_like(options["mask"])
     elif case.ignored is not None:
@@ -252,7 +257,8 @@ def dead_flag(case: Case) -> Finding | None:
     Symptom: tuning alpha, gamma, weights or smoothing changes nothing at all.
     Cause: the parameter is stored and never used, or only used when another flag is set.
     Fix: use it, or set the flag that switches it on.
-    People type: focal loss alpha no effect; class weight no effect; label smoothing not working; gamma has no effect; weight ignored
+    People type: focal loss alpha no effect; class weight no effect; label smoothing not working;
+    gamma has no effect; weight ignored
 
     Wrong::
 
@@ -327,7 +333,7 @@ def _changes(case: Case, batch: dict[str, Any], name: str, value: Any) -> bool |
             moved = (
                 prediction if factor == 1.0 else prediction * np.asarray(factor, prediction.dtype)
             )
-            options = _present(batch)
+            options = case.options
             one, other = (
                 case.foreign(moved, batch["target"], **options),
                 changed(moved, batch["target"], **options),

@@ -26,7 +26,8 @@ def precision_gap(case: Case) -> Finding | None:
     Symptom: training in float16 or bfloat16 stalls or diverges where float32 works.
     Cause: long sums accumulated in half precision; exp and log of half-precision numbers.
     Fix: compute the loss in float32.
-    People type: bfloat16 loss; fp16 loss nan; autocast cross entropy; mixed precision loss different; bf16 training collapsed
+    People type: bfloat16 loss; fp16 loss nan; autocast cross entropy; mixed precision loss
+    different; bf16 training collapsed
 
     Wrong::
 
@@ -39,7 +40,7 @@ def precision_gap(case: Case) -> Finding | None:
     need(case.prediction_dtype in HALF, "predictions in half precision")
     subject, batch = case.known, case.batch
     need(isinstance(batch["prediction"], np.ndarray), "one prediction")
-    options = {key: batch[key] for key in ("weights", "mask") if batch[key] is not None}
+    options = case.options
     wide = batch["prediction"].astype(np.float64)
     need(np.isfinite(wide).all(), "finite predictions")
     kind = case.prediction_dtype
@@ -79,7 +80,8 @@ def _gradient_gap(
     if gap <= 4 * step:
         return None
     return Finding(
-        f"In {kind} the gradient is {gap:.1%} off the one in float64 ({float((half == 0).mean() - (full == 0).mean()):.0%} of it "
+        f"In {kind} the gradient is {gap:.1%} off the one in float64 "
+        f"({float((half == 0).mean() - (full == 0).mean()):.0%} of it "
         "underflows to 0).",
         "Small slopes vanish in half precision; the optimiser follows what is left.",
         case.line(
@@ -95,7 +97,6 @@ def _literals(callable_: Any) -> list[tuple[float, str]]:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     except (OSError, TypeError, SyntaxError):
         return []
-    small = []
     subtracted = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub):
@@ -106,14 +107,13 @@ def _literals(callable_: Any) -> list[tuple[float, str]]:
                 and isinstance(right, ast.Constant)
             ):
                 subtracted.add(id(right))
-    for node in ast.walk(tree):
-        if (
-            isinstance(node, ast.Constant)
-            and isinstance(node.value, float)
-            and 0 < abs(node.value) < 1e-3
-        ):
-            small.append((abs(node.value), "one minus" if id(node) in subtracted else "plain"))
-    return small
+    return [
+        (abs(node.value), "one minus" if id(node) in subtracted else "plain")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, float)
+        and 0 < abs(node.value) < 1e-3
+    ]
 
 
 @check("epsilon-underflow", severity="warning")
@@ -123,7 +123,8 @@ def epsilon_underflow(case: Case) -> Finding | None:
     Symptom: NaN or infinity in mixed precision although "there is an epsilon".
     Cause: float16 holds nothing below 6e-8, and between 1 and the number below it are 5e-4.
     Fix: an epsilon of the format, or a formula that needs none.
-    People type: epsilon 1e-8 float16; eps underflow half precision; log(x + 1e-8) nan fp16; 1 - 1e-7 equals 1 float16
+    People type: epsilon 1e-8 float16; eps underflow half precision; log(x + 1e-8) nan fp16; 1 -
+    1e-7 equals 1 float16
 
     Wrong::
 
@@ -159,7 +160,8 @@ def epsilon_underflow(case: Case) -> Finding | None:
             return Finding(
                 f"1 - {value:g} is exactly 1 in {kind} ({name} of the loss).",
                 "Clipping at it leaves 1 in place, and log(1 - 1) is infinite.",
-                f"epsilon = {2 * step:.0e}  # the first number below 1 in {kind}; better: a loss on logits",
+                f"epsilon = {2 * step:.0e}  # the first number below 1 in {kind}; better: a loss "
+                "on logits",
             )
         if how == "plain" and value < smallest / 2:
             return Finding(
@@ -177,7 +179,8 @@ def memory_forecast(case: Case) -> Finding | None:
     Symptom: out of memory in the loss, with a large vocabulary or a large image.
     Cause: cross-entropy keeps the scores, their softmax and their gradient in float32.
     Fix: a chunked loss.
-    People type: cuda out of memory cross entropy; large vocabulary loss memory; logits memory; oom in loss
+    People type: cuda out of memory cross entropy; large vocabulary loss memory; logits memory; oom
+    in loss
 
     Wrong::
 
@@ -201,8 +204,10 @@ def memory_forecast(case: Case) -> Finding | None:
     rows = math.prod(shape[:-1])
     chunk = min(rows, 1024) * shape[-1] * 4 * COPIES + math.prod(shape) * width
     return Finding(
-        f"Scores of shape {shape} take {copy_bytes / 1e9:.3g} GB per float32 copy, {needed / 1e9:.3g} GB with about {COPIES} copies; "
+        f"Scores of shape {shape} take {copy_bytes / 1e9:.3g} GB per float32 copy, "
+        f"{needed / 1e9:.3g} GB with about {COPIES} copies; "
         f"the device has {memory / 1e9:.3g} GB.",
         "The loss, not the network, sets the largest batch that fits.",
-        f'Loss("cross_entropy", implementation="chunked")  # about {chunk / 1e9:.2g} GB; less when fused with the last layer',
+        f'Loss("cross_entropy", implementation="chunked")  # about {chunk / 1e9:.2g} GB; less when '
+        "fused with the last layer",
     )

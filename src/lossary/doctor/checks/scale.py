@@ -21,8 +21,8 @@ def double_softmax(case: Case) -> Finding | None:
     Cause: the network ends in softmax and the loss takes logits, so softmax is applied twice.
     Probabilities lie in [0, 1], so the second softmax can never be sure of anything.
     Fix: remove the softmax layer, or tell the loss that probabilities come.
-    People type: loss stuck at 1.461; cross entropy does not go below 1.46; softmax before crossentropyloss;
-    double softmax; loss stuck at 0.313; from_logits true or false
+    People type: loss stuck at 1.461; cross entropy does not go below 1.46; softmax before
+    crossentropyloss; double softmax; loss stuck at 0.313; from_logits true or false
 
     Wrong::
 
@@ -45,9 +45,11 @@ def double_softmax(case: Case) -> Finding | None:
     return Finding(
         f"Rows sum to 1 ({case.predicted.size // count:,} rows): these are probabilities, and the "
         f"loss applies softmax again. With {count} classes it cannot fall below {floor:.3f}{now}.",
-        "A second softmax flattens every answer, so gradients stay small and no answer can be sure.",
+        "A second softmax flattens every answer, so gradients stay small and no answer can be "
+        "sure.",
         case.line(
-            f'Loss("{case.subject.name}", predictions="probabilities")  # or drop the softmax layer',
+            f'Loss("{case.subject.name}", predictions="probabilities")  # or drop the softmax '
+            "layer",
             torch="prediction = model(x)  # no nn.Softmax at the end: the loss applies it",
             keras="keras.layers.Dense(classes)  # no activation, with from_logits=True",
         ),
@@ -62,7 +64,8 @@ def double_sigmoid(case: Case) -> Finding | None:
     Cause: the network ends in a sigmoid and the loss takes logits, so the sigmoid is applied twice:
     probabilities stay within [0.5, 0.731].
     Fix: remove the sigmoid, or tell the loss that probabilities come.
-    People type: loss stuck at 0.693; sigmoid before bcewithlogitsloss; double sigmoid; binary predictions all above 0.5
+    People type: loss stuck at 0.693; sigmoid before bcewithlogitsloss; double sigmoid; binary
+    predictions all above 0.5
 
     Wrong::
 
@@ -82,9 +85,11 @@ def double_sigmoid(case: Case) -> Finding | None:
         return None
     negatives = "" if case.attempt[0] is None else f"; the loss is at {case.attempt[0]:.4g}"
     return Finding(
-        f"All {summary.size:,} values lie in [0, 1] (from {summary.low:.3g} to {summary.high:.3g}): these "
+        f"All {summary.size:,} values lie in [0, 1] (from {summary.low:.3g} to "
+        f"{summary.high:.3g}): these "
         f"look like probabilities. After a second sigmoid p stays within [0.5, 0.731]{negatives}.",
-        "A perfect negative still costs 0.693 and keeps pulling, so the model cannot learn to say no.",
+        "A perfect negative still costs 0.693 and keeps pulling, so the model cannot learn to say "
+        "no.",
         case.line(
             f'Loss("{case.subject.name}", predictions="probabilities")  # or drop the sigmoid',
             torch="loss = nn.BCEWithLogitsLoss()  # on model(x) without torch.sigmoid",
@@ -97,12 +102,13 @@ def double_sigmoid(case: Case) -> Finding | None:
 def logits_as_probabilities(case: Case) -> Finding | None:
     """The loss expects probabilities (or log-probabilities) and something else comes.
 
-    Symptom: NaN, a negative loss, a loss near 16 that never moves, or one that clipping silently flattens.
+    Symptom: NaN, a negative loss, a loss near 16 that never moves, or one that clipping silently
+    flattens.
     Cause: raw network outputs reach a loss that takes probabilities; or NLLLoss gets probabilities
     or logits although it takes log-probabilities.
     Fix: use the variant that takes logits; for NLLLoss apply log_softmax.
-    People type: nllloss negative; bceloss all elements of input should be between 0 and 1; categorical
-    crossentropy nan; loss stuck at 16.118; from_logits
+    People type: nllloss negative; bceloss all elements of input should be between 0 and 1;
+    categorical crossentropy nan; loss stuck at 16.118; from_logits
 
     Wrong::
 
@@ -129,9 +135,11 @@ def logits_as_probabilities(case: Case) -> Finding | None:
     outside = int(((case.predicted < -slack) | (case.predicted > 1 + slack)).sum())
     if outside:
         return Finding(
-            f"{outside:,} of {summary.size:,} 'probabilities' are outside [0, 1] (from {summary.low:.4g} "
+            f"{outside:,} of {summary.size:,} 'probabilities' are outside [0, 1] (from "
+            f"{summary.low:.4g} "
             f"to {summary.high:.4g}): these look like logits.",
-            "The loss clips or takes logarithms of them: the value is meaningless and clipped entries get no gradient.",
+            "The loss clips or takes logarithms of them: the value is meaningless and clipped "
+            "entries get no gradient.",
             logits_line,
         )
     if case.reads == "simplex" and not summary.nan and case.classes > 1:
@@ -142,9 +150,11 @@ def logits_as_probabilities(case: Case) -> Finding | None:
         if deviation > tolerance:
             return Finding(
                 f"Rows of probabilities do not sum to 1 (off by {deviation:.3g}).",
-                "Without normalisation the network can raise every class at once; the loss then measures nothing.",
+                "Without normalisation the network can raise every class at once; the loss then "
+                "measures nothing.",
                 case.line(
-                    "prediction = softmax(scores)  # one sigmoid per class is for multi-label losses",
+                    "prediction = softmax(scores)  # one sigmoid per class is for multi-label "
+                    "losses",
                     torch="prediction = torch.softmax(scores, dim=1)",
                     keras='keras.layers.Dense(classes, activation="softmax")',
                 ),
@@ -164,12 +174,15 @@ def _not_log_probabilities(case: Case, fix: str) -> Finding | None:
     else:
         kind = "logits"
     return Finding(
-        f"The loss reads log-probabilities, which are at most 0; these run from {summary.low:.4g} to "
+        f"The loss reads log-probabilities, which are at most 0; these run from {summary.low:.4g} "
+        "to "
         f"{summary.high:.4g} and look like {kind}.",
-        "Without log_softmax the loss is unbounded below or loses its slope: it falls while nothing is learnt.",
+        "Without log_softmax the loss is unbounded below or loses its slope: it falls while "
+        "nothing is learnt.",
         case.line(
             fix,
-            torch="prediction = torch.log_softmax(logits, dim=1)  # or nn.CrossEntropyLoss on logits",
+            torch="prediction = torch.log_softmax(logits, dim=1)  # or nn.CrossEntropyLoss on "
+            "logits",
         ),
     )
 
@@ -196,10 +209,12 @@ def log_probabilities_as_logits(case: Case) -> Finding | None:
     if not case.rows_sum_to_one(exponential=True):
         return None
     return Finding(
-        "These are log-probabilities (exponentials of each row sum to 1); softmax cross-entropy gives the same result.",
+        "These are log-probabilities (exponentials of each row sum to 1); softmax cross-entropy "
+        "gives the same result.",
         "Harmless: log_softmax applied twice is log_softmax. Nothing to fix.",
         case.line(
-            f'Loss("{case.subject.name}", predictions="log_probabilities")  # saves a pass; optional',
+            f'Loss("{case.subject.name}", predictions="log_probabilities")  # saves a pass; '
+            "optional",
             torch="loss = nn.NLLLoss()  # saves a pass; optional",
         ),
     )
@@ -209,10 +224,12 @@ def log_probabilities_as_logits(case: Case) -> Finding | None:
 def one_channel_softmax(case: Case) -> Finding | None:
     """Softmax over an axis of length one: always 1, whatever the network says.
 
-    Symptom: the loss is exactly 0 (or constant) from the first step; one term of a combined loss is dead.
+    Symptom: the loss is exactly 0 (or constant) from the first step; one term of a combined loss is
+    dead.
     Cause: one output channel with a softmax-type loss.
     Fix: one channel and a sigmoid-type loss, or two channels.
-    People type: cross entropy loss always 0; diceceloss ce term zero; softmax one output unit; loss is constant 0
+    People type: cross entropy loss always 0; diceceloss ce term zero; softmax one output unit; loss
+    is constant 0
 
     Wrong::
 
@@ -228,7 +245,8 @@ def one_channel_softmax(case: Case) -> Finding | None:
         return None
     at = f" (it is {case.attempt[0]:.4g})" if case.attempt[0] is not None else ""
     return Finding(
-        f"The class axis {case.class_axis} of predictions {case.predicted.shape} has length 1; softmax over "
+        f"The class axis {case.class_axis} of predictions {case.predicted.shape} has length 1; "
+        "softmax over "
         f"one channel is always 1, so this loss is constant 0{at}.",
         "No gradient flows from it: the network learns nothing from this term.",
         case.line(

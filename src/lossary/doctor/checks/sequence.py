@@ -20,7 +20,8 @@ def label_shift(case: Case) -> Finding | None:
     Symptom: a pretrained model starts with a loss far too high; fine-tuning seems to unlearn.
     Cause: both the data pipeline and the model shift labels by one, or neither does.
     Fix: shift exactly once.
-    People type: labels shifted twice; causal lm loss too high; shift labels huggingface; language model loss 7; do i need to shift labels
+    People type: labels shifted twice; causal lm loss too high; shift labels huggingface; language
+    model loss 7; do i need to shift labels
 
     Wrong::
 
@@ -70,7 +71,9 @@ def label_shift(case: Case) -> Finding | None:
     )
     guess = "not shifted" if best > 0 else "shifted twice"
     return Finding(
-        f"The loss is {means[0]:.3g} at the labels given and {means[best]:.3g} with labels {where}: labels look {guess}.",
+        f"The loss is {means[0]:.3g} at the labels given and {means[best]:.3g} with labels "
+        f"{where}: labels look {guess}.",
         "The model is trained to predict another token than the next one.",
-        "labels = tokens  # let the model shift, or shift once yourself: logits[:, :-1] against tokens[:, 1:]",
+        "labels = tokens  # let the model shift, or shift once yourself: logits[:, :-1] against "
+        "tokens[:, 1:]",
     )

@@ -1,4 +1,4 @@
-"""Is there something to learn from: where the loss stands, who makes the gradient, what the target asks for."""
+"""The learning signal: where the loss stands, who makes the gradient, what the target asks for."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ def initial_loss(case: Case) -> Finding | None:
     """The first loss is far from what an untrained network gives.
 
     Symptom: training starts at 147 instead of 2.3.
-    Cause: a sum instead of a mean, a wrong number of classes, an output layer initialised far too wide,
-    targets that are not scaled.
+    Cause: a sum instead of a mean, a wrong number of classes, an output layer initialised far too
+    wide, targets that are not scaled.
     Fix: the mean; small initial weights and the class prior as bias; scaled targets.
-    People type: initial loss too high; expected loss at initialization; first loss ln(10); loss starts at 147; initial loss should be 2.3
+    People type: initial loss too high; expected loss at initialization; first loss ln(10); loss
+    starts at 147; initial loss should be 2.3
 
     Wrong::
 
@@ -47,8 +48,10 @@ def initial_loss(case: Case) -> Finding | None:
     rows = case.batch_size
     if near and rows and abs(whole - rows) <= max(1, 0.02 * rows if scores else 0.15 * rows):
         return Finding(
-            f"First loss {first:.4g} = {rows} × {start:.4g}: this is a sum over the batch of {rows}.",
-            "The learning rate then depends on the batch size, and the last, smaller batch weighs less.",
+            f"First loss {first:.4g} = {rows} × {start:.4g}: this is a sum over the batch of "
+            f"{rows}.",
+            "The learning rate then depends on the batch size, and the last, smaller batch weighs "
+            "less.",
             case.line(
                 'Loss("...", reduction="mean")',
                 torch='loss = nn.CrossEntropyLoss(reduction="mean")',
@@ -67,10 +70,13 @@ def initial_loss(case: Case) -> Finding | None:
     integer = f" It is {whole} × that." if near else ""
     return Finding(
         f"First loss {first:.4g}; {what} would give {start:.4g} ({ratio:.3g} times less).{integer}",
-        "The first steps only undo a bad start: outputs are far too large, or the scale of loss or target is off.",
+        "The first steps only undo a bad start: outputs are far too large, or the scale of loss or "
+        "target is off.",
         case.line(
-            "initialise the last layer near 0 (its bias at the prior), and standardise regression targets",
-            torch="nn.init.zeros_(head.weight)  # and head.bias at the log of the class frequencies",
+            "initialise the last layer near 0 (its bias at the prior), and standardise regression "
+            "targets",
+            torch="nn.init.zeros_(head.weight)  # and head.bias at the log of the class "
+            "frequencies",
         ),
     )
 
@@ -80,11 +86,11 @@ def constant_predictor(case: Case) -> Finding | None:
     """The model is no better than one constant answer.
 
     Symptom: the loss stands at 0.693, at ln C, or at the variance of the targets.
-    Cause: only the class frequencies have been learnt: features do not reach the output, labels are shuffled against inputs,
-    the learning rate is far off, shapes broadcast.
+    Cause: only the class frequencies have been learnt: features do not reach the output, labels are
+    shuffled against inputs, the learning rate is far off, shapes broadcast.
     Fix: overfit one batch; if that fails, the fault is in the path from input to loss.
-    People type: loss stuck at 0.693; loss stuck at 2.303; model predicts the same class; network predicts the mean; loss not decreasing;
-    accuracy stuck at 50
+    People type: loss stuck at 0.693; loss stuck at 2.303; model predicts the same class; network
+    predicts the mean; loss not decreasing; accuracy stuck at 50
 
     Wrong::
 
@@ -120,7 +126,8 @@ def constant_predictor(case: Case) -> Finding | None:
     return Finding(
         f"Loss {value:.4g} {compared} {same}{prior}.",
         "Nothing about single inputs has been learnt yet.",
-        "train on one batch of 8 rows until the loss is near its floor; if it is not, follow the input to the loss",
+        "train on one batch of 8 rows until the loss is near its floor; if it is not, follow the "
+        "input to the loss",
     )
 
 
@@ -131,7 +138,8 @@ def floor(case: Case) -> Finding | None:
     Symptom: the loss stops at 0.5 although every answer is right.
     Cause: the least possible loss is the entropy of the (smoothed) targets.
     Fix: none needed; judge the distance to the floor.
-    People type: label smoothing loss does not go to zero; minimum of cross entropy with soft labels; loss stuck at 0.5 label smoothing
+    People type: label smoothing loss does not go to zero; minimum of cross entropy with soft
+    labels; loss stuck at 0.5 label smoothing
 
     Wrong::
 
@@ -163,7 +171,8 @@ def domination(case: Case) -> Finding | None:
     Symptom: training jumps; the model fits outliers and is mediocre everywhere else.
     Cause: squared errors of heavy-tailed targets; a unit error in some rows.
     Fix: a loss of bounded slope (Huber), or the logarithm of the target.
-    People type: outliers dominate mse; huber or mse; robust regression loss; loss spikes; exploding loss outliers
+    People type: outliers dominate mse; huber or mse; robust regression loss; loss spikes; exploding
+    loss outliers
 
     Wrong::
 
@@ -216,7 +225,8 @@ def domination(case: Case) -> Finding | None:
     if share < DOMINATED:
         return None
     return Finding(
-        f"{TOP:.0%} of the rows carry {share:.0%} of the gradient (largest in row {int(order[0])} of {len(rows)} examined).",
+        f"{TOP:.0%} of the rows carry {share:.0%} of the gradient (largest in row {int(order[0])} "
+        f"of {len(rows)} examined).",
         "The optimiser serves these rows; if they are errors of measurement, it learns the errors.",
         case.line(
             'Loss("huber", delta=1.0)  # or the logarithm of the target',
@@ -231,9 +241,11 @@ def negative_value(case: Case) -> Finding | None:
     """The loss is negative: fine for some losses, impossible for others.
 
     Symptom: a loss below 0.
-    Cause: fine where the loss is a log-density or a similarity; else targets outside their range or a missing sign.
+    Cause: fine where the loss is a log-density or a similarity; else targets outside their range or
+    a missing sign.
     Fix: none, or bring the inputs into their sets.
-    People type: negative loss; can loss be negative; cosine similarity loss negative; gaussian nll negative; bce loss is negative
+    People type: negative loss; can loss be negative; cosine similarity loss negative; gaussian nll
+    negative; bce loss is negative
 
     Wrong::
 
@@ -253,8 +265,10 @@ def negative_value(case: Case) -> Finding | None:
     )
     if impossible:
         return Finding(
-            f"{case.subject.name} is {value:.4g}, and it cannot be negative on inputs it is defined for.",
-            "Some input lies outside its set (targets beyond [0, 1], predictions that are no probabilities).",
+            f"{case.subject.name} is {value:.4g}, and it cannot be negative on inputs it is "
+            "defined for.",
+            "Some input lies outside its set (targets beyond [0, 1], predictions that are no "
+            "probabilities).",
             "target = target.clip(0, 1)  # look at the other findings first",
             severity="error",
         )
@@ -262,7 +276,8 @@ def negative_value(case: Case) -> Finding | None:
         return Finding(
             f"The loss is {value:.4g}.",
             "Nothing says that it may be negative; a missing sign looks like this.",
-            "compare with examine(..., loss=your_loss): the check 'direction' tells whether the sign is right",
+            "compare with examine(..., loss=your_loss): the check 'direction' tells whether the "
+            "sign is right",
         )
     return Finding(
         f"{case.subject.name} is {value:.4g}: it is not bounded below by 0.",
@@ -278,7 +293,8 @@ def target_suggests(case: Case) -> Finding | None:
     Symptom: predictions below 0 for counts, a model that serves only large values.
     Cause: squared error fits one kind of noise: symmetric, of constant size.
     Fix: a loss made for this kind of target.
-    People type: which loss for count data; loss for skewed target; loss for zero inflated data; loss for ratings 1 to 5; loss for values between 0 and 1
+    People type: which loss for count data; loss for skewed target; loss for zero inflated data;
+    loss for ratings 1 to 5; loss for values between 0 and 1
 
     Wrong::
 
@@ -304,7 +320,8 @@ def target_suggests(case: Case) -> Finding | None:
     seen, fix = told
     return Finding(
         seen,
-        "A loss that matches the noise learns more from the same rows and predicts possible values.",
+        "A loss that matches the noise learns more from the same rows and predicts possible "
+        "values.",
         fix,
     )
 
@@ -330,12 +347,15 @@ def _kind_of_target(case: Case, summary: Any) -> tuple[str, str] | None:
             and summary.variance < summary.mean
         ):
             return (
-                f"Targets are {distinct} levels {summary.low:.0f}..{summary.high:.0f}: ordered grades?",
-                "an ordinal loss keeps their order without claiming equal steps: see `lossary list ordinal`",
+                f"Targets are {distinct} levels {summary.low:.0f}..{summary.high:.0f}: ordered "
+                "grades?",
+                "an ordinal loss keeps their order without claiming equal steps: see `lossary list "
+                "ordinal`",
             )
         ratio = summary.variance / summary.mean if summary.mean else math.nan
         return (
-            f"Targets are counts (whole, 0 to {summary.high:.0f}), variance {ratio:.1f} times the mean.",
+            f"Targets are counts (whole, 0 to {summary.high:.0f}), variance {ratio:.1f} times the "
+            "mean.",
             f"consider {_names('count') or 'a count likelihood'}"
             + ("; overdispersed: negative binomial" if ratio > 2 else ""),
         )
@@ -349,7 +369,8 @@ def _kind_of_target(case: Case, summary: Any) -> tuple[str, str] | None:
     if summary.low >= 0 and summary.high <= 1 and summary.variance > 0 and not summary.integral:
         return (
             f"Targets are shares in [0, 1] (from {summary.low:.3g} to {summary.high:.3g}).",
-            'Loss("binary_cross_entropy")  # on a logit: its mean is the share, and predictions stay inside',
+            'Loss("binary_cross_entropy")  # on a logit: its mean is the share, and predictions '
+            "stay inside",
         )
     flat = case.truth.reshape(-1)[:: max(1, case.truth.size // 100_000)].astype(np.float64)
     flat = flat[np.isfinite(flat)]
@@ -357,7 +378,8 @@ def _kind_of_target(case: Case, summary: Any) -> tuple[str, str] | None:
     reach = float(np.quantile(np.abs(flat - middle), 0.995)) / max(float(high - low), 1e-12)
     if summary.low > 0 and summary.high / max(middle, 1e-12) > 30:
         return (
-            f"Targets are positive and span {math.log10(summary.high / summary.low):.1f} orders of magnitude.",
+            f"Targets are positive and span {math.log10(summary.high / summary.low):.1f} orders of "
+            "magnitude.",
             f"predict their logarithm, or consider {_names('positive') or 'a Gamma likelihood'}",
         )
     bounded = (
@@ -374,7 +396,8 @@ def _kind_of_target(case: Case, summary: Any) -> tuple[str, str] | None:
     )
     if reach > 6 and not bounded:
         return (
-            f"Targets have heavy tails: one in 200 lies {reach:.1f} interquartile ranges from the median.",
+            f"Targets have heavy tails: one in 200 lies {reach:.1f} interquartile ranges from the "
+            "median.",
             'Loss("huber") or a Student t likelihood',
         )
     return None

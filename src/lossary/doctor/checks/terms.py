@@ -13,9 +13,11 @@ def dead_term(case: Case) -> Finding | None:
     """A term of a combined loss has no influence.
 
     Symptom: removing the term changes nothing; its curve is flat.
-    Cause: softmax over one channel, a weight many times too small, detached inputs, different reductions.
+    Cause: softmax over one channel, a weight many times too small, detached inputs, different
+    reductions.
     Fix: repair the term, or rescale its weight.
-    People type: combined loss one term ignored; loss term has no effect; multi task loss weights; dice ce loss ce zero; loss weights balance
+    People type: combined loss one term ignored; loss term has no effect; multi task loss weights;
+    dice ce loss ce zero; loss weights balance
 
     Wrong::
 
@@ -46,11 +48,13 @@ def dead_term(case: Case) -> Finding | None:
     others = ", ".join(f"{key} {sizes[key] / total:.1%}" for key in sizes if key != name)
     kind = "gradient" if by_gradient else "value"
     return Finding(
-        f"{name} contributes {share:.2%} of the {kind} (its value is {terms[name].value:.4g}); {others}.",
+        f"{name} contributes {share:.2%} of the {kind} (its value is {terms[name].value:.4g}); "
+        f"{others}.",
         "The optimiser does not see this term: the combination is the other loss alone.",
         f"objective = Objective({name}=({_factor(share):.0f} * factor, loss), ...)"
         if share
-        else f"look for what cuts {name}: one channel under softmax, a detached tensor, a factor of 0",
+        else f"look for what cuts {name}: one channel under softmax, a detached tensor, a factor "
+        "of 0",
         severity=None if by_gradient or share == 0 else "note",
     )
 

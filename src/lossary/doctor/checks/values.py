@@ -22,7 +22,8 @@ def target_range(case: Case) -> Finding | None:
     Symptom: binary cross-entropy is negative and falls without end; predictions saturate.
     Cause: masks are stored as 0 and 255, labels as -1 and 1, or counts are used as labels.
     Fix: bring the targets to [0, 1].
-    People type: negative loss with binary crossentropy; bce loss negative; loss goes to minus infinity; mask 255
+    People type: negative loss with binary crossentropy; bce loss negative; loss goes to minus
+    infinity; mask 255
 
     Wrong::
 
@@ -60,7 +61,8 @@ def target_range(case: Case) -> Finding | None:
     )
     count = int(summary.outside_unit)
     return Finding(
-        f"{count:,} of {summary.finite:,} targets are outside [0, 1]: they run from {summary.low:.4g} to "
+        f"{count:,} of {summary.finite:,} targets are outside [0, 1]: they run from "
+        f"{summary.low:.4g} to "
         f"{summary.high:.4g}.",
         "Beyond 1 this loss has no lower bound: it goes negative and rewards ever larger outputs.",
         fix,
@@ -74,7 +76,8 @@ def nan_target(case: Case) -> Finding | None:
     Symptom: the loss is NaN from one batch on, and so are all parameters afterwards.
     Cause: one missing label in a batch makes the mean NaN.
     Fix: mask the missing targets.
-    People type: loss is nan; nan in targets; missing labels regression; ignore nan in loss; train with missing targets
+    People type: loss is nan; nan in targets; missing labels regression; ignore nan in loss; train
+    with missing targets
 
     Wrong::
 
@@ -97,7 +100,8 @@ def nan_target(case: Case) -> Finding | None:
     chance = 1 - (1 - share) ** (batch * max(1, case.truth[:1].size))
     what = "NaN" if summary.nan else "infinite"
     return Finding(
-        f"{bad:,} of {summary.size:,} targets that count are {what} ({share:.2%}): a batch of {batch} has a "
+        f"{bad:,} of {summary.size:,} targets that count are {what} ({share:.2%}): a batch of "
+        f"{batch} has a "
         f"{chance:.0%} chance of a {'NaN' if summary.nan else 'non-finite'} loss.",
         "One such batch makes the gradient, and from then on every parameter, NaN.",
         case.line(
@@ -128,8 +132,8 @@ def domain(case: Case) -> Finding | None:
     Cause: a percentage error divides by zero targets; a rate, a variance or a target under a
     logarithm is 0 or negative; hinge labels are 0 and 1 instead of -1 and 1.
     Fix: change the values, or take a loss that is defined there.
-    People type: mape infinity; mean absolute percentage error division by zero; poisson nll nan; hinge loss labels
-    must be -1 or 1; log of negative target; msle nan
+    People type: mape infinity; mean absolute percentage error division by zero; poisson nll nan;
+    hinge loss labels must be -1 or 1; log of negative target; msle nan
 
     Wrong::
 
@@ -196,9 +200,11 @@ def _signs(case: Case, array: np.ndarray) -> Finding | None:
     )
     zero_one = summary.labels is not None and set(summary.labels) <= {0.0, 1.0}
     return Finding(
-        f"This loss takes labels -1 and 1; {summary.zeros:,} labels are 0, and labels run from {summary.low:g} to "
+        f"This loss takes labels -1 and 1; {summary.zeros:,} labels are 0, and labels run from "
+        f"{summary.low:g} to "
         f"{summary.high:g}{labels}.",
-        "A label 0 makes the margin 0 whatever is predicted: such rows cost a constant and teach nothing.",
+        "A label 0 makes the margin 0 whatever is predicted: such rows cost a constant and teach "
+        "nothing.",
         "target = 2 * target - 1" if zero_one else "target = np.where(target > 0, 1, -1)",
     )
 
@@ -231,7 +237,8 @@ def _zeros(case: Case, name: str, array: np.ndarray) -> Finding | None:
         return None
     summary = case.target_summary
     return Finding(
-        f"{summary.zeros:,} of {summary.finite:,} targets are 0, and {case.subject.name} divides by the target.",
+        f"{summary.zeros:,} of {summary.finite:,} targets are 0, and {case.subject.name} divides "
+        "by the target.",
         "A handful of such rows decides the mean; the others no longer count.",
         'Loss("mae")  # or a symmetric percentage error',
     )
@@ -250,181 +257,12 @@ def _outside(
     count = summary.zeros if at_zero else summary.negative
     what = f"{count:,} are {'0' if at_zero else 'negative'}" if low_side else "some are too large"
     return Finding(
-        f"{case.subject.name} takes {name} in {interval}; of {summary.finite:,} values {what} (they run from "
+        f"{case.subject.name} takes {name} in {interval}; of {summary.finite:,} values {what} "
+        "(they run from "
         f"{summary.low:.4g} to {summary.high:.4g}).",
-        "Outside its domain the loss is infinite, NaN or meaningless, and one such row spoils the mean.",
+        "Outside its domain the loss is infinite, NaN or meaningless, and one such row spoils the "
+        "mean.",
         f"{name} = softplus({name}) + 1e-6  # or take a loss defined on these values"
         if not is_target
         else f"target = target.clip({interval.low:g} + 1e-6)  # or a loss defined at these values",
     )
-
-
-@check("kl-inputs", severity="error")
-def kl_inputs(case: Case) -> Finding | None:
-    """A Kullback-Leibler divergence of things that are not distributions.
-
-    Symptom: a negative KL divergence.
-    Cause: probabilities where log-probabilities are expected, or rows that do not sum to 1.
-    Fix: log_softmax on the student, softmax on the teacher.
-    People type: kl divergence negative; kldivloss returns negative value; kl_div input log probabilities; distillation loss negative
-
-    Wrong::
-
-        examine(softmax(logits), softmax(teacher), loss=torch_kl())
-
-    Right::
-
-        examine(log_softmax(logits), softmax(teacher), loss=torch_kl())
-    """
-    contract = case.known.contract
-    need(
-        contract is not None
-        and ("kl" in contract.name.split("_") or "kullback" in contract.summary.lower())
-        and case.target is not None
-        and case.class_scores,
-        "a Kullback-Leibler divergence of distributions",
-    )
-    axis = case.class_axis
-    with np.errstate(over="ignore"):
-        sums = case.truth[:10_000].sum(axis=axis, dtype=np.float64)
-    summary = case.target_summary
-    problems = []
-    if summary.low < 0:
-        problems.append(
-            f"targets go down to {summary.low:.4g}: they look like "
-            f"{'log-probabilities' if summary.high <= 0 else 'logits'}"
-        )
-    elif float(np.abs(sums - 1).max()) > max(0.01, case.unit_tolerance):
-        problems.append(f"rows of the target sum to {sums.min():.4g} .. {sums.max():.4g}, not 1")
-    scores = case.prediction_summary
-    if case.reads == "log simplex" and scores.high > case.unit_tolerance:
-        kind = (
-            "probabilities"
-            if scores.low >= 0 and scores.high <= 1 + case.unit_tolerance
-            else "logits"
-        )
-        problems.append(
-            f"predictions reach {scores.high:.4g}; log-probabilities are at most 0, these look like {kind}"
-        )
-    if case.reads == "simplex" and not case.rows_sum_to_one():
-        problems.append("rows of the prediction do not sum to 1")
-    if not problems:
-        return None
-    value = case.attempt[0]
-    now = (
-        f" The value is {value:.4g}; KL cannot be negative."
-        if value is not None and value < 0
-        else ""
-    )
-    return Finding(
-        "; ".join(problems) + "." + now,
-        "Between other things than distributions the number is no divergence, and its minimum is elsewhere.",
-        case.line(
-            'Loss("kl_divergence")  # on logits, with softmax(teacher) as target',
-            torch="loss(torch.log_softmax(student, dim=1), torch.softmax(teacher, dim=1))",
-            keras="loss(keras.ops.softmax(teacher), keras.ops.softmax(student))",
-        ),
-    )
-
-
-@check("ctc-feasibility", severity="error")
-def ctc_feasibility(case: Case) -> Finding | None:
-    """A transcript that cannot be aligned to its frames.
-
-    Symptom: infinite CTC loss, or NaN gradients a little later; single utterances only.
-    Cause: too few frames after downsampling (repeated labels need a blank between them), a blank
-    inside the transcript, a length of 0 or beyond the array.
-    Fix: drop or merge those rows, or downsample less.
-    People type: ctc loss inf; ctcloss nan; ctc loss infinite; target length longer than input length; zero_infinity
-
-    Wrong::
-
-        examine(target=transcripts, lengths=frames // 4, target_lengths=letters, blank=0)
-
-    Right::
-
-        examine(target=transcripts, lengths=frames, target_lengths=letters, blank=0)
-    """
-    need(
-        case.lengths is not None and case.target_lengths is not None,
-        "lengths= and target_lengths= (CTC)",
-    )
-    frames = np.asarray(case.lengths).reshape(-1)
-    letters = np.asarray(case.target_lengths).reshape(-1)
-    truth = case.truth
-    need(
-        truth.ndim == 2 and len(truth) == len(letters) == len(frames),
-        "targets of shape (rows, longest)",
-    )
-    counts = np.arange(truth.shape[1])[None, :] < letters[:, None]
-    repeats = ((truth[:, 1:] == truth[:, :-1]) & counts[:, 1:]).sum(axis=1)
-    blank = ((truth == case.blank) & counts).any(axis=1)
-    impossible = (
-        (frames < letters + repeats)
-        | (frames <= 0)
-        | (letters < 0)
-        | (letters > truth.shape[1])
-        | blank
-    )
-    if not impossible.any():
-        return None
-    rows = np.flatnonzero(impossible)
-    row = int(rows[0])
-    example = (
-        f"row {row} has the blank {case.blank} inside its transcript"
-        if blank[row]
-        else f"row {row}: {frames[row]} frames, {letters[row]} labels + {repeats[row]} repeats"
-    )
-    return Finding(
-        f"{len(rows):,} of {len(truth):,} rows cannot be aligned ({example}).",
-        "No alignment has probability above 0, so the loss is infinite and its gradient NaN.",
-        "keep = input_lengths >= target_lengths + repeats  # drop these rows, or downsample less",
-    )
-
-
-@check("variance-shape", severity="warning")
-def variance_shape(case: Case) -> Finding | None:
-    """A variance is broadcast along the wrong axis.
-
-    Symptom: a likelihood that trains, with uncertainties that mean nothing.
-    Cause: variances of shape (N,) against means of shape (N, D): where N equals D it even runs.
-    Fix: give the variance the shape of the mean, or a last axis of length 1.
-    People type: gaussiannllloss var is of incorrect size; var shape gaussian nll; heteroscedastic variance shape
-
-    Wrong::
-
-        examine(square_means, square_means + 1, loss="mse", parameters={}, variance=np.ones(8))
-
-    Right::
-
-        examine(square_means, square_means + 1, loss="mse", parameters={}, variance=np.ones((8, 1)))
-    """
-    others = {
-        name: array
-        for name, array in case.inputs.items()
-        if any(word in name for word in ("variance", "scale", "var", "precision", "concentration"))
-    }
-    if case.variance is not None:
-        others["variance"] = np.asarray(case.variance)
-    need(others, "a variance")
-    shape = case.predicted.shape
-    for name, array in others.items():
-        if array.shape == shape or array.ndim == 0 or array.shape == (*shape[:-1], 1):
-            continue
-        wrong = array.shape == shape[:-1] or (
-            array.ndim < len(shape) and array.shape[0] == shape[0]
-        )
-        runs = True
-        try:
-            np.broadcast_shapes(array.shape, shape)
-        except ValueError:
-            runs = False
-        axis = len(shape) - array.ndim
-        return Finding(
-            f"{name} {array.shape} and mean {shape}: "
-            + (f"broadcasting applies it along axis {axis}" if runs else "the two do not fit")
-            + (", not one per row." if wrong else "."),
-            "Each row is then judged by another row's uncertainty; the loss still falls.",
-            f"{name} = {name}[:, None]" if wrong else f"{name} = {name}.reshape({shape})",
-        )
-    return None

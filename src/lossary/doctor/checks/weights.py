@@ -1,4 +1,4 @@
-"""Class weights and sample weights: do they reach, do they fit, and what do they do to probabilities?"""
+"""Weights: do they reach, do they fit, and what do they do to probabilities?"""
 
 from __future__ import annotations
 
@@ -32,15 +32,18 @@ def weight_cancels(case: Case) -> Finding | None:
     Symptom: class weights have no effect with batch size 1, or with batches of one class.
     Cause: the weighted mean divides by the sum of weights; with one class both are the same.
     Fix: divide by the number of samples instead.
-    People type: class weights no effect; crossentropyloss weight batch size 1; weighted cross entropy weights cancel
+    People type: class weights no effect; crossentropyloss weight batch size 1; weighted cross
+    entropy weights cancel
 
     Wrong::
 
-        examine(logits, classes, loss="cross_entropy", class_weights=np.arange(1.0, 11.0), batch_size=1)
+        examine(logits, classes, loss="cross_entropy", class_weights=np.arange(1.0, 11.0),
+                batch_size=1)
 
     Right::
 
-        examine(logits, classes, loss="cross_entropy", class_weights=np.arange(1.0, 11.0), batch_size=64)
+        examine(logits, classes, loss="cross_entropy", class_weights=np.arange(1.0, 11.0),
+                batch_size=64)
     """
     subject, weights = case.known, case.class_weights_array
     need(weights is not None and case.batch_size, "class_weights= and batch_size=")
@@ -59,12 +62,15 @@ def weight_cancels(case: Case) -> Finding | None:
     if share < 0.25:
         return None
     return Finding(
-        f"{share:.0%} of batches of {case.batch_size} hold one class only: there the class weights divide themselves "
+        f"{share:.0%} of batches of {case.batch_size} hold one class only: there the class weights "
+        "divide themselves "
         "out and have no effect.",
-        "A weighted mean divides by the sum of the weights; with one class that is the weight itself.",
+        "A weighted mean divides by the sum of the weights; with one class that is the weight "
+        "itself.",
         case.line(
             f'Loss("{subject.name}", reduction="mean_over_batch")',
-            torch='loss = nn.CrossEntropyLoss(weight=w, reduction="sum")  # then divide by the batch size',
+            torch='loss = nn.CrossEntropyLoss(weight=w, reduction="sum")  # then divide by the '
+            "batch size",
         ),
     )
 
@@ -77,16 +83,18 @@ def weights_suspicious(case: Case) -> Finding | None:
     Cause: weights sorted by another order than the labels, frequencies instead of their inverse,
     a weight of 0, or extremes.
     Fix: compute them from the labels.
-    People type: class weights wrong order; how to compute class weights; weight tensor should be defined for all classes;
-    class weight makes results worse
+    People type: class weights wrong order; how to compute class weights; weight tensor should be
+    defined for all classes; class weight makes results worse
 
     Wrong::
 
-        examine(logits[:, :3], rare_classes, loss="cross_entropy", class_weights=np.array([9.0, 1.0, 0.5]))
+        examine(logits[:, :3], rare_classes, loss="cross_entropy", class_weights=np.array([9.0,
+                1.0, 0.5]))
 
     Right::
 
-        examine(logits[:, :3], rare_classes, loss="cross_entropy", class_weights=np.array([0.4, 2.0, 9.0]))
+        examine(logits[:, :3], rare_classes, loss="cross_entropy", class_weights=np.array([0.4,
+                2.0, 9.0]))
     """
     weights = case.class_weights_array
     need(weights is not None or case.weights_array is not None, "class_weights= or weights=")
@@ -124,7 +132,8 @@ def weights_suspicious(case: Case) -> Finding | None:
         return Finding(
             f"Class weights span a factor {used.max() / used.min():,.0f}.",
             "Single rows then dominate the gradient; training becomes noisy or diverges.",
-            "class_weights = class_weights.clip(max=20 * class_weights.min())  # or the square root of the inverse",
+            "class_weights = class_weights.clip(max=20 * class_weights.min())  # or the square "
+            "root of the inverse",
         )
     if len(used) > 1 and seen.max() > 2 * seen.min() and used.max() > 1.5 * used.min():
         most, heavy = int(np.argmax(seen)), int(np.argmax(used))
@@ -133,7 +142,8 @@ def weights_suspicious(case: Case) -> Finding | None:
             return Finding(
                 f"The largest weight ({used.max():.3g}) is on the most frequent class {label} "
                 f"({seen.max():,.0f} of {seen.sum():,.0f}).",
-                "Weights usually balance rare classes; these make the imbalance worse. Is the order reversed?",
+                "Weights usually balance rare classes; these make the imbalance worse. Is the "
+                "order reversed?",
                 inverse,
             )
     return None
@@ -179,13 +189,15 @@ def calibration_shift(case: Case) -> Finding | None:
     Symptom: predicted probabilities do not match frequencies; the threshold 0.5 is wrong.
     Cause: the loss is not minimal at the true probability: pos_weight w adds log w to the logit,
     focal loss with gamma 2 predicts 25 % for a true 5 %.
-    Fix: correct the logit at inference, move the threshold, or use the plain loss for probabilities.
-    People type: pos_weight probabilities wrong; focal loss calibration; class weights calibration; predicted
-    probabilities too high; threshold after class weights
+    Fix: correct the logit at inference, move the threshold, or use the plain loss for
+    probabilities.
+    People type: pos_weight probabilities wrong; focal loss calibration; class weights calibration;
+    predicted probabilities too high; threshold after class weights
 
     Wrong::
 
-        examine(binary_logits, binary, loss="binary_cross_entropy", class_weights=np.array([1.0, 10.0]))
+        examine(binary_logits, binary, loss="binary_cross_entropy", class_weights=np.array([1.0,
+                10.0]))
 
     Right::
 
@@ -205,10 +217,13 @@ def calibration_shift(case: Case) -> Finding | None:
     shift = math.log(found / (1 - found)) - math.log(honest / (1 - honest))
     threshold = _best_answer(case, 0.5, weights)
     return Finding(
-        f"Under this loss a true probability of 5% is best predicted as {found:.1%} (logit {shift:+.2f}), and 50% as "
+        f"Under this loss a true probability of 5% is best predicted as {found:.1%} (logit "
+        f"{shift:+.2f}), and 50% as "
         f"{threshold:.1%}.",
-        "Scores still rank well, but they are no probabilities, and 0.5 is no longer the even threshold.",
-        f"probability = sigmoid(logit - {shift:.2f})  # exact for weights; or decide at {threshold:.3f}"
+        "Scores still rank well, but they are no probabilities, and 0.5 is no longer the even "
+        "threshold.",
+        f"probability = sigmoid(logit - {shift:.2f})  # exact for weights; or decide at "
+        f"{threshold:.3f}"
         if weights is not None or "pos_weight" in case.subject.parameters
         else f"decide at {threshold:.3f}, or recalibrate on held-out data",
     )
