@@ -1,0 +1,1 @@
+"""Side-by-side measurements of Lossary and its peers: ``python -m benchmarks``."""

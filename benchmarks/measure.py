@@ -1,0 +1,80 @@
+"""One workload in this process: interleaved times of its contenders, or one contender's peak memory."""
+
+from __future__ import annotations
+
+import json
+import random
+import statistics
+import sys
+import time
+from pathlib import Path
+
+from benchmarks.workloads import WORKLOADS, Missing, Step
+
+
+def times(name: str) -> dict[str, object]:
+    """Seconds per step of every contender; in each round all of them run once, in random order.
+
+    Per contender: median, lowest, and the quartiles. Short steps are run several times per round.
+    """
+    work = WORKLOADS[name]
+    steps: dict[str, Step] = {}
+    left_out: dict[str, str] = {}
+    for contender, make in work.contenders.items():
+        try:
+            step = make()
+            step()
+            step()
+        except Missing as missing:
+            left_out[contender] = f"{missing} is not installed"
+            continue
+        steps[contender] = step
+    found: dict[str, list[float]] = {contender: [] for contender in steps}
+    order = list(steps)
+    shuffle = random.Random(0).shuffle
+    for _ in range(work.repeats):
+        shuffle(order)
+        for contender in order:
+            start = time.perf_counter()
+            steps[contender]()
+            found[contender].append(time.perf_counter() - start)
+    return {
+        "seconds": {
+            contender: {
+                "median": statistics.median(series),
+                "lowest": min(series),
+                "quartiles": statistics.quantiles(series, n=4)[::2],
+            }
+            for contender, series in found.items()
+        },
+        "left_out": left_out,
+    }
+
+
+def memory(name: str, contender: str) -> dict[str, object]:
+    """Bytes by which one step raises this process's peak, after a first step has warmed it up.
+
+    The first step's freed buffers are given back before the peak is reset.
+    """
+    import ctypes
+
+    step = WORKLOADS[name].contenders[contender]()
+    step()
+    for _ in range(2):
+        ctypes.CDLL(None).malloc_trim(0)
+    before = _status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")
+    step()
+    return {"bytes": _status("VmHWM") - before}
+
+
+def _status(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise KeyError(field)
+
+
+if __name__ == "__main__":
+    what, *arguments = sys.argv[1:]
+    json.dump({"times": times, "memory": memory}[what](*arguments), sys.stdout)

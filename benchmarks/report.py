@@ -1,0 +1,177 @@
+"""The measurements as text, as a page and as a picture."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+from typing import Any
+
+SETTINGS = ("default", "no page faults")
+
+
+def _rows(name: str, results: dict[str, Any]) -> list[tuple[str, ...]]:
+    """contender, then per setting: milliseconds (lowest), and how many times as long as Lossary."""
+    entry = results[name]
+    rows = []
+    first = next(s for s in SETTINGS if "seconds" in entry.get(s, {}))
+    for contender in entry[first]["seconds"]:
+        cells = [contender]
+        for setting in SETTINGS:
+            seconds = entry.get(setting, {}).get("seconds", {})
+            if contender not in seconds:
+                cells += ["", ""]
+                continue
+            mine = seconds.get("lossary", seconds[contender])
+            it = seconds[contender]
+            cells.append(f"{1e3 * it['median']:.3g} ({1e3 * it['lowest']:.3g})")
+            cells.append(f"{it['median'] / mine['median']:.2f} ({it['lowest'] / mine['lowest']:.2f})")
+        memory = entry.get("memory", {}).get(contender, {})
+        cells.append(f"{memory['bytes'] / 2**20:.0f}" if "bytes" in memory else "")
+        rows.append(tuple(cells))
+    return rows
+
+
+def _share(name: str, results: dict[str, Any]) -> str:
+    """How much of the machine's own rate Lossary's raw traffic reaches."""
+    entry = results[name]
+    limits = results.get("limits", {}).get("no page faults", {}).get("seconds")
+    if not entry.get("bytes") or not limits:
+        return ""
+    rate = 12 * 2**24 / limits["two reads, one write"]["lowest"]
+    parts = []
+    for setting in SETTINGS:
+        mine = entry.get(setting, {}).get("seconds", {}).get("lossary")
+        if mine:
+            share = entry["bytes"] / mine["lowest"] / rate
+            parts.append(f"{share:.0%} ({setting})")
+    return "Share of the memory's rate for two reads and one write: " + ", ".join(parts) + "."
+
+
+def _header(name: str, results: dict[str, Any]) -> list[tuple[str, ...]]:
+    return [
+        ("", "default: ms", "x lossary", "no page faults: ms", "x lossary", "extra MiB"),
+        *_rows(name, results),
+    ]
+
+
+def lines(name: str, results: dict[str, Any]) -> str:
+    """One workload for the terminal."""
+    entry = results[name]
+    if not any("seconds" in entry.get(setting, {}) for setting in SETTINGS):
+        return f"{entry['title']}: not measured"
+    table = _header(name, results)
+    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+    body = "\n".join(
+        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in table
+    )
+    return f"\n{entry['title']}\n{body}\n  {_share(name, results)}".rstrip()
+
+
+def _losses(results: dict[str, Any]) -> list[str]:
+    """Where a peer is faster."""
+    found = []
+    for name, entry in results.items():
+        for setting in SETTINGS:
+            seconds = entry.get(setting, {}).get("seconds", {}) if isinstance(entry, dict) else {}
+            mine = seconds.get("lossary")
+            for contender, it in seconds.items():
+                if not mine or contender.startswith(("lossary", "three bare")):
+                    continue
+                ratio = it["lowest"] / mine["lowest"]
+                if ratio < 1:
+                    found.append(
+                        f"- {entry['title']}, {setting}: {contender} takes {ratio:.2f} of our time"
+                    )
+    return found
+
+
+def write(results: dict[str, Any], folder: Path) -> None:
+    """``performance.md`` and ``performance.svg``."""
+    folder.mkdir(exist_ok=True)
+    machine = results.get("environment", {})
+    page = [
+        "# Speed and memory",
+        "",
+        "Made by `make bench`; do not edit. Value and gradient, float32. In each round every contender "
+        "runs once, in random order. Times are medians, in brackets the lowest; ratios are a contender's "
+        "time over Lossary's, so above 1 Lossary is faster. *Default* is what a user sees; *no page "
+        "faults* sets `MALLOC_MMAP_THRESHOLD_` and `MALLOC_TRIM_THRESHOLD_` so that large buffers are used "
+        "again, which compares the kernels themselves. Extra memory is the rise of the peak during one "
+        "step of a fresh process.",
+        "",
+        "Machine: " + ", ".join(f"{key} {value}" for key, value in machine.items()) + ". A load above "
+        "the number of processors means that others were working on it: read the lowest times then.",
+        "",
+        "![Times as multiples of Lossary's](performance.svg)",
+        "",
+    ]
+    worse = _losses(results)
+    page += ["## Where a peer is faster", "", *(worse or ["Nowhere in this run."]), ""]
+    for name, entry in results.items():
+        if name == "environment" or "seconds" not in entry.get("default", {}):
+            continue
+        head, *rows = _header(name, results)
+        page += [f"## {entry['title']}", ""]
+        page += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+        page += ["| " + " | ".join(row) + " |" for row in rows]
+        left_out = entry["default"].get("left_out", {})
+        page += ["", _share(name, results), *(f"{k}: {v}." for k, v in left_out.items()), ""]
+    (folder / "performance.md").write_text("\n".join(page).replace("\n\n\n", "\n\n"))
+    (folder / "performance.svg").write_text(_picture(results))
+
+
+def _picture(results: dict[str, Any]) -> str:
+    """Bars of each peer's time over Lossary's, no page faults, on a logarithmic axis."""
+    import math
+
+    bars = []
+    for entry in results.values():
+        seconds = entry.get("no page faults", entry.get("default", {}))
+        seconds = seconds.get("seconds", {}) if isinstance(seconds, dict) else {}
+        if "lossary" not in seconds:
+            continue
+        for peer in ("torch eager", "torch.compile", "optax jit", "torch chunked"):
+            if peer in seconds:
+                ratio = seconds[peer]["lowest"] / seconds["lossary"]["lowest"]
+                bars.append((entry["title"], peer, ratio))
+    colours = {
+        "torch eager": "#c44e52",
+        "torch.compile": "#dd8452",
+        "optax jit": "#4c72b0",
+        "torch chunked": "#8172b3",
+    }
+    left, unit, height = 330, 110, 15
+
+    def x(ratio: float) -> float:
+        return left + unit * (1 + math.log2(max(ratio, 0.5))) 
+
+    parts, y, before = [], 40, ""
+    for title, peer, ratio in bars:
+        if title != before:
+            y += 8
+            parts.append(
+                f'<text x="{left - 120}" y="{y + 11}" text-anchor="end">{escape(title)}</text>'
+            )
+            before = title
+        parts.append(
+            f'<rect x="{min(x(1), x(ratio)):.1f}" y="{y}" width="{max(1.0, abs(x(ratio) - x(1))):.1f}" '
+            f'height="{height - 3}" fill="{colours[peer]}"/>'
+            f'<text x="{left - 110}" y="{y + 11}" fill="{colours[peer]}">{peer}</text>'
+            f'<text x="{x(max(ratio, 1)) + 5:.1f}" y="{y + 11}">{ratio:.2f}</text>'
+        )
+        y += height
+    for power in range(-1, 6):
+        at = x(2.0**power)
+        parts.append(
+            f'<line x1="{at}" x2="{at}" y1="30" y2="{y}" stroke="#ddd"/>'
+            f'<text x="{at}" y="25" text-anchor="middle">{2.0**power:g}</text>'
+        )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + 7 * unit + 60}" height="{y + 20}" '
+        'font-family="sans-serif" font-size="11">'
+        '<rect width="100%" height="100%" fill="white"/>'
+        f'<text x="{left}" y="12">time over Lossary\'s, value and gradient (no page faults)</text>'
+        + "".join(parts)
+        + "</svg>\n"
+    )
