@@ -45,3 +45,11 @@ def tweedie_deviance(prediction, target, *, power, half):
             + prediction ** (2 - p) / (2 - p)
         )
     return value if half else 2 * value
+
+
+# The limits of the Tweedie family, and either side of them.
+PARAMETERS = {
+    "tweedie_deviance": [
+        {"power": power} for power in (1.5, 1.0, 2.0, 3.0, 1 + 1e-9, 1.49, 1.9, 2 - 1e-9, 2.5)
+    ]
+}

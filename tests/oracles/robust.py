@@ -50,3 +50,9 @@ def cauchy(prediction, target, *, scale):
 
 def welsch(prediction, target, *, scale):
     return -expm1(-(((prediction - target) / scale) ** 2) / 2)
+
+
+# The limits of Barron's family, and where its formula divides small numbers by small ones.
+_LIMITS = (1.0, 0.0, 2.0, -2.0, -float(inf), float(inf))
+_NEARBY = (1e-9, 0.5, 1.6, 1.999, 2 - 1e-9, 2.5, -1e6)
+PARAMETERS = {"barron": [{"alpha": alpha} for alpha in (*_LIMITS, *_NEARBY)]}

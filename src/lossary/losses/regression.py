@@ -270,4 +270,4 @@ def epsilon_insensitive(
     """
     xp = namespace(prediction, target)
     distance = absolute(prediction - target)
-    return xp.where(distance > epsilon, distance - epsilon, 0.0)
+    return xp.where(distance <= epsilon, 0.0, distance - epsilon)
