@@ -239,6 +239,8 @@ def _free(subject: Subject) -> bool:
 
 def _graspable(probe: Probe, batch: Batch) -> np.ndarray:
     """Units whose numbers are 0 or large beside the steps that look for kinks."""
+    if not probe.subject.independent:
+        return np.ones(probe.values(batch).shape, dtype=bool)
     held = np.ones(probe.values(batch).shape, dtype=bool)
     for name, array in batch.items():
         if array.dtype.kind == "f" and not probe.contract.inputs[name].integral:
