@@ -76,7 +76,7 @@ def real_world_weight_cross_entropy(
 
 PARAMETERS = {
     "real_world_weight_cross_entropy": [
-        {"false_positive_costs": ((0.0, 1.0, 19.0), (0.25, 0.0, 0.0), (3.0, 7.0, 0.0))},
+        {"false_positive_costs": ((0.0, 1.0, 2.0), (0.25, 0.0, 0.0), (1.5, 0.75, 0.0))},
         {},
         {"false_negative_costs": (1.0, 2.0, 0.5), "false_positive_costs": 2.5},
     ],
