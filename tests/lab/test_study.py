@@ -51,7 +51,7 @@ def test_fifty_kills_lose_nothing_and_double_nothing(tmp_path, name):
     journal.touch()
     chance = random.Random(0)
     known = {}
-    for _ in range(50 if name == "study.db" else 10):
+    for _ in range(50 if name == "study.db" else 5):
         process = FORK.Process(target=worker, args=(storage, journal, 0.05))
         process.start()
         time.sleep(chance.uniform(0.02, 0.5))

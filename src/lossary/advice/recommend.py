@@ -284,7 +284,8 @@ def _own_kind(contract: Contract, target: Target) -> float:
 
 def _costs(contract: Contract, use: Use) -> dict[str, Any]:
     """The user's matrix as the loss's cost parameters."""
-    costs, found = use.costs, {}
+    costs = use.costs
+    found: dict[str, Any] = {}
     for name in contract.parameters:
         if name == "false_negative_cost":
             found[name] = costs[1][0]

@@ -26,33 +26,35 @@ USE = "mean, median, quantile=0.9, probability, ranking, or cost=[[0,1],[5,0]] (
 @app.command()
 def compare(
     data: str = typer.Argument(help=DATA),
-    target: str = typer.Option(None, help="The column to predict."),
-    losses: str = typer.Option(
+    target: str | None = typer.Option(None, help="The column to predict."),
+    losses: str | None = typer.Option(
         None, help="Losses with commas between; huber:delta=2 sets a parameter."
     ),
     seeds: int = typer.Option(5, min=1, help="Splits, initial weights and batch orders per loss."),
     output: Path = typer.Option(
         Path("lossary-report"), "--output", "-o", help="Folder of the report."
     ),
-    use: str = typer.Option(None, "--for", help=USE),
-    metric: str = typer.Option(None, help="What ranks; by default RMSE or accuracy."),
-    task: str = typer.Option(None, help="real, count, binary or classes; inferred if left out."),
-    epochs: int = typer.Option(None, min=1, help="By default 60."),
-    rate: float = typer.Option(
+    use: str | None = typer.Option(None, "--for", help=USE),
+    metric: str | None = typer.Option(None, help="What ranks; by default RMSE or accuracy."),
+    task: str | None = typer.Option(
+        None, help="real, count, binary or classes; inferred if left out."
+    ),
+    epochs: int | None = typer.Option(None, min=1, help="By default 60."),
+    rate: float | None = typer.Option(
         None, help="One learning rate for all, instead of a search for each."
     ),
-    model: str = typer.Option(
+    model: str | None = typer.Option(
         None, help="Your own network: package.module:build, build(inputs, outputs)."
     ),
     noise: str = typer.Option("", help="Shares of wrong training labels to try as well: 0.2,0.4"),
     outliers: str = typer.Option("", help="Shares of training targets moved far out: 0.1"),
     imbalance: str = typer.Option("", help="Rarest over commonest class in training: 0.05"),
     sweep: bool = typer.Option(False, help="Try other values of each loss's parameters."),
-    predictions: str = typer.Option(
+    predictions: str | None = typer.Option(
         None, help="Columns of a saved model's predictions: judge losses on them without training."
     ),
     drop_missing: bool = typer.Option(False, help="Go on without rows that have missing values."),
-    storage: str = typer.Option(
+    storage: str | None = typer.Option(
         None, help="Any Optuna storage; by default study.db in the output folder."
     ),
     join: bool = typer.Option(False, help="Work on a study that another process reports on."),
@@ -151,9 +153,11 @@ def _advised(target: Any, use: str | None) -> list[str]:
 @app.command()
 def advise(
     data: str = typer.Argument(help=DATA),
-    target: str = typer.Option(None, help="The column to predict."),
-    use: str = typer.Option(None, "--for", help=USE),
-    task: str = typer.Option(None, help="real, count, binary or classes; inferred if left out."),
+    target: str | None = typer.Option(None, help="The column to predict."),
+    use: str | None = typer.Option(None, "--for", help=USE),
+    task: str | None = typer.Option(
+        None, help="real, count, binary or classes; inferred if left out."
+    ),
     drop_missing: bool = typer.Option(False, help="Go on without rows that have missing values."),
     as_json: bool = typer.Option(False, "--json", help="JSON on stdout."),
 ) -> None:
@@ -180,20 +184,22 @@ def advise(
 @app.command()
 def tune(
     data: str = typer.Argument(help=DATA),
-    target: str = typer.Option(None, help="The column to predict."),
+    target: str | None = typer.Option(None, help="The column to predict."),
     loss: str = typer.Option(..., help="One loss; huber:delta=2 sets where the search starts."),
     trials: int = typer.Option(
         20, min=1, help="Settings to try, those of an earlier run included."
     ),
     seeds: int = typer.Option(10, min=1, help="Seeds of the final comparison with the start."),
-    metric: str = typer.Option(None, help="What ranks; by default RMSE or accuracy."),
-    task: str = typer.Option(None, help="real, count, binary or classes; inferred if left out."),
-    epochs: int = typer.Option(None, min=1, help="By default 60."),
+    metric: str | None = typer.Option(None, help="What ranks; by default RMSE or accuracy."),
+    task: str | None = typer.Option(
+        None, help="real, count, binary or classes; inferred if left out."
+    ),
+    epochs: int | None = typer.Option(None, min=1, help="By default 60."),
     drop_missing: bool = typer.Option(False, help="Go on without rows that have missing values."),
     output: Path = typer.Option(
         Path("lossary-report"), "--output", "-o", help="Folder of the study."
     ),
-    storage: str = typer.Option(
+    storage: str | None = typer.Option(
         None, help="Any Optuna storage; by default study.db in the folder."
     ),
     as_json: bool = typer.Option(False, "--json", help="JSON on stdout."),

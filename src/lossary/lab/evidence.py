@@ -19,10 +19,14 @@ from typing import Any
 
 import numpy as np
 
+from lossary.advice import advise
+from lossary.advice.fit import meet
+from lossary.contract import LossError, contracts
 from lossary.lab.cell import Cell, Plan
 from lossary.lab.choose import fitted
 from lossary.lab.data import Data, read
 from lossary.lab.run import do_cells
+from lossary.lab.metrics import default_metric, find_metric
 from lossary.lab.split import Corruption
 from lossary.lab.statistics import difference
 from lossary.lab.study import key_of
@@ -239,7 +243,59 @@ def restoration(bench: Bench) -> Iterator[Finding]:
         )
 
 
+def advice(bench: Bench) -> Iterator[Finding]:
+    """The first advised loss against the best of all that fit, on the metric of the stated use."""
+    uses = {
+        ("digits", None): ("probability",),
+        ("wine", None): ("probability",),
+        ("breast-cancer", None): ("probability", "ranking", "cost=[[0,5],[1,0]]"),
+        ("diabetes", None): ("mean", "median", "quantile=0.9"),
+        (str(WEATHER), "rain"): ("probability", "ranking", "cost=[[0,1],[5,0]]"),
+        (str(WEATHER), "temp_max"): ("mean", "median", "quantile=0.9"),
+    }
+    for (source, target), wanted in uses.items():
+        data = read(source, target)
+        for use in wanted:
+            found = advise(data.target, use=use)
+            metric = find_metric(found.metric or default_metric(data.target), data.target)
+            plan = Plan(
+                metric.name, 60, 64 if len(data.features) > 1000 else 16, (64,), (0.001, 0.01)
+            )
+            names = [found.candidates[0].text, *_rivals(data, found.candidates[0].name)]
+            rows = bench.rows(data, names, plan)
+            means = {
+                name: float(np.mean([np.nan if x is None else x for x in row["best"][metric.name]]))
+                for name, row in rows.items()
+            }
+            judged = {name: mean for name, mean in means.items() if np.isfinite(mean)}
+            best = max(judged, key=lambda name: metric.sign * judged[name])
+            ours = means[names[0]]
+            behind = metric.sign * (judged[best] - ours) / abs(judged[best])
+            yield Finding(
+                f"advice, {data.name} {data.target.name} for {use}",
+                f"{names[0]} within 2 % of the best of {len(judged)} losses in {metric.name}",
+                "lossary advise",
+                f"{ours:.4g}; best {best} {judged[best]:.4g}; {behind:.1%} behind",
+                float(behind <= 0.02),
+            )
+
+
+def _rivals(data: Data, advised: str) -> list[str]:
+    """Every other loss made for such targets that needs no parameter from the user."""
+    found = []
+    for contract in contracts():
+        try:
+            natural = meet(contract, data.target).natural
+            fitted(contract.name, data.target)
+        except LossError:
+            continue
+        if natural and contract.name != advised:
+            found.append(contract.name)
+    return found
+
+
 TOPICS = {
+    "advice": advice,
     "label-noise": label_noise,
     "outliers": outliers,
     "long-tail": long_tail,

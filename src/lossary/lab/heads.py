@@ -59,7 +59,9 @@ class Head:
 
     def predictions(self, outputs: Tensor) -> tuple[Tensor, ...]:
         """The loss's prediction arguments from linear outputs (..., width)."""
-        parts = outputs.split(self.units, dim=-1) if len(self.units) > 1 else (outputs,)
+        parts = (
+            torch.split(outputs, list(self.units), dim=-1) if len(self.units) > 1 else (outputs,)
+        )
         result = []
         for position, (part, space) in enumerate(zip(parts, self.spaces, strict=True)):
             if position == 0 and self.offset:

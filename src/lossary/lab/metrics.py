@@ -24,11 +24,11 @@ BINS = 10
 class View:
     """One replica's test part in common terms. What a loss's outputs cannot say is None."""
 
-    truth: Array
-    point: Array | None = None
-    decision: Array | None = None
-    score: Array | None = None
-    probability: Array | None = None
+    truth: Any
+    point: Any = None
+    decision: Any = None
+    score: Any = None
+    probability: Any = None
 
 
 @dataclass(frozen=True)

@@ -128,11 +128,11 @@ class Adam:
         self._steps = 0
 
     @torch.no_grad()
-    def step(self, gradients: Sequence[Tensor]) -> None:
+    def step(self, gradients: tuple[Tensor, ...] | list[Tensor]) -> None:
         """One update of every replica."""
         self._steps += 1
         first_bias, second_bias = 1 - 0.9**self._steps, 1 - 0.999**self._steps
-        torch._foreach_lerp_(self._first, list(gradients), 0.1)
+        torch._foreach_lerp_(self._first, gradients, 0.1)
         torch._foreach_mul_(self._second, 0.999)
         torch._foreach_addcmul_(self._second, gradients, gradients, 0.001)
         sizes = torch._foreach_sqrt(self._second)

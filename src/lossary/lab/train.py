@@ -85,8 +85,8 @@ def train(
         began = time.perf_counter()
         for step in range(steps):
             chosen = order[:, step * budget.batch : (step + 1) * budget.batch].reshape(-1)
-            batch = flat.index_select(0, chosen).unflatten(0, (replicas, -1))
-            wanted = targets.index_select(0, chosen).unflatten(0, (replicas, -1))
+            batch = flat.index_select(0, chosen).view(replicas, -1, *flat.shape[1:])
+            wanted = targets.index_select(0, chosen).view(replicas, -1, *targets.shape[1:])
             values = head.values(stack.forward(batch), wanted)
             # Replicas share nothing, so the gradient of the sum is every replica's own gradient.
             optimiser.step(torch.autograd.grad(values.sum(), stack.parameters))

@@ -1,0 +1,128 @@
+"""The commands as a user runs them: data on stdout, the rest on stderr, one line for bad input."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lossary.cli import main
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def lossary(*arguments, folder, code=0):
+    done = subprocess.run(
+        [sys.executable, "-c", "from lossary.cli import main; main()", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        timeout=280,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "NO_COLOR": "1"},
+    )
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def test_compare_on_the_weather(tmp_path):
+    arguments = (
+        "compare", EXAMPLES / "seattle-weather.csv", "--target", "rain", "--losses",
+        "binary_cross_entropy,squared_error,hinge", "--seeds", "2", "--epochs", "3", "--json",
+    )  # fmt: skip
+    account = json.loads(lossary(*arguments, folder=tmp_path).stdout)
+    assert account["data"]["rows"] == 1461
+    assert account["data"]["task"] == "binary"
+    losses = account["tables"]["as is"]["losses"]
+    assert losses["hinge"]["head"]["prediction"] == {
+        "units": 1,
+        "activation": "linear",
+        "space": "margin",
+    }
+    assert losses["hinge"]["best"]["log loss"] == [None, None]
+    assert min(losses["binary_cross_entropy"]["best"]["accuracy"]) > 0.6
+    assert account["command"].startswith("lossary compare")
+    files = {path.name for path in (tmp_path / "lossary-report").iterdir()}
+    assert {"report.html", "report.json", "losses.csv", "losses.png", "study.db"} <= files
+    # The same command again finds every cell in the study, and gives the same numbers.
+    again = json.loads(lossary(*arguments, folder=tmp_path).stdout)
+    assert again["tables"] == account["tables"]
+
+
+def test_compare_shows_a_table_and_takes_the_advised_losses(tmp_path):
+    done = lossary(
+        "compare", "wine", "--seeds", "2", "--epochs", "3", "--workers", "2", folder=tmp_path
+    )
+    assert "cross_entropy" in done.stdout
+    assert "constant: share of each class" in done.stdout
+    assert "not comparable" in done.stdout
+    assert "report: " in done.stderr
+
+
+def test_advise_names_losses_with_reasons(tmp_path):
+    where = EXAMPLES / "seattle-weather.csv"
+    text = lossary("advise", where, "--target", "rain", folder=tmp_path).stdout
+    assert "1. binary_cross_entropy" in text
+    assert "calibrated probabilities" in text
+    arguments = ("advise", where, "--target", "temp_max", "--for", "quantile=0.9", "--json")
+    found = json.loads(lossary(*arguments, folder=tmp_path).stdout)
+    assert found["candidates"][0]["parameters"] == {"quantile": 0.9}
+
+
+def test_tune_tries_settings_and_goes_on_where_it_stopped(tmp_path):
+    arguments = (
+        "tune", "wine", "--loss", "categorical_focal", "--seeds", "3", "--epochs", "3", "--json",
+    )  # fmt: skip
+    one = json.loads(lossary(*arguments, "--trials", "2", folder=tmp_path).stdout)
+    two = json.loads(lossary(*arguments, "--trials", "3", folder=tmp_path).stdout)
+    assert len(one["trials"]) == 2
+    assert len(two["trials"]) == 3
+    assert all(trial in two["trials"] for trial in one["trials"])
+    assert {"gamma": 2.0} in [parameters for parameters, _ in one["trials"]]
+    assert set(two["test"]) == {"start", "tuned"}
+
+
+def test_saved_predictions_are_judged_without_training(tmp_path):
+    table = tmp_path / "saved.csv"
+    rows = "".join(f"{k % 2},{0.1 + 0.8 * (k % 2) - 0.001 * k:.3f}\n" for k in range(60))
+    table.write_text("y,p\n" + rows)
+    done = lossary(
+        "compare", table, "--target", "y", "--predictions", "p", "--losses",
+        "binary_cross_entropy,binary_focal,hinge", "--json", folder=tmp_path,
+    )  # fmt: skip
+    account = json.loads(done.stdout)
+    assert account["metrics"]["accuracy"] == [1.0]
+    rows = account["losses"]
+    assert rows["binary_focal"]["value"] < rows["binary_cross_entropy"]["value"]
+    table.write_text("y,p\n" + "1,2.5\n0,-1\n" * 20)
+    bad = lossary("compare", table, "--target", "y", "--predictions", "p", folder=tmp_path, code=2)
+    assert "expected probabilities from 0 to 1" in bad.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "pattern"),
+    [
+        (("compare", "digits", "--losses", "cros_entropy"), "did you mean"),
+        (("compare", "digits", "--losses", "gaussian_nll"), "does not fit the classes target"),
+        (("compare", "nothing.csv", "--target", "y", "--losses", "mse"), "no such file"),
+        (("compare", "digits", "--losses", "mse", "--metric", "RMSE"), "it can be accuracy"),
+        (("compare", "digits", "--losses", "mse", "--noise", "2"), "between 0 and 1"),
+        (("compare", "digits", "--losses", "mse", "--noise", "much"), "expected shares"),
+        (("compare", "digits", "--losses", "mse", "--model", "nowhere:build"), "expected package"),
+        (("compare", "digits", "--losses", "mse", "--storage", "/proc/no/study.db"), "storage"),
+        (("advise", "digits", "--for", "speed"), "it can be mean"),
+        (("tune", "diabetes", "--loss", "absolute_error"), "nothing to tune"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_two(tmp_path, monkeypatch, capsys, arguments, pattern):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["lossary", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    shown = capsys.readouterr()
+    assert ended.value.code == 2
+    assert pattern in shown.err
+    assert shown.out == ""
+    assert len(shown.err.strip().splitlines()) == 1
