@@ -114,7 +114,11 @@ def exp_gap(x: Array) -> Array:
     total = xp.ones_like(x)
     for k in range(_terms(x) + 2, 2, -1):
         total = 1.0 + small * total / k
-    return xp.where(near, 0.5 * xp.square(small) * total, exp_minus_one(xp.where(near, 0.0, x)) - x)
+    return xp.where(
+        near,
+        0.5 * xp.square(small) * total,
+        exp_minus_one(xp.where(near, 0.0, x)) - xp.clip(x, None, 1e4),
+    )
 
 
 def power_gap(base: Array, log_base: Array, exponent: float) -> Array:

@@ -98,7 +98,7 @@ def poisson_nll(prediction: LogRate, target: Counts, *, full: bool = False) -> P
     near = xp.logical_and(prediction >= -0.5, prediction <= 1.0)
     small, large = xp.where(near, prediction, 0.0), xp.where(near, 1.0, prediction)
     close = 1.0 + (1.0 - target) * small + exp_gap(small)
-    value = xp.where(near, close, xp.exp(large) - times(target, large))
+    value = xp.where(near, close, xp.exp(large) - times(target, xp.clip(large, None, 1e4)))
     return _with_factorial(value, xp.exp(prediction), prediction, target) if full else value
 
 
@@ -123,11 +123,12 @@ def negative_binomial_nll(
     xp = namespace(prediction, target, dispersion)
     # Of 0, 1 and 2 the gammas are elementary; of more, their differences are not.
     few = xp.logical_and(target <= 2, target == xp.floor(target))
-    return xp.where(
+    value = xp.where(
         few,
         _surprise_at_few(prediction, target, dispersion),
         _surprise_at_many(prediction, xp.where(few, 3.0, target), dispersion),
     )
+    return xp.where(xp.isfinite(prediction), value, prediction)
 
 
 def _scale(alpha: Array) -> Array:
@@ -193,7 +194,9 @@ def poisson_deviance(
     gradient of twice the ``poisson_nll`` of rates. The best prediction is the mean. It is
     ``tweedie_deviance`` at power 1.
     """
-    value = _relative_entropy(target, prediction, namespace(prediction).log(prediction))
+    xp = namespace(prediction, target)
+    value = _relative_entropy(target, prediction, xp.log(prediction))
+    value = xp.where(xp.isfinite(prediction), value, prediction)
     return value if half else 2.0 * value
 
 
@@ -217,6 +220,7 @@ def gamma_deviance(
     ratio = target / prediction
     log_ratio = log_of_ratio(ratio, xp.log(target) - xp.log(prediction))
     value = log_gap(quotient(target - prediction, prediction), ratio, log_ratio)
+    value = xp.where(xp.isfinite(prediction), value, prediction)
     return value if half else 2.0 * value
 
 
@@ -269,6 +273,10 @@ def tweedie_deviance(
     rise = rise_by * power_gap(step, xp.log(step), 2.0 - power)
     rise = rise - fall_by * power_gap(step, xp.log(step), 1.0 - power)
     value = graft(value, rise)
+    # Beyond power 2 an infinite prediction costs a finite amount.
+    exponent = 2.0 - power
+    limit = prediction if power <= 2.0 else amount**exponent / (exponent * (exponent - 1.0))
+    value = xp.where(xp.isfinite(prediction), value, xp.where(prediction > 0, limit, prediction))
     return value if half else 2.0 * value
 
 

@@ -24,7 +24,7 @@ from lossary.contract import (
     loss,
     named,
 )
-from lossary.numerics import absolute, quotient, unit_rows
+from lossary.numerics import absolute, largest, quotient, unit_rows
 from lossary.special import exp_minus_one
 from lossary.xp import namespace
 
@@ -121,7 +121,9 @@ def symmetric_percentage_error(
     flat, and it forgives too high a prediction more than too low a one. 0 against 0 costs 0.
     """
     xp = namespace(prediction, target)
-    one, other = 0.5 * prediction, 0.5 * target  # halves, so that their sum cannot overflow
+    most = largest(prediction)
+    # Halves, so that their sum cannot overflow; infinity counts as the largest number.
+    one, other = 0.5 * xp.clip(prediction, -most, most), 0.5 * xp.clip(target, -most, most)
     distance, size, other_size = absolute(one - other), absolute(one), absolute(other)
     whole = size + other_size
     whole = xp.where(whole == 0, 1.0, whole)

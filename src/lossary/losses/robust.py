@@ -21,7 +21,7 @@ from lossary.contract import (
     loss,
     named,
 )
-from lossary.numerics import quotient
+from lossary.numerics import largest, quotient
 from lossary.special import (
     exp_minus_one,
     hypotenuse,
@@ -107,9 +107,10 @@ def pseudo_huber(prediction: Real, target: Real, *, delta: Positive = 1.0) -> Pe
     square near the target, slope ``delta`` far out. The best prediction lies between mean and
     median. It is ``barron`` at ``alpha=1`` times ``delta`` squared.
     """
-    residual = prediction - target
+    residual, most = prediction - target, largest(prediction)
+    finite = namespace(prediction, target).clip(residual, -most, most)
     # sqrt(1 + z^2) - 1 = z^2 / (1 + sqrt(1 + z^2)), which does not cancel near 0.
-    return residual * (delta * quotient(residual, delta + hypotenuse(residual, delta)))
+    return residual * (delta * quotient(finite, delta + hypotenuse(finite, delta)))
 
 
 @loss(
