@@ -1,0 +1,84 @@
+"""Each example runs as a reader runs it, in a process of its own, and shows what it promises."""
+
+import re
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run(name, *arguments, folder):
+    command = [sys.executable, str(EXAMPLES / name), *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout
+
+
+def losses(text):
+    return [float(number) for number in re.findall(r"^epoch +\d+ +loss ([\d.]+)$", text, re.M)]
+
+
+def number(text, before):
+    """The number after a phrase."""
+    return float(re.search(re.escape(before) + r"\s+(-?[\d.]+)", text).group(1))
+
+
+@pytest.mark.parametrize(
+    ("name", "ours", "simple", "larger_is_better"),
+    [
+        ("real_number", "mean error on new patients", "always saying the mean", False),
+        ("yes_or_no", "right on new patients", "always saying yes", True),
+        ("one_of_many", "right on new digits", "guessing", True),
+    ],
+)
+def test_first_lessons_learn_and_beat_the_simplest_answer(
+    name, ours, simple, larger_is_better, tmp_path
+):
+    text = run(f"first_lesson_{name}.py", folder=tmp_path)
+    course = losses(text)
+    assert len(course) == 7
+    assert all(after < before for before, after in pairwise(course))
+    gain = number(text, ours) - number(text, simple)
+    assert gain > 10 if larger_is_better else gain < -10
+
+
+def test_one_of_many_takes_indices_and_one_hot_alike(tmp_path):
+    text = run("first_lesson_one_of_many.py", folder=tmp_path)
+    assert number(text, "loss by class index") == number(text, "one-hot")
+
+
+def test_training_by_hand_prints_a_falling_loss_and_agrees_with_lossary(tmp_path):
+    text = run("training_by_hand.py", folder=tmp_path)
+    course = losses(text)
+    assert len(course) == 15
+    assert course[-1] < course[0] / 10
+    assert number(text, "right on new digits") > 95
+    by_hand = number(text, "loss on new digits, by hand")
+    assert by_hand == pytest.approx(number(text, "loss on new digits, Lossary"), abs=1e-6)
+
+
+def test_training_by_hand_uses_numpy_alone_to_train():
+    code = (EXAMPLES / "training_by_hand.py").read_text()
+    imported = set(re.findall(r"^(?:from|import) (\w+)", code, re.M))
+    assert imported == {"numpy", "sklearn", "lossary"}
+
+
+def test_outliers_move_the_squared_line_more_and_draw_it(tmp_path):
+    text = run("outliers.py", "picture.png", folder=tmp_path)
+    moved = dict(re.findall(r"^(\w+) .*line moved ([\d.]+)$", text, re.M))
+    assert float(moved["squared_error"]) > 5 * float(moved["absolute_error"])
+    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_custom_loss_trains_towards_what_it_prices(tmp_path):
+    text = run("custom_loss.py", folder=tmp_path)
+    mean = number(text, "mean demand")
+    assert number(text, "stock by squared_error") == pytest.approx(mean, abs=0.02)
+    assert number(text, "stock by shortage ") > mean + 1
+    assert number(text, "stock by shortage, price=20") > number(text, "stock by shortage ") + 1
+    assert number(text, "plain function on NumPy") == 1
