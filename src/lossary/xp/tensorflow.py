@@ -152,7 +152,8 @@ def matmul(one: Tensor, other: Tensor) -> Tensor:
 
 
 def reshape(x: Tensor, shape: Sequence[int]) -> Tensor:
-    return tf.reshape(x, shape)
+    # In a graph the batch may have no size yet; one unknown size follows from the others.
+    return tf.reshape(x, [-1 if size is None else size for size in shape])
 
 
 def broadcast_to(x: Tensor, shape: Sequence[int]) -> Tensor:
