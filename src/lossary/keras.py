@@ -46,6 +46,8 @@ _ACTIVATED = {"logits": "probabilities", "log_rates": "rates"}
 _SCORED = ("margin",)
 # Keras uses both distributions of these as they are, whatever they sum to.
 _AS_GIVEN = ("divergence",)
+# Arguments of Keras without which it ignores another.
+_SWITCHES = {"apply_class_balancing": "alpha"}
 # Keras smooths no ratio of sums: only its denominator holds an epsilon.
 _DEFAULTS = {"smooth": 0.0}
 _SMOOTHED = ("binary", "classes", "multi-hot")
@@ -73,6 +75,9 @@ class KerasLoss(HostLoss):
         self.axis = given.get("axis", -1)
         self.label_smoothing = given.get("label_smoothing", 0.0)
         inside = {name: given[name] for name in self.contract.parameters if name in given}
+        for switch, name in _SWITCHES.items():
+            if not given.get(switch, True):
+                inside.pop(name)
         if self.label_smoothing and "label_smoothing" not in inside:
             _check_smoothing(self.contract, self.label_smoothing)
         if self.axis is None:
@@ -142,18 +147,19 @@ class KerasLoss(HostLoss):
         if self._convert is not None:
             predictions = (self._convert(predictions[0]), *predictions[1:])
         if contract.target is None:
-            return predictions
+            spaces = contract.inputs.values()
+            return tuple(_adapted(*item) for item in zip(predictions, spaces, strict=True))
         first = predictions[0]
         target = self._aligned(y_true, first)
         if self._takes_codes and len(target.shape) < len(first.shape):
             target = ops.cast(target, "int32")
         target = self._smoothed(target, first)
-        if self.axis is None:  # one region: everything, the batch included
+        if "axis" in contract.parameters and self.axis is None:  # one region, the batch included
             predictions = tuple(ops.reshape(item, (1, -1)) for item in predictions)
             target = ops.reshape(target, (1, -1))
         given = dict(zip(contract.predictions, predictions, strict=True))
         given[str(contract.target_name)] = target
-        return tuple(_raised(given[name], space) for name, space in contract.inputs.items())
+        return tuple(_adapted(given[name], space) for name, space in contract.inputs.items())
 
     def _aligned(self, y_true: Array, y_pred: Array) -> Array:
         """``y_true`` with the dimension of size 1 that Keras forgives added or removed."""
@@ -195,7 +201,8 @@ class KerasLoss(HostLoss):
 
     def get_config(self) -> dict[str, Any]:
         """What was chosen: name, reduction and all that differs from the defaults."""
-        config = {"name": self.name, "reduction": self.reduction, **self._chosen}
+        chosen = {name: _plain(value) for name, value in self._chosen.items()}
+        config = {"name": self.name, "reduction": self.reduction, **chosen}
         if self._given_dtype is not None:
             config["dtype"] = dtype_policies.serialize(self._dtype_policy)
         return config
@@ -224,7 +231,10 @@ _HOST = ("reduction", "name", "dtype")
 
 
 def _signature(contract: Contract, key: str, presets: Mapping[str, Any]) -> inspect.Signature:
-    """Keras' order: the loss's own parameters, from_logits ..., reduction, name, dtype."""
+    """Keras' own signature where it has the loss, then what only the contract knows.
+
+    Else in Keras' order: the loss's parameters, from_logits ..., reduction, name, dtype.
+    """
     own = {
         name: presets.get(name, _DEFAULTS.get(name, item.default))
         if name in presets or not item.required
@@ -243,19 +253,30 @@ def _signature(contract: Contract, key: str, presets: Mapping[str, Any]) -> insp
             conventions["label_smoothing"] = own.pop("label_smoothing", 0.0)
         if target.layout == "class":
             conventions["ignore_class"] = None
-    if unit is not None and unit.name in ("element", "region"):
-        own.pop("axis", None)
-        conventions["axis"] = None if unit.name == "region" else -1
+    if unit is not None and unit.name == "element":
+        conventions["axis"] = own.pop("axis", -1)
     elif "axis" in own:
         conventions["axis"] = own.pop("axis")
     host = {"reduction": "sum_over_batch_size", "name": key, "dtype": None}
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     everything = {**own, **conventions, **host}
+    theirs = _keras_arguments(key)
+    known = {name: theirs[name] for name in theirs if name in everything or name in _SWITCHES}
+    everything = {**known, **{name: everything[name] for name in everything if name not in known}}
     required = [name for name, default in everything.items() if default is inspect.Parameter.empty]
     ordered = [*required, *(name for name in everything if name not in required)]
     return inspect.Signature(
         [inspect.Parameter(name, kind, default=everything[name]) for name in ordered]
     )
+
+
+def _keras_arguments(key: str) -> dict[str, Any]:
+    """Arguments and defaults of Keras' own class of this name."""
+    for name, kind in vars(keras.losses).items():
+        if inspect.isclass(kind) and kind is not HostLoss and key_of(name) == key:
+            arguments = inspect.signature(kind.__init__).parameters.values()
+            return {item.name: item.default for item in arguments if item.name != "self"}
+    return {}
 
 
 def _arrival(given: Mapping[str, Any]) -> str | None:
@@ -311,8 +332,10 @@ def _average(values: Array, counts: Array | None, axis: Any) -> tuple[Array, Arr
     return ops.divide_no_nan(ops.sum(values, axis=axis), number), number > 0
 
 
-def _raised(array: Array, space: Space) -> Array:
-    """Keras raises what must not be negative to 0 instead of returning NaN."""
+def _adapted(array: Array, space: Space) -> Array:
+    """Channels of images where the definition has them; negatives raised to 0, as Keras does."""
+    if space.layout == "image" and keras.config.image_data_format() == "channels_last":
+        return ops.moveaxis(array, -1, 1)
     return ops.maximum(array, 0) if space.name == "nonnegative" else array
 
 
@@ -329,6 +352,12 @@ def _without(shape: Any, axis: int) -> tuple[Any, ...]:
 
 def _in_keras_words(message: str) -> str:
     return re.sub(r"\bprediction\b", "y_pred", re.sub(r"\btarget\b", "y_true", message))
+
+
+def _plain(value: Any) -> Any:
+    """Arrays and tuples as lists, as JSON keeps them."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _class_name(key: str) -> str:
@@ -412,7 +441,9 @@ def install() -> None:
     """
     ours = {key: _FUNCTIONS[key] for key in _FUNCTIONS}
     ours |= {kind.__name__: kind for kind in _CLASSES.values()}
-    ours |= {name: __getattr__(name) for name in [*ALL_OBJECTS_DICT] if _knows(name)}
+    for name, own in ALL_OBJECTS_DICT.items():
+        if _knows(name):
+            ours[name] = (_CLASSES if inspect.isclass(own) else _FUNCTIONS)[key_of(name)]
     _KERAS_OWN.update({name: ALL_OBJECTS_DICT.get(name) for name in ours if name not in _KERAS_OWN})
     ALL_OBJECTS_DICT.update(ours)
 
@@ -434,7 +465,7 @@ def _knows(name: str) -> bool:
 def __getattr__(name: str) -> Any:
     if name.startswith("_") or not _knows(name):
         raise AttributeError(f"module 'lossary.keras' has no attribute {name!r}")
-    home = _FUNCTIONS if name == name.lower() or name == name.upper() else _CLASSES
+    home = _FUNCTIONS if name == name.lower() else _CLASSES
     return home[key_of(name)]
 
 

@@ -110,7 +110,7 @@ class LossModule(nn.Module):
     ) -> Any:
         device = inputs[0].device.type
         try:
-            if not torch.is_autocast_enabled(device):
+            if device == "meta" or not torch.is_autocast_enabled(device):
                 return self._compute(total, inputs, weights, mask)
             wide = tuple(
                 x.float() if x.is_floating_point() and x.itemsize < 4 else x for x in inputs

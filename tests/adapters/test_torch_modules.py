@@ -1,0 +1,327 @@
+"""Every generated module inside PyTorch's machinery: compilers, transforms, precisions, workers."""
+
+import copy
+import io
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.checkpoint import checkpoint
+from torch.utils.data import DataLoader, Dataset
+
+import lossary.torch
+from lossary import Loss, LossError, contract_of, contracts
+from lossary.testing.samples import parameter_sets, plain_batch
+from lossary.torch import TorchLossError
+from lossary.torch.conventions import learned
+
+CONTRACTS = [contract for contract in contracts() if contract.predictions]
+every_loss = pytest.mark.parametrize("contract", CONTRACTS, ids=lambda contract: contract.name)
+
+
+def arrays_of(contract, rows=6, seed=0, dtype=torch.float64):
+    """Tensors of an everyday batch, in the order of forward, and the module's options."""
+    parameters = parameter_sets(contract)[0]
+    batch = plain_batch(contract, parameters, rows, seed)
+    tensors = {}
+    for name, value in batch.items():
+        tensor = torch.from_numpy(np.ascontiguousarray(value))
+        tensors[name] = tensor.to(dtype) if tensor.is_floating_point() else tensor
+    needed = {name: parameters[name] for name, item in contract.parameters.items() if item.required}
+    return tensors, needed
+
+
+def module_of(contract, tensors, needed, **options):
+    """The module, and the tensors that forward takes; learned weights are set from the batch."""
+    kind = lossary.torch.get(contract.name)
+    own = learned(contract)
+    if own:
+        rows, columns = tensors[own[0]].shape
+        options |= {"num_classes": rows, "embedding_size": columns}
+    module = kind(**needed, **options)
+    for name in own:
+        getattr(module, name).data = tensors[name].clone()
+    return module, tuple(tensor for name, tensor in tensors.items() if name not in own)
+
+
+def differentiable(contract, tensors):
+    names = [name for name in contract.predictions if name not in learned(contract)]
+    for name in names:
+        tensors[name].requires_grad_()
+    return [tensors[name] for name in names]
+
+
+def prepared(contract, **options):
+    tensors, needed = arrays_of(contract)
+    wanted = differentiable(contract, tensors)
+    module, inputs = module_of(contract, tensors, needed, **options)
+    return module, inputs, wanted
+
+
+@every_loss
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_equals_loss(contract, reduction):
+    module, inputs, wanted = prepared(contract, reduction=reduction)
+    tensors, needed = arrays_of(contract)
+    leaves = differentiable(contract, tensors)
+    expected = Loss(contract, reduction=reduction, **needed)(**tensors)
+    value = module(*inputs)
+    torch.testing.assert_close(value, expected, rtol=1e-12, atol=1e-300)
+    ours = torch.autograd.grad(value.sum(), wanted)
+    theirs = torch.autograd.grad(expected.sum(), leaves)
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-300)
+
+
+@every_loss
+def test_totals_add_up_to_the_mean(contract):
+    module, inputs, _ = prepared(contract)
+    total = module.total(*inputs)
+    torch.testing.assert_close(total.mean, module(*inputs), rtol=1e-12, atol=1e-300)
+
+
+# Compiling takes seconds: one loss for each family and kind of inputs.
+KINDS = {
+    (c.family, c.unit, tuple(space.layout for space in c.inputs.values())): c for c in CONTRACTS
+}
+
+
+@pytest.mark.parametrize("contract", KINDS.values(), ids=lambda contract: contract.name)
+def test_compiles_without_graph_breaks(contract):
+    """One graph; a second batch size makes its shapes dynamic. Inductor's turn: test_inductor."""
+    torch.compiler.reset()
+    module, inputs, _ = prepared(contract)
+    compiled = torch.compile(module, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(*inputs), module(*inputs), rtol=1e-10, atol=1e-12)
+    tensors, needed = arrays_of(contract, rows=8)
+    module_of(contract, tensors, needed)
+    more = [x for name, x in tensors.items() if name not in learned(contract)]
+    torch.testing.assert_close(compiled(*more), module(*more), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "huber", "dice"])
+def test_inductor(name):
+    torch.compiler.reset()
+    contract = contract_of(name)
+    module, inputs, wanted = prepared(contract)
+    value = torch.compile(module, fullgraph=True)(*inputs)
+    torch.testing.assert_close(value, module(*inputs), rtol=1e-10, atol=1e-12)
+    ours = torch.autograd.grad(value, wanted)
+    theirs = torch.autograd.grad(module(*inputs), wanted)
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
+def test_dynamic_shapes_compile_once():
+    """After one dynamic compilation other batch sizes need no other."""
+    torch.compiler.reset()
+    module = lossary.torch.CrossEntropyLoss()
+    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(module, fullgraph=True, dynamic=True, backend=counter)
+    for rows in (5, 7, 9, 64):
+        logits, target = torch.randn(rows, 4), torch.randint(0, 4, (rows,))
+        torch.testing.assert_close(compiled(logits, target), module(logits, target))
+    assert counter.frame_count == 1
+
+
+@every_loss
+def test_exports(contract):
+    module, inputs, _ = prepared(contract)
+    inputs = tuple(x.detach() for x in inputs)
+    exported = torch.export.export(module, inputs).module()
+    torch.testing.assert_close(exported(*inputs), module(*inputs), rtol=1e-10, atol=1e-12)
+
+
+@every_loss
+def test_functional_transforms(contract):
+    """grad, jvp and hessian agree with autograd and with each other."""
+    module, inputs, wanted = prepared(contract)
+    position = next(i for i, x in enumerate(inputs) if x is wanted[0])
+    plain = [x.detach() for x in inputs]
+
+    def function(x):
+        return module(*plain[:position], x, *plain[position + 1 :])
+
+    point = plain[position]
+    gradient = torch.func.grad(function)(point)
+    (expected,) = torch.autograd.grad(module(*inputs), wanted[:1])
+    torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-12)
+    direction = torch.from_numpy(np.random.default_rng(1).standard_normal(tuple(point.shape)))
+    value, slope = torch.func.jvp(function, (point,), (direction,))
+    torch.testing.assert_close(value, module(*plain), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(slope, (gradient * direction).sum(), rtol=1e-8, atol=1e-11)
+    if point.numel() <= 64:
+        hessian = torch.func.hessian(function)(point).reshape(point.numel(), -1)
+        torch.testing.assert_close(hessian, hessian.T, rtol=1e-6, atol=1e-9)
+
+
+SAMPLEWISE = [c for c in CONTRACTS if c.unit and c.unit.name in ("element", "sample")]
+
+
+@pytest.mark.parametrize("contract", SAMPLEWISE, ids=lambda contract: contract.name)
+def test_vmap_gives_gradients_per_sample(contract):
+    tensors, needed = arrays_of(contract)
+    name = contract.predictions[0]
+    module, _ = module_of(contract, tensors, needed, reduction="sum")
+    inputs = {key: x for key, x in tensors.items() if key not in learned(contract)}
+    names = list(inputs)
+
+    def one(*row):
+        return module(*(x.unsqueeze(0) for x in row))
+
+    where = names.index(name)
+    each = torch.func.vmap(torch.func.grad(one, argnums=where))(*inputs.values())
+    inputs[name].requires_grad_()
+    (whole,) = torch.autograd.grad(module(*inputs.values()), inputs[name])
+    torch.testing.assert_close(each, whole, rtol=1e-9, atol=1e-12)
+
+
+SMOOTH = [contract for contract in CONTRACTS if contract.has("smooth")]
+
+
+@pytest.mark.parametrize("contract", SMOOTH, ids=lambda contract: contract.name)
+def test_derivatives_against_differences(contract):
+    tensors, needed = arrays_of(contract, rows=3)
+    differentiable(contract, tensors)
+    module, inputs = module_of(contract, tensors, needed)
+    assert torch.autograd.gradcheck(module, inputs)
+    if not contract.has("lipschitz") and sum(x.numel() for x in inputs) <= 40:
+        # A Lipschitz loss such as Huber may have a corner in its first derivative.
+        assert torch.autograd.gradgradcheck(module, inputs, atol=1e-4)
+
+
+@every_loss
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
+def test_autocast_computes_in_float32(contract, half):
+    tensors, needed = arrays_of(contract, dtype=half)
+    module, inputs = module_of(contract, tensors, needed)
+    wide = tuple(x.float() if x.is_floating_point() else x for x in inputs)
+    module = module.float()
+    with torch.autocast("cpu", dtype=half):
+        value = module(*inputs)
+    assert value.dtype == torch.float32
+    torch.testing.assert_close(value, module(*wide), rtol=1e-6, atol=1e-6, equal_nan=True)
+
+
+@every_loss
+def test_checkpoint(contract):
+    module, inputs, wanted = prepared(contract)
+    value = checkpoint(module, *inputs, use_reentrant=False)
+    ours = torch.autograd.grad(value, wanted)
+    theirs = torch.autograd.grad(module(*inputs), wanted)
+    for one, other in zip(ours, theirs, strict=True):
+        assert torch.equal(one, other)
+
+
+@every_loss
+def test_copies(contract):
+    module, inputs, _ = prepared(contract)
+    for other in (pickle.loads(pickle.dumps(module)), copy.deepcopy(module)):
+        assert type(other) is type(module)
+        assert repr(other) == repr(module)
+        assert torch.equal(other(*inputs), module(*inputs))
+    stored = io.BytesIO()
+    torch.save(module.state_dict(), stored)
+    stored.seek(0)
+    module.load_state_dict(torch.load(stored, weights_only=True))
+
+
+@every_loss
+def test_meta_and_fake_tensors(contract):
+    module, inputs, _ = prepared(contract)
+    expected = module(*inputs)
+    on_meta = copy.deepcopy(module).to("meta")
+    shape = on_meta(*(x.detach().to("meta") for x in inputs))
+    assert (shape.shape, shape.dtype, shape.device.type) == (expected.shape, expected.dtype, "meta")
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        fake = module(*(mode.from_tensor(x.detach()) for x in inputs))
+    assert fake.shape == expected.shape
+
+
+class Losses(Dataset):
+    """Items that are losses, computed in a worker."""
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        logits = torch.arange(6, dtype=torch.float32).reshape(2, 3) + index
+        return lossary.torch.CrossEntropyLoss(weight=torch.ones(3))(logits, torch.tensor([0, 2]))
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_data_loader_workers(start):
+    items = Losses()
+    loader = DataLoader(items, num_workers=1, multiprocessing_context=start)
+    assert torch.equal(torch.cat(list(loader)), torch.stack([items[i] for i in range(4)]))
+
+
+def test_buffers_follow_the_module():
+    module = lossary.torch.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0]))
+    assert module.half().weight.dtype == torch.float16
+    logits, target = torch.randn(4, 3), torch.tensor([0, 1, 2, 1])
+    expected = torch.nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0]))(logits, target)
+    torch.testing.assert_close(module(logits, target), expected)
+    assert list(module.state_dict()) == ["weight"]
+
+
+def test_weights_and_masks_per_call():
+    module = lossary.torch.HuberLoss()
+    x, y = torch.tensor([0.0, 3.0, float("nan")]), torch.tensor([1.0, 1.0, 0.0])
+    mask, weights = torch.tensor([True, True, False]), torch.tensor([1.0, 3.0, 1.0])
+    assert module(x, y, weights=weights, mask=mask) == pytest.approx((0.5 + 3 * 1.5) / 4)
+
+
+@pytest.mark.parametrize(
+    ("make", "inputs", "message"),
+    [
+        (
+            lambda: lossary.torch.CrossEntropyLoss(weight=torch.ones(3)),
+            (torch.randn(4, 5), torch.zeros(4, dtype=torch.int64)),
+            r"weight has shape \(3,\), expected \(5,\)",
+        ),
+        (
+            lambda: lossary.torch.CrossEntropyLoss(weight=torch.ones(5, device="meta")),
+            (torch.randn(4, 5), torch.zeros(4, dtype=torch.int64)),
+            r"weight is on meta, the input on cpu; move the module",
+        ),
+        (
+            lossary.torch.CrossEntropyLoss,
+            (torch.randn(4, 6, 5), torch.zeros(4, 6, dtype=torch.int64)),
+            r"if the classes are on axis 2, say axis=2",
+        ),
+        (
+            lossary.torch.CrossEntropyLoss,
+            (torch.zeros(4, dtype=torch.int64), torch.randn(4, 5)),
+            "were prediction and target exchanged",
+        ),
+        (
+            lossary.torch.CrossEntropyLoss,
+            (torch.randn(2, 5), torch.tensor([0, 5])),
+            "holds class 5, but the prediction has 5 classes",
+        ),
+        (lossary.torch.MSELoss, (torch.randn(4, 1), torch.randn(4)), "nothing is broadcast"),
+        (lossary.torch.MSELoss, (torch.randn(4),), "takes prediction, target; got 1"),
+        (
+            lambda: lossary.torch.BCELoss(weight=torch.ones(3)),
+            (torch.rand(4, 5), torch.rand(4, 5)),
+            r"weight has shape \(3,\), which does not broadcast",
+        ),
+        (lambda: lossary.torch.HuberLoss(delta=-1.0), (), "delta=-1.0 is outside"),
+        (lambda: lossary.torch.HuberLoss(reduction="avg"), (), "reduction='avg' is not known"),
+        (lambda: lossary.torch.get("crossentropi"), (), "did you mean"),
+    ],
+)
+def test_misuse_raises_what_pytorch_raises(make, inputs, message):
+    with pytest.raises(TorchLossError, match=message) as caught:
+        make()(*inputs)
+    assert isinstance(caught.value, (LossError, RuntimeError, IndexError, ValueError))
+
+
+def test_unknown_arguments_are_type_errors():
+    with pytest.raises(TypeError, match="unexpected keyword argument 'detla'"):
+        lossary.torch.HuberLoss(detla=1.0)
+    with pytest.raises(AttributeError, match="no attribute 'CrossEntropiLoss'"):
+        lossary.torch.CrossEntropiLoss
