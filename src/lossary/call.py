@@ -204,6 +204,7 @@ def prepare(
         weights = inputs.companion("weights", contract, weights, first)
     if class_weights is not None:
         class_weights = inputs.companion("class_weights", contract, class_weights, first)
+        inputs.check_class_weights(contract, first, class_weights, loss.parameters)
         kind = bound[contract.predictions[0]].dtype
         class_weights = namespace(first).astype(class_weights, kind)
     return Call(loss, bound, plan, weights, class_weights, mask)

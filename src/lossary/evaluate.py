@@ -268,4 +268,5 @@ def _move(value: Any, home: Any) -> Any:
         return value
     import numpy as np
 
-    return home.asarray(np.ascontiguousarray(value))
+    value = np.ascontiguousarray(value)
+    return home.asarray(value if value.flags.writeable else value.copy())

@@ -304,6 +304,7 @@ def blank(contract: Contract, arrays: Arrays, mask: Array, parameters: Mapping[s
     """Masked places filled with a harmless member of their space, so no NaN gets through."""
     first = arrays[contract.predictions[0]]
     layout = contract.inputs[contract.predictions[0]].layout
+    _check_mask(contract, first, mask, parameters)
     blanked = {}
     for name, array in arrays.items():
         space, xp = contract.inputs[name], namespace(array)
@@ -321,6 +322,21 @@ def blank(contract: Contract, arrays: Arrays, mask: Array, parameters: Mapping[s
         example = space.example if xp.isdtype(array.dtype, "real floating") else 0
         blanked[name] = xp.where(keep, array, xp.zeros_like(array) + example)
     return blanked
+
+
+def _check_mask(
+    contract: Contract, first: Array, mask: Array, parameters: Mapping[str, Any]
+) -> None:
+    came, shape = tuple(mask.shape), tuple(first.shape)
+    wanted = [shape]
+    if contract.inputs[contract.predictions[0]].layout == "class axis":
+        axis = class_axis(contract, first, parameters)
+        wanted.append(shape[:axis] + shape[axis + 1 :])
+    if all(came != each[: len(came)] for each in wanted):
+        raise LossError(
+            f"{contract.name}: mask has shape {came}, but the prediction has shape {shape}; give a "
+            f"mask of shape {wanted[-1]} or of its leading dimensions"
+        )
 
 
 def units(contract: Contract, prediction: Array, parameters: Mapping[str, Any]) -> Array:
@@ -348,6 +364,26 @@ def counted(
     return spread(mask, values, "mask", contract.name)
 
 
+def check_class_weights(
+    contract: Contract, first: Array, class_weights: Array, parameters: Mapping[str, Any]
+) -> None:
+    """Raise a LossError where weights of classes make no sense, or are not one per class."""
+    space = contract.target
+    came = f"{contract.name}: class_weights has shape {tuple(class_weights.shape)}, expected"
+    if space is not None and space.name in ("binary", "sign"):
+        if tuple(class_weights.shape) != (2,):
+            raise LossError(f"{came} (2,): the weight of no and the weight of yes")
+    elif space is None or space.name != "classes":
+        raise LossError(
+            f"{contract.name}: class_weights need a target of classes, not "
+            f"{space.name if space else 'none'}; give weights per unit instead"
+        )
+    else:
+        classes = first.shape[class_axis(contract, first, parameters)]
+        if tuple(class_weights.shape) != (classes,):
+            raise LossError(f"{came} ({classes},): one per class")
+
+
 def class_weights_of(
     contract: Contract, arrays: Arrays, class_weights: Array, parameters: Mapping[str, Any]
 ) -> Array:
@@ -356,25 +392,10 @@ def class_weights_of(
     first = arrays[contract.predictions[0]]
     xp = namespace(target, class_weights)
     if space is not None and space.name in ("binary", "sign"):
-        if tuple(class_weights.shape) != (2,):
-            raise LossError(
-                f"{contract.name}: class_weights has shape {tuple(class_weights.shape)}, expected "
-                "(2,): the weight of no and the weight of yes"
-            )
         yes = (target + 1) / 2 if space.name == "sign" else target
         return class_weights[0] * (1 - yes) + class_weights[1] * yes
-    if space is None or space.name != "classes":
-        raise LossError(
-            f"{contract.name}: class_weights need a target of classes, not "
-            f"{space.name if space else 'none'}; give weights per unit instead"
-        )
     axis = class_axis(contract, first, parameters)
     classes = first.shape[axis]
-    if tuple(class_weights.shape) != (classes,):
-        raise LossError(
-            f"{contract.name}: class_weights has shape {tuple(class_weights.shape)}, expected "
-            f"({classes},): one per class"
-        )
     if target.ndim == first.ndim - 1:
         known = xp.logical_and(target >= 0, target < classes)
         index = xp.astype(xp.where(known, target, xp.zeros_like(target)), xp.int64)

@@ -64,7 +64,8 @@ def excess(computed: np.ndarray, low: Exact, high: Exact, dtype: str) -> np.ndar
         infinite = np.isinf(given) & (np.sign(given) == np.sign(high.high + low.high))
         # Beyond the largest number the dtype shows infinity or its edge; nothing else will do.
         saturated = infinite | ((np.abs(given) >= edge * (1 - 1e-6)) & np.isfinite(given))
-        ratio = np.where(overflows, np.where(saturated, 0.0, np.inf), ratio)
+        outside = overflows & (error > 0)  # a kink may reach beyond, with this number between
+        ratio = np.where(outside, np.where(saturated, 0.0, np.inf), ratio)
         # An error that the inputs' own roundings explain up to overflow is no error.
         near_edge = ~overflows & (size + 4 * wobble > edge) & infinite
         ratio = np.where(near_edge, 0.0, ratio)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lossary.contract import Contract, Interval, LossError, Parameter, Space
+from lossary.contract import Contract, Interval, LossError, Space
 from lossary.inputs import class_axis
 
 ROWS = 240  # units of a hard batch
@@ -381,48 +381,6 @@ def _draw(space: Space, shape: tuple[int, ...], classes: int, rng: Any) -> np.nd
     if interval.low > -math.inf:
         return single(interval.low + rng.gamma(2.0, 1.0, shape) + 0.01)
     return single(1.5 * rng.standard_normal(shape))
-
-
-# -- parameters -------------------------------------------------------------------------------
-
-
-def parameter_sets(contract: Contract) -> list[dict[str, Any]]:
-    """The defaults, then each parameter moved by itself to other members of its interval."""
-    base = {name: _first(parameter) for name, parameter in contract.parameters.items()}
-    sets = [base]
-    for name, parameter in contract.parameters.items():
-        sets += [{**base, name: value} for value in _others(parameter, base[name])]
-    return sets
-
-
-def _first(parameter: Parameter) -> Any:
-    if not parameter.required:
-        return parameter.default
-    if parameter.type not in (float, int):  # one number per class
-        return tuple(_inside_of(parameter.interval)[0] + step for step in (8.0, 2.0, 4.0)[:CLASSES])
-    return _inside_of(parameter.interval)[0]
-
-
-def _others(parameter: Parameter, first: Any) -> list[Any]:
-    if parameter.name == "axis":
-        return []
-    choices = getattr(parameter.type, "__args__", ())
-    if choices and isinstance(first, (str, bool)):
-        return [choice for choice in choices if choice != first]
-    if parameter.type is bool or isinstance(first, bool):
-        return [not first]
-    if parameter.interval is None or not isinstance(first, float):
-        return []
-    return [value for value in _inside_of(parameter.interval) if value != first][:2]
-
-
-def _inside_of(interval: Interval) -> list[float]:
-    if interval.high < math.inf:
-        span = interval.high - interval.low
-        return [interval.low + span * share for share in (0.25, 0.625)]
-    if interval.low > -math.inf:
-        return [interval.low + step for step in (0.5, 2.5)]
-    return [0.5, -1.5]
 
 
 def axis_of(contract: Contract, batch: Batch, parameters: Mapping[str, Any]) -> int:

@@ -14,7 +14,8 @@ from lossary.evaluate import Loss
 from lossary.testing.libraries import Library
 from lossary.testing.oracle import Oracle, Truth, truth_of
 from lossary.testing.precision import Exact
-from lossary.testing.samples import Batch, Sample, hard_samples, parameter_sets, plain_batch
+from lossary.testing.samples import Batch, Sample, hard_samples, plain_batch
+from lossary.testing.settings import parameter_sets
 
 
 class CheckFailed(AssertionError):  # noqa: N818 - reads as what it is
