@@ -58,20 +58,23 @@ def _formulas() -> tuple[str, ...]:
 def manifest() -> dict[tuple[str, str], tuple[str, ...]]:
     """(loss, library) -> the modules that implement it, "toolchain.module", in order of preference."""
     rows = {
-        **{
-            (loss, library): (f"numba.on_{library}",)
-            for loss in (*_formulas(), *WHOLE_ARRAY)
-            for library in ("numpy", "torch")
-        },
+        (loss, library): (f"numba.on_{library}",)
+        for loss in (*_formulas(), *WHOLE_ARRAY)
+        for library in ("numpy", "torch", "jax")
     }
-    for (loss, library), modules in EXTRA.items():
-        rows[loss, library] = (*rows.get((loss, library), ()), *modules)
+    for key, modules in NATIVE.items():
+        rows[key] = (*rows[key], *modules)
     return rows
 
 
 # Losses whose units read more than one number; the numba module that holds each.
-WHOLE_ARRAY: dict[str, str] = {"cross_entropy": "softmax"}
-EXTRA: dict[tuple[str, str], tuple[str, ...]] = {
+WHOLE_ARRAY: dict[str, str] = {
+    "cross_entropy": "softmax",
+    "kl_divergence": "divergences",
+    "jensen_shannon": "divergences",
+}
+# The frameworks' own operations of the same meaning that are exact; the small arrays' choice.
+NATIVE: dict[tuple[str, str], tuple[str, ...]] = {
     (loss, "torch"): ("native.on_torch",)
     for loss in ("squared_error", "absolute_error", "huber", "smooth_l1")
 }

@@ -153,7 +153,21 @@ def functions(real: type) -> dict[str, Any]:
         result = n * log_high + (m - (square - tail))
         return result if w < infinity else w
 
+    @njit(**_EXACT)
+    def log(x):  # type: ignore[no-untyped-def]
+        """log(x) for normal x > 0."""
+        always_inline()
+        moved = integer(bits(x) + (one_bits - root_half))
+        n = real(integer((moved >> mantissa) - bias))
+        m = from_bits(integer((moved & fraction) + root_half)) - one
+        s = m / (two + m)
+        z = s * s
+        square = half * m * m
+        tail = s * (square + z * reduced_series(z)) + n * log_low
+        result = n * log_high + (m - (square - tail))
+        return result if x < infinity else x
+
     return {
         "where": where, "absolute": absolute, "sign": sign, "sqrt": sqrt, "exp": exp,
-        "expm1": expm1, "log1p_unit": log1p_unit, "log1p": log1p,
+        "expm1": expm1, "log1p_unit": log1p_unit, "log1p": log1p, "log": log,
     }  # fmt: skip

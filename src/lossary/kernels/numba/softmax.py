@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numba import float64, intp
+from numba import float64, intp, void
 
 from lossary.contract import LossError
 from lossary.kernels.numba import machine, pool, scalar, special
@@ -355,18 +355,18 @@ def outside(samples, classes, target_at, weights_at):
 # -- compiling and running -----------------------------------------------------------------------
 
 
-@functools.cache
-def compiled(part: str, dtype: str, target: str, flags: tuple[str, ...]) -> Any:
-    """``rows``, ``tiles`` or ``outside`` for these dtypes and flags."""
+def names(dtype: str, target: str, flags: tuple[str, ...]) -> dict[str, Any]:
+    """What the functions above mean in one variant."""
     real = np.float32 if dtype == "float32" else np.float64
     integer = np.int32 if dtype == "float32" else np.int64
     width = 8 * np.dtype(real).itemsize
-    soft = target not in INDEX
-    names = {
+    limits, soft = np.finfo(real), target not in INDEX
+    return {
         **scalar.functions(real), "__name__": __name__, "np": np, "math": math,
         "real": real, "integer": integer, "float64": np.float64, "zero": real(0), "one": real(1),
-        "infinity": real(math.inf), "deepest": -np.finfo(real).max, "sign_bit": integer(width - 1),
-        "no_sign": integer((1 << (width - 1)) - 1), "lowest_key": np.iinfo(integer).min,
+        "infinity": real(math.inf), "deepest": -limits.max, "smallest": limits.smallest_normal,
+        "sign_bit": integer(width - 1), "no_sign": integer((1 << (width - 1)) - 1),
+        "lowest_key": integer(np.iinfo(integer).min),
         "bits": machine.bits, "from_bits": machine.from_bits, "full_width": machine.full_width,
         "reals_at": machine.ARRAY_AT[real], "doubles_at": machine.ARRAY_AT[np.float64],
         "indices_at": machine.ARRAY_AT[np.int32 if target == "int32" else np.int64],
@@ -374,22 +374,21 @@ def compiled(part: str, dtype: str, target: str, flags: tuple[str, ...]) -> Any:
         "DENSE": soft or "SMOOTHED" in flags,
         **{name: name in flags for name in _FLAGS},
     }  # fmt: skip
-    names["lowest_key"] = integer(np.iinfo(integer).min)
+
+
+@functools.cache
+def compiled(part: str, dtype: str, target: str, flags: tuple[str, ...]) -> Any:
+    """``rows``, ``tiles`` or ``outside`` for these dtypes and flags."""
+    bound = names(dtype, target, flags)
     for helper in (highest, tally, find, finish, tile_highest, tile_tally, tile_value, tile_finish,
                    gather, scatter):  # fmt: skip
-        names[helper.__name__] = special.bind(helper, names, special.LOOSE)
+        bound[helper.__name__] = special.bind(helper, bound, special.LOOSE)
     mark = special.fingerprint(sys.modules[__name__])
     variant = "_".join([mark, dtype, target, *(name.lower() for name in flags)])
     function, integers = {"rows": (rows, 10), "tiles": (tiles, 12), "outside": (outside, 4)}[part]
     if part == "outside":
-        return special.entry(function, names, intp(*[intp] * integers), variant)
-    return special.entry(function, names, _void(*[intp] * integers, float64, float64), variant)
-
-
-def _void(*arguments: Any) -> Any:
-    from numba import void
-
-    return void(*arguments)
+        return special.entry(function, bound, intp(*[intp] * integers), variant)
+    return special.entry(function, bound, void(*[intp] * integers, float64, float64), variant)
 
 
 _FLAGS = ("SMOOTHED", "CLASSES", "WEIGHTED", "GRADIENT", "VALUES")
