@@ -114,11 +114,9 @@ def exp_gap(x: Array) -> Array:
     total = xp.ones_like(x)
     for k in range(_terms(x) + 2, 2, -1):
         total = 1.0 + small * total / k
-    return xp.where(
-        near,
-        0.5 * xp.square(small) * total,
-        exp_minus_one(xp.where(near, 0.0, x)) - xp.clip(x, None, 1e4),
-    )
+    # Beyond 1e4 the exponential is infinite; so the result stays when x is.
+    far = exp_minus_one(xp.where(near, 0.0, x)) - xp.clip(x, None, 1e4)
+    return xp.where(near, 0.5 * xp.square(small) * total, far)
 
 
 def power_gap(base: Array, log_base: Array, exponent: float) -> Array:

@@ -31,6 +31,8 @@ def log_cosh(prediction, target):
 
 def cosine_similarity(prediction, target, *, distance):
     lengths = sqrt(fsum(x * x for x in prediction) * fsum(x * x for x in target))
+    if 0 < fsum(x * x for x in prediction) < mpf(10) ** -100:
+        raise ValueError("beside a zero vector the cosine jumps: it has no derivative there")
     dot = fsum(x * y for x, y in zip(prediction, target, strict=True))
     cosine = dot / lengths if lengths else mpf(0)
     return 1 - cosine if distance else -cosine

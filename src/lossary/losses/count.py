@@ -128,7 +128,10 @@ def negative_binomial_nll(
         _surprise_at_few(prediction, target, dispersion),
         _surprise_at_many(prediction, xp.where(few, 3.0, target), dispersion),
     )
-    return xp.where(xp.isfinite(prediction), value, prediction)
+    sure = xp.logical_and(target == 0, dispersion > 0)
+    sure = xp.logical_and(sure, xp.isfinite(prediction))
+    limit = xp.where(sure, 0.0 * prediction, prediction + dispersion)
+    return xp.where(xp.isfinite(prediction + dispersion), value, limit)
 
 
 def _scale(alpha: Array) -> Array:
