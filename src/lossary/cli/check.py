@@ -43,6 +43,7 @@ def check(
     function = load(loss)
     formula = load(oracle) if oracle else None
     rows = list(_verdicts(Subject(contract_of(function), formula), libraries))
+    rows += _doctor_verdicts(function)
     failed = sum(row["verdict"] != "ok" for row in rows)
     if as_json:
         print(json.dumps({"loss": loss, "passed": not failed, "checks": rows}, indent=2))
@@ -64,7 +65,9 @@ def load(reference: str) -> Callable[..., Any]:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not module_name.startswith(error.name):
-            raise LossError(f"{module_name}: it imports {error.name}, which is not installed") from None
+            raise LossError(
+                f"{module_name}: it imports {error.name}, which is not installed"
+            ) from None
         raise LossError(
             f"{module_name}: no module of this name here or among the installed ones"
         ) from None
@@ -99,6 +102,24 @@ def _verdicts(subject: Any, libraries: list[Any]) -> Iterator[dict[str, str]]:
                 "verdict": verdict,
                 "message": " ".join(message.split()),
             }
+
+
+def _doctor_verdicts(function: Callable[..., Any]) -> list[dict[str, str]]:
+    """What the doctor finds in the code itself; nothing where it has no data for such inputs."""
+    from lossary.doctor.trial import has_data, verdicts
+
+    if not has_data(function):
+        return []
+    return [
+        {
+            "group": "doctor",
+            "check": name,
+            "library": "",
+            "verdict": "ok" if passed else "failed",
+            "message": message,
+        }
+        for name, passed, message in verdicts(function)
+    ]
 
 
 def _print_table(rows: list[dict[str, str]]) -> None:

@@ -322,7 +322,8 @@ class Case:
     def batch(self) -> dict[str, Any]:
         """Some rows of everything, to call the loss with: ``subject(**case.batch)``."""
         first = self.predicted
-        rows = max(1, min(BATCH_ROWS, BATCH_ENTRIES // max(1, first[:1].size))) if first.ndim else 1
+        most = BATCH_ENTRIES // 16 if self.reads == "image" else BATCH_ENTRIES  # windows cost more
+        rows = max(1, min(BATCH_ROWS, most // max(1, first[:1].size))) if first.ndim else 1
         contiguous = self.subject is not None and self.subject.unit in ("anchor", "tensor")
         take = (
             slice(0, rows)

@@ -52,7 +52,7 @@ def best_constant(case: Case) -> tuple[str, float] | None:
     """The best answer that ignores the input, and its loss on the batch; None: unknown."""
     if case.subject is None or len(case.arrays) != 1 or case.target is None:
         return None
-    if case.subject.unit in ("anchor", "tensor") or case.reads == "embeddings":
+    if case.subject.unit in ("anchor", "tensor") or case.reads in ("embeddings", "image"):
         return None
     batch = case.batch
     target, shape = batch["target"], batch["prediction"].shape

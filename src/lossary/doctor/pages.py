@@ -21,7 +21,8 @@ PRELUDE = "from lossary.doctor.cases.data import *"
 
 def parts(check: Check) -> dict[str, str]:
     """Symptom, Cause, Fix and People type, each as one paragraph."""
-    return {title: " ".join(text.split()) for title, text in _PARTS.findall(check.page)}
+    found = {title: " ".join(text.split()) for title, text in _PARTS.findall(check.page)}
+    return {title: text[:1].upper() + text[1:] for title, text in found.items()}
 
 
 def examples(check: Check) -> tuple[str, str]:

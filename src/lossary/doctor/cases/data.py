@@ -14,6 +14,10 @@ from lossary.evaluate import Loss
 __all__ = ["Loss", "Term", "examine", "np"]
 
 
+def __getattr__(name: str) -> Any:  # tells type checkers that there are more names
+    raise AttributeError(name)
+
+
 def public(value: Any) -> Any:
     """Put a function's name into what ``import *`` brings."""
     __all__.append(value.__name__)

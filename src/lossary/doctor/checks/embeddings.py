@@ -121,7 +121,7 @@ def contrastive_scale(case: Case) -> Finding | None:
 
 
 def _simulated(case: Case, whole: np.ndarray) -> np.ndarray:
-    """Gradients as the ranks make them: each differentiates its own rows, then they are averaged."""
+    """Gradients as ranks make them: each differentiates its own rows, then they are averaged."""
     ranks, gather = case.ranks, case.gather
     rows = min(ROWS, len(case.predicted))
     need(rows >= 2 * ranks, "two or more rows for each rank")

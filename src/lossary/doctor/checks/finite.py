@@ -23,7 +23,7 @@ def _shown(value: Any) -> str:
 
 
 def _first_bad_value(case: Case) -> tuple[int, float] | None:
-    """The first row whose loss is not finite: of all rows for Lossary's losses, else of the batch."""
+    """The first row whose loss is not finite: of all rows for our losses, else of the batch."""
     subject = case.known
     if (
         subject.own

@@ -31,8 +31,8 @@ def kl_inputs(case: Case) -> Finding | None:
     need(
         contract is not None
         and ("kl" in contract.name.split("_") or "kullback" in contract.summary.lower())
-        and case.target is not None
-        and case.class_scores,
+        and case.class_scores
+        and case.truth.shape == case.predicted.shape,
         "a Kullback-Leibler divergence of distributions",
     )
     axis = case.class_axis

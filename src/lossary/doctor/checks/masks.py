@@ -235,7 +235,7 @@ def all_ignored(case: Case) -> Finding | None:
 
 
 def _empty_value(case: Case) -> float | None:
-    """What a callable returns where nothing counts; None for Lossary's own losses (0 by default)."""
+    """What a callable returns where nothing counts; None for Lossary's own losses."""
     if case.subject is None or case.subject.own:
         return None
     batch = dict(case.batch)
@@ -282,7 +282,10 @@ def dead_flag(case: Case) -> Finding | None:
     if not dead:
         return None
     name = dead[0]
-    others = ", ".join(f"{other:g}" for other in _others(name, flags[name])[:3])
+    others = ", ".join(
+        f"{other:g}" if isinstance(other, float) else str(other)
+        for other in _others(name, flags[name])[:3]
+    )
     return Finding(
         f"Changing {name} from {flags[name]} to {others} leaves the loss identical ({base:.6g})"
         + (f"; so do {', '.join(dead[1:])}." if len(dead) > 1 else "."),
@@ -292,7 +295,7 @@ def dead_flag(case: Case) -> Finding | None:
 
 
 def _deliberate(case: Case) -> dict[str, Any]:
-    """Parameters to test: all of your own code; of a framework's loss only those that you changed."""
+    """Parameters to test: all of your own code; of a framework's loss those you changed."""
     import inspect
 
     subject = case.foreign
@@ -321,10 +324,10 @@ def _others(name: str, value: Any) -> list[Any]:
 
 
 def _changes(case: Case, batch: dict[str, Any], name: str, value: Any) -> bool | None:
-    """Whether this value moves the loss on the data or on wider data; None when it cannot be had."""
+    """Whether this value moves the loss, on these or on wider data; None: cannot be had."""
     try:
         changed = case.foreign.with_parameters(**{name: value})
-        for factor in (1.0, 30.0, 0.03):
+        for factor in (1.0, 30.0, 0.03, -1.0):
             prediction = batch["prediction"]
             if isinstance(prediction, tuple):
                 factor = 1.0
