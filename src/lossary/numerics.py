@@ -99,9 +99,8 @@ def surprise_of_logit(logit: Array, yes: Array, no: Array) -> Array:
     """``yes * log(1 + exp(-logit)) + no * log(1 + exp(logit))`` for weights of yes and no."""
     xp = namespace(logit, yes)
     above = logit > 0
-    tail = xp.log1p(xp.exp(xp.where(above, -logit, logit)))
-    missed = times(yes, xp.where(above, 0.0, -logit))
-    return (yes + no) * tail + missed + times(no, xp.where(above, logit, 0.0))
+    missed = times(xp.where(above, no, yes), xp.where(above, logit, -logit))
+    return (yes + no) * xp.log1p(xp.exp(xp.where(above, -logit, logit))) + missed
 
 
 def from_highest(logits: Array, *, axis: int = -1) -> Array:
