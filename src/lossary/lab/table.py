@@ -83,7 +83,7 @@ def _frame(path: Path) -> Any:
         if suffix == ".parquet":
             frame = polars.read_parquet(path)
         elif suffix in (".arrow", ".feather"):
-            frame = polars.read_ipc(path, memory_map=False)
+            frame = polars.read_ipc(path)
         else:
             frame = _read_csv(polars, path)
     except (polars.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:

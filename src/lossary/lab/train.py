@@ -44,7 +44,6 @@ class Trained:
     best: np.ndarray
     outputs_best: Tensor
     outputs_last: Tensor
-    outputs_start: Tensor
     train_outputs: Tensor
     nonfinite: np.ndarray
     seconds_per_step: float
@@ -75,9 +74,8 @@ def train(
     losses, scores = [], []
     nonfinite = np.zeros(replicas, dtype=np.int64)
     best = np.zeros(replicas, dtype=np.int64)
-    with torch.no_grad():
-        outputs_start = stack.forward(parts.train.features[which])
-    best_outputs, top = None, np.full(replicas, -np.inf)
+    best_outputs = outputs = torch.empty(0)
+    top = np.full(replicas, -np.inf)
     busy = 0.0
     for epoch in range(budget.epochs):
         order = torch.stack([torch.randperm(rows, generator=draw) for draw in draws])[which] + start
@@ -95,29 +93,27 @@ def train(
         nonfinite += (~torch.isfinite(seen)).sum(0).numpy()
         with torch.no_grad():
             found = score(stack.forward(validation))
-            outputs = stack.forward(test)
         found = np.where(np.isfinite(found), found, -np.inf)
         better = found > top
-        if best_outputs is None:
-            best_outputs = outputs.clone()
-        if better.any():
+        top, best = np.where(better, found, top), np.where(better, epoch, best)
+        if better.any() or epoch in (0, budget.epochs - 1):
+            with torch.no_grad():
+                outputs = stack.forward(test)
             keep = torch.from_numpy(better)
+            best_outputs = outputs.clone() if epoch == 0 else best_outputs
             best_outputs[keep] = outputs[keep]
-            top, best = np.where(better, found, top), np.where(better, epoch, best)
         losses.append(seen.mean(0).numpy())
         scores.append(found)
         if progress:
             progress(replicas)
     with torch.no_grad():
         train_outputs = stack.forward(parts.train.features[which])
-    assert best_outputs is not None
     return Trained(
         np.stack(losses),
         np.stack(scores),
         best,
         best_outputs,
         outputs,
-        outputs_start,
         train_outputs,
         nonfinite,
         busy / (steps * budget.epochs),
