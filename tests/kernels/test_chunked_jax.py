@@ -1,0 +1,52 @@
+"""The sliced linear cross-entropy of JAX against torch's, under jit and not."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from lossary.contract import LossError
+from lossary.kernels.chunked import on_jax, on_torch
+
+OPTIONS = [
+    {},
+    {"bias": True, "label_smoothing": 0.1},
+    {"class_weights": True, "label_smoothing": 0.2, "z_loss": 0.05, "softcap": 6.0},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_same_as_torch(options, reduction, compiled):
+    generator = np.random.default_rng(0)
+    hidden, weight = generator.normal(size=(300, 8)), generator.normal(size=(21, 8))
+    target = generator.integers(0, 21, 300)
+    target[:9] = -100
+    vectors = {k: generator.uniform(0.2, 1, 21) for k in ("bias", "class_weights") if options.get(k)}
+    given = options | {"reduction": reduction}
+    with jax.enable_x64(True):
+
+        def loss(h, w):
+            chosen = given | {k: jnp.asarray(v) for k, v in vectors.items()}
+            return on_jax.linear_cross_entropy(h, w, jnp.asarray(target), budget=0, **chosen).sum()
+
+        step = jax.value_and_grad(loss, argnums=(0, 1))
+        step = jax.jit(step) if compiled else step
+        value, gradients = step(jnp.asarray(hidden), jnp.asarray(weight))
+    leaves = [torch.tensor(hidden, requires_grad=True), torch.tensor(weight, requires_grad=True)]
+    chosen = given | {k: torch.tensor(v) for k, v in vectors.items()}
+    expected = on_torch.linear_cross_entropy(*leaves, torch.tensor(target), **chosen).sum()
+    expected.backward()
+    np.testing.assert_allclose(value, expected.item(), rtol=1e-12)
+    for mine, leaf in zip(gradients, leaves, strict=True):
+        np.testing.assert_allclose(mine, leaf.grad.numpy(), rtol=1e-9, atol=1e-12)
+
+
+def test_an_index_outside_the_classes():
+    hidden, weight = jnp.ones((3, 2)), jnp.ones((4, 2))
+    target = jnp.array([0, 4, 1])
+    with pytest.raises(LossError, match=r"target 4 is not a class of 0\.\.3"):
+        on_jax.linear_cross_entropy(hidden, weight, target)
+    assert jnp.isnan(jax.jit(on_jax.linear_cross_entropy)(hidden, weight, target))
