@@ -100,6 +100,7 @@ def bi_tempered_logistic(prediction, target, *, t1, t2):
 
 # Temperatures whose 1 / (t2 - 1) is a number of float64: at 1.2 its rounding alone costs 6 ulp.
 PARAMETERS = {
+    "symmetric_cross_entropy": [{}, {"alpha": 0.5}, {"beta": 2.5}, {"log_zero": -9.25}],
     "bi_tempered_logistic": [
         {"t1": 0.75, "t2": 1.25},
         {"t1": 0.25, "t2": 1.5},
