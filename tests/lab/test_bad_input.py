@@ -90,7 +90,7 @@ def test_files_that_are_not_there_or_not_data(tmp_path):
 def test_a_broken_picture_is_named(tmp_path):
     (tmp_path / "cat").mkdir()
     write(tmp_path / "cat", "no picture", "broken.png")
-    with pytest.raises(LossError, match="broken.png: is not a readable picture"):
+    with pytest.raises(LossError, match=r"broken\.png: is not a readable picture"):
         images.read_folder(tmp_path)
 
 
@@ -135,7 +135,7 @@ def test_rare_classes_and_few_rows_are_refused(tmp_path):
 def test_losses_that_do_not_fit_say_so():
     target = describe(np.arange(30) * 0.5)
     with pytest.raises(
-        LossError, match="cross_entropy: compares class logits with classes.*real target"
+        LossError, match=r"cross_entropy: compares class logits with classes.*real target"
     ):
         head_for(fitted("cross_entropy", target), target)
     with pytest.raises(LossError, match="did you mean"):

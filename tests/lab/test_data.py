@@ -1,4 +1,6 @@
-"""Every kind of file gives the same numbers; several labels, counts and pictures find their task."""
+"""Every kind of file gives the same numbers; several labels, counts and pictures find their
+task.
+"""
 
 import numpy as np
 import polars

@@ -1,4 +1,6 @@
-"""The report in a real browser: every plot drawn, a quiet console, no overflow, hostile names as text."""
+"""The report in a real browser: every plot drawn, a quiet console, no overflow, hostile names
+as text.
+"""
 
 import json
 from pathlib import Path

@@ -1,4 +1,6 @@
-"""The study survives being killed at any moment, and shares its cells among workers exactly once."""
+"""The study survives being killed at any moment, and shares its cells among workers exactly
+once.
+"""
 
 import json
 import multiprocessing

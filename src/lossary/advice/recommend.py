@@ -141,7 +141,8 @@ def _quantity_roles(target: Target, use: Use) -> list[Role]:
     far = facts["share far out"]
     spread = facts["variance over mean"]
     robust = Role(
-        f"{far:.1%} of targets lie far out (excess kurtosis {facts['excess kurtosis']:.3g}): its slope is "
+        f"{far:.1%} of targets lie far out (excess kurtosis {facts['excess kurtosis']:.3g}): "
+        "its slope is "
         "bounded, so that no single row decides, wrong ones included",
         lambda c: (
             c.has("lipschitz") and c.has("convex") and c.has("zero at target") and c.has("smooth")
@@ -166,7 +167,8 @@ def _quantity_roles(target: Target, use: Use) -> list[Role]:
         return [median, robust]
     if target.task == "count" and spread > 1.5:
         spreading = Role(
-            f"the variance is {spread:.3g} times the mean, more than Poisson's: it learns the spread as well",
+            f"the variance is {spread:.3g} times the mean, more than Poisson's: it learns the "
+            "spread as well",
             lambda c: _elicits(c, MEANS) and len(c.predictions) > 1 and _closeness(c, target) > 0,
         )
         return [mean, spreading, plain]
@@ -179,16 +181,19 @@ def _mean_reason(target: Target) -> str:
     facts = target.facts
     if target.task == "count":
         return (
-            f"counts from {facts['minimum']:g} to {facts['maximum']:g} with mean {facts['mean']:.4g}: "
+            f"counts from {facts['minimum']:g} to {facts['maximum']:g} with mean "
+            f"{facts['mean']:.4g}: "
             "its variance grows with the mean, as theirs does"
         )
     if _spreading(target):
         return (
-            f"no target is below 0 and the skewness is {facts['skewness']:.3g}: errors are judged in "
+            f"no target is below 0 and the skewness is {facts['skewness']:.3g}: errors are "
+            "judged in "
             "proportion to the size of the target"
         )
     return (
-        f"the mean is asked for ({facts['mean']:.4g} ± {facts['standard deviation']:.4g}), with a skewness "
+        f"the mean is asked for ({facts['mean']:.4g} ± {facts['standard deviation']:.4g}), "
+        "with a skewness "
         f"of {facts['skewness']:.3g}"
     )
 
@@ -232,7 +237,8 @@ def _class_roles(target: Target, use: Use) -> list[Role]:
     facts = target.facts
     rows = int(facts["rows"])
     ratio = facts.get("commonest over rarest", 1.0)
-    kinds = f"{len(target.labels)} {'labels' if target.task == 'multi-label' else 'classes'} in {rows} rows"
+    several = "labels" if target.task == "multi-label" else "classes"
+    kinds = f"{len(target.labels)} {several} in {rows} rows"
     proper = Role(
         f"{kinds}: its best prediction is the true probability, which ranks, decides and can be "
         "weighed with any costs",
@@ -240,7 +246,8 @@ def _class_roles(target: Target, use: Use) -> list[Role]:
         lambda c: _own_kind(c, target),
     )
     balanced = Role(
-        f"the commonest class is {ratio:.3g} times the rarest ({facts['rarest share']:.1%} of rows): "
+        f"the commonest class is {ratio:.3g} times the rarest ({facts['rarest share']:.1%} of "
+        "rows): "
         "it makes rare classes count",
         lambda c: any(p.required and name.endswith("counts") for name, p in c.parameters.items()),
         lambda c: 2.0 * any(p.name == "strictly proper" for p in c.properties),
@@ -309,7 +316,8 @@ def _candidate(contract: Contract, role: Role, target: Target) -> Candidate:
             filled[name] = target.class_counts.tolist()
     meeting = meet(contract, target)
     heads = [
-        f"{units} {'unit' if units == 1 else 'units'}, {contract.inputs[name].activation} ({name}: {contract.inputs[name].name})"
+        f"{units} {'unit' if units == 1 else 'units'}, {contract.inputs[name].activation} "
+        f"({name}: {contract.inputs[name].name})"
         for name, units in zip(contract.predictions, meeting.units, strict=True)
     ]
     return Candidate(

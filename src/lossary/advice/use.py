@@ -1,4 +1,4 @@
-"""What the predicted number will be used for: ``mean``, ``quantile=0.9``, ``cost=[[0, 5], [1, 0]]``."""
+"""What the predicted number is for: ``mean``, ``quantile=0.9``, ``cost=[[0, 5], [1, 0]]``."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ def parse_use(text: str | None, target: Target) -> Use:
     name, _, value = text.partition("=")
     if name not in USES:
         raise LossError(
-            f"--for {text}: it can be mean, median, quantile=0.9, probability, ranking or cost=MATRIX"
+            f"--for {text}: it can be mean, median, quantile=0.9, probability, ranking or "
+            "cost=MATRIX"
         )
     if quantity != (name in ("mean", "median", "quantile")):
         fits = "mean, median or quantile=0.9" if quantity else "probability, ranking or cost=MATRIX"

@@ -238,7 +238,9 @@ def _shares(option: str, text: str) -> tuple[float, ...]:
 
 
 def _quiet_threads() -> None:
-    """One thread per process: these networks are too small to share, and workers multiply better."""
+    """One thread per process: these networks are too small to share, and workers multiply
+    better.
+    """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 

@@ -13,7 +13,7 @@ from lossary.evaluate import Loss
 
 
 def split_names(text: str) -> list[str]:
-    """``a,huber:delta=2,reduction=sum,b`` as three texts: a setting belongs to the name before it."""
+    """``a,huber:delta=2,reduction=sum,b`` as three texts: a setting goes with the name before."""
     names: list[str] = []
     depth, piece = 0, ""
     for letter in text + ",":

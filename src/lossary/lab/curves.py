@@ -80,7 +80,7 @@ def _by_probability(head: Head) -> Any:
 
 
 def curves(losses: dict[str, Loss], target: Target, rows: dict[str, Any]) -> dict[str, Any]:
-    """Curves of every loss over one common range, and the histogram of the first loss that has one."""
+    """Curves of every loss over one common range, and the histogram of the first that has one."""
     histograms = [rows[name]["margins"] for name in losses if rows[name].get("margins")]
     if not histograms:
         return {}

@@ -64,11 +64,12 @@ def read(
 
 
 def from_arrays(features: Any, target: Any, *, name: str = "arrays") -> Data:
-    """Data from arrays: features (n, columns) or images (n, channels, height, width), and targets."""
+    """Data from features (n, columns) or images (n, channels, height, width), and targets."""
     numbers = np.asarray(features)
     if numbers.ndim not in (2, 4) or numbers.dtype.kind not in "iufb":
         raise LossError(
-            f"{name}: features have shape {numbers.shape} and type {numbers.dtype}; expected numbers "
+            f"{name}: features have shape {numbers.shape} and type {numbers.dtype}; expected "
+            "numbers "
             "of shape (rows, columns) or (rows, channels, height, width)"
         )
     if len(numbers) != len(target):

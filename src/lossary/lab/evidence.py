@@ -25,8 +25,8 @@ from lossary.contract import LossError, contracts
 from lossary.lab.cell import Cell, Plan
 from lossary.lab.choose import fitted
 from lossary.lab.data import Data, read
-from lossary.lab.run import do_cells
 from lossary.lab.metrics import default_metric, find_metric
+from lossary.lab.run import do_cells
 from lossary.lab.split import Corruption
 from lossary.lab.statistics import difference
 from lossary.lab.study import key_of
@@ -98,7 +98,8 @@ def _against(
     """``better`` above ``worse`` (sign +1) or below it (-1), but for ``slack``."""
     found = difference(sign * better + slack, sign * worse)
     here = (
-        f"{better.mean():.4g} against {worse.mean():.4g}; difference {sign * (found.mean - slack):+.3g} "
+        f"{better.mean():.4g} against {worse.mean():.4g}; difference "
+        f"{sign * (found.mean - slack):+.3g} "
         f"({min(sign * (found.low - slack), sign * (found.high - slack)):+.3g} to "
         f"{max(sign * (found.low - slack), sign * (found.high - slack)):+.3g})"
     )
@@ -182,7 +183,7 @@ def coverage(bench: Bench) -> Iterator[Finding]:
 
 
 def square_loss(bench: Bench) -> Iterator[Finding]:
-    """Hui and Belkin 2021: square loss is as accurate as cross-entropy, and varies less over seeds."""
+    """Hui and Belkin 2021: square loss is as accurate as cross-entropy, and steadier."""
     for name in ("digits", "wine", "breast-cancer"):
         data = read(name)
         other = "binary_cross_entropy" if data.target.task == "binary" else "cross_entropy"
@@ -324,7 +325,8 @@ def main() -> None:
             findings.append(item)
             mark = "holds" if item.holds else "DOES NOT HOLD HERE"
             print(
-                f"{item.topic}: {item.claim}: {mark}, probability {item.probability:.3f}\n    {item.here}",
+                f"{item.topic}: {item.claim}: {mark}, probability {item.probability:.3f}\n    "
+                f"{item.here}",
                 flush=True,
             )
         print(f"({name}: {time.perf_counter() - began:.0f} s)", file=sys.stderr)

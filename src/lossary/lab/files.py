@@ -15,7 +15,7 @@ from lossary.lab.report import write_report
 
 
 def write_files(account: dict[str, Any], folder: Path) -> list[Path]:
-    """Write report.html, report.json, losses.csv and losses.png; a LossError where the folder cannot take them."""
+    """Write report.html, report.json, losses.csv and losses.png, or raise a LossError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         page = write_report(account, folder / "report.html")
@@ -69,7 +69,8 @@ def _picture(account: dict[str, Any], path: Path) -> Path:
         if np.nanmin(curves) > 0:
             panel.set_yscale("log")
     figure.suptitle(
-        "Training loss per epoch, one line per seed (values of different losses are not comparable)",
+        "Training loss per epoch, one line per seed (values of different losses are not "
+        "comparable)",
         fontsize=9,
     )
     figure.tight_layout()

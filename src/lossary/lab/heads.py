@@ -138,7 +138,7 @@ class Head:
         return name in ("logit", "class logits", "probability", "simplex", "binary", "mask")
 
     def probabilities(self, outputs: Tensor) -> np.ndarray | None:
-        """(..., classes) summing to 1; of yes (...) or of labels (..., labels); None for margins."""
+        """(..., classes); of yes (...); of labels (..., labels); None for margins."""
         if not self.is_probability:
             return None
         name = self.spaces[0].name

@@ -24,7 +24,8 @@ def read_folder(path: Path, size: int = 32) -> tuple[np.ndarray, np.ndarray, tup
     ]
     if not files:
         raise LossError(
-            f"{path}: holds no pictures; expected one folder per class with {', '.join(SUFFIXES)} files"
+            f"{path}: holds no pictures; expected one folder per class with "
+            f"{', '.join(SUFFIXES)} files"
         )
     pixels = []
     for file, _ in files:

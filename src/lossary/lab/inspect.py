@@ -91,7 +91,7 @@ def gradient_scale(head: Head, outputs: torch.Tensor, parts: Split) -> float:
 
 
 def gradient_shares(head: Head, outputs: torch.Tensor, parts: Split) -> dict[str, Any]:
-    """Who gets the gradient at the end of training: shares by group, by difficulty, of the top 1 %."""
+    """Who gets the gradient after training: shares by group, by difficulty, of the top 1 %."""
     sizes = row_gradients(head, outputs, parts.train.target)
     total = sizes.sum(axis=1, keepdims=True)
     if not np.isfinite(total).all() or (total == 0).any():
@@ -167,7 +167,7 @@ def errors_by_row(target: Target, seen: list[View], rows: np.ndarray, total: int
 
 
 def saved_bytes(head: Head, outputs: torch.Tensor, parts: Split) -> int:
-    """Bytes that the loss keeps between its forward and its backward pass, per row of one replica."""
+    """Bytes that the loss keeps between its forward and its backward pass, per row."""
     rows = min(256, outputs.shape[1])
     leaf = outputs[:1, :rows].detach().clone().requires_grad_()
     target = head.encode(parts.test.target[:1, :rows])

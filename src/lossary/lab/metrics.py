@@ -242,7 +242,7 @@ def calibration_error(rows: Array, confidence: Array, right: Array) -> float:
 
 
 def fast_score(metric: Metric, head: Head, truth: torch.Tensor) -> Callable[[torch.Tensor], Array]:
-    """``metric`` (higher is better) of all replicas at once: outputs (replicas, n, width) -> (replicas,)."""
+    """``metric``, higher is better, of outputs (replicas, n, width) as one number per replica."""
     wanted = truth.numpy()
     name = metric.name
     if name in ("RMSE", "MAE"):
@@ -273,14 +273,14 @@ def table(metrics: Mapping[str, Metric], seen: list[View]) -> dict[str, list[flo
 
 
 def selection_metric(metric: Metric, head: Head) -> Metric:
-    """What chooses rate and epoch: the metric, or accuracy where the outputs are no probabilities."""
+    """What chooses rate and epoch: the metric, or accuracy where there are no probabilities."""
     if metric.needs == "probability" and not head.is_probability:
         return metrics_for(head.target)["accuracy"]
     return metric
 
 
 def rounded(value: Any, digits: int = 6) -> Any:
-    """Nested numbers to so many significant digits, NaN and infinity as None: what a study keeps."""
+    """Nested numbers to so many significant digits, NaN and infinity as None, for JSON."""
     if isinstance(value, dict):
         return {key: rounded(item, digits) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -77,7 +77,8 @@ class Modules:
                 ) from error
         if not isinstance(modules[0], torch.nn.Module):
             raise LossError(
-                f"model: the factory returned {type(modules[0]).__name__}, expected a torch.nn.Module"
+                f"model: the factory returned {type(modules[0]).__name__}, expected a "
+                "torch.nn.Module"
             )
         if len({type(module) for module in modules}) > 1:
             raise LossError(

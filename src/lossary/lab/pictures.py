@@ -149,7 +149,8 @@ def _training(go: Any, table: dict[str, Any]) -> Any:
     figure.update_layout(height=230 * -(-len(rows) // columns) + 60)
     return _entry(
         "Training loss by epoch",
-        "Each loss in its own panel and unit: compare shapes, not heights. The band spans the seeds.",
+        "Each loss in its own panel and unit: compare shapes, not heights. The band spans "
+        "the seeds.",
         figure,
     )
 
@@ -236,7 +237,8 @@ def _reliability(go: Any, table: dict[str, Any]) -> Any:
     figure.update_yaxes(title="share that came true", range=[0, 1])
     return _entry(
         "Calibration",
-        "On the dotted line, probabilities mean what they say. Above it the network is too modest, below too sure.",
+        "On the dotted line, probabilities mean what they say. Above it the network is too "
+        "modest, below too sure.",
         figure,
     )
 
@@ -289,7 +291,8 @@ def _curves(go: Any, account: dict[str, Any]) -> Any:
     figure.update_layout(height=560, bargap=0)
     return _entry(
         "Shape over your data",
-        "Each loss and the size of its slope, scaled to the same mean over the range; the bars are your own test rows.",
+        "Each loss and the size of its slope, scaled to the same mean over the range; the "
+        "bars are your own test rows.",
         figure,
     )
 
@@ -318,7 +321,8 @@ def _shares(go: Any, table: dict[str, Any]) -> Any:
     figure.update_yaxes(title="share of the gradient", tickformat=".0%")
     return _entry(
         "Who gets the gradient",
-        "At the end of training. Even bars: every row pulls alike. A tall first bar: few rows decide.",
+        "At the end of training. Even bars: every row pulls alike. A tall first bar: few "
+        "rows decide.",
         figure,
     )
 

@@ -17,7 +17,7 @@ WORST = 8
 
 
 def write_report(account: dict[str, Any], path: Path) -> Path:
-    """Write the account as HTML. Everything shown is escaped: names of columns and classes are data."""
+    """Write the account as HTML; names of columns and classes are data, and escaped."""
     jinja = need("jinja2")
     environment = jinja.Environment(
         loader=jinja.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True
@@ -115,7 +115,8 @@ def _difference_table(
     return {
         "title": f"{table['reference']} against the others{suffix}",
         "remark": (
-            "How much better the first loss is, paired by seed: bootstrap interval of 95 %; p by the "
+            "How much better the first loss is, paired by seed: bootstrap interval of 95 %; "
+            "p by the "
             "t-test corrected for overlapping training rows (Nadeau and Bengio 2003), after Holm."
         ),
         "header": ["loss", f"better in {account['metric']['name']} by", "interval", "p", "verdict"],
@@ -198,7 +199,8 @@ def _gradient_table(table: dict[str, Any]) -> dict[str, Any]:
     return {
         "title": "Gradients",
         "remark": (
-            "Scale: mean size per row before training; the factor would give each loss the first one's "
+            "Scale: mean size per row before training; the factor would give each loss the "
+            "first one's "
             "scale under plain gradient descent (Adam removes it). Shares: at the end of training."
         ),
         "header": ["loss", "scale", "rate factor", "top 1 % of rows", "harmed rows", "by class"],

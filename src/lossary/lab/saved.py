@@ -1,4 +1,4 @@
-"""Without training: what each loss would do to a model whose predictions are at hand, in seconds."""
+"""What each loss would do to a model whose predictions are at hand, without training."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ def check_predictions(target: Target, predictions: np.ndarray) -> np.ndarray:
     wanted = (n, len(target.labels)) if target.task == "classes" else target.values.shape
     if values.shape != wanted:
         raise LossError(
-            f"predictions: have shape {values.shape}, expected {wanted} for the {target.task} target "
+            f"predictions: have shape {values.shape}, expected {wanted} for the {target.task} "
+            "target "
             f"{target.name}"
             + (
                 f", one column per class: {', '.join(target.labels)}"
@@ -70,7 +71,8 @@ def check_predictions(target: Target, predictions: np.ndarray) -> np.ndarray:
         raise LossError(f"predictions: {bad} values are NaN or infinite; remove those rows")
     if target.task not in ("real", "count") and (values.min() < 0 or values.max() > 1):
         raise LossError(
-            f"predictions: range from {values.min():.3g} to {values.max():.3g}, expected probabilities "
+            f"predictions: range from {values.min():.3g} to {values.max():.3g}, expected "
+            "probabilities "
             "from 0 to 1; apply sigmoid or softmax to logits first"
         )
     if target.task == "classes" and not np.allclose(values.sum(1), 1, atol=1e-3):

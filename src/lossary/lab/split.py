@@ -32,7 +32,9 @@ class Corruption:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Rows of one part for every seed: features (seeds, n, ...), targets (seeds, n), row numbers."""
+    """Rows of one part for every seed: features (seeds, n, ...), targets (seeds, n), row
+    numbers.
+    """
 
     features: torch.Tensor
     target: torch.Tensor

@@ -56,7 +56,9 @@ def difference(
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """P-values corrected for their number (Holm 1979): the smallest times n, the next times n - 1, ..."""
+    """P-values corrected for their number (Holm 1979): the smallest times n, the next times n
+    - 1, ...
+    """
     p = np.asarray(p, dtype=float)
     order = np.argsort(p)
     scaled = p[order] * (len(p) - np.arange(len(p)))

@@ -110,7 +110,7 @@ class Study:
         return done, held
 
     def _claim(self, key: str, cell: Cell) -> int | None:
-        """The number of the trial that holds the cell for this worker, or None if another was first."""
+        """The trial that holds the cell for this worker, or None if another was first."""
         optuna = self._optuna
         states = optuna.trial.TrialState
         mine = f"{time.time_ns()}-{os.getpid()}-{os.urandom(4).hex()}"
@@ -178,7 +178,9 @@ def study_digest(data: Data, plan: Plan) -> str:
 
 
 def open_storage(optuna: Any, storage: str | Path) -> Any:
-    """SQLite for a path, a journal for a .log or .journal file, else what Optuna makes of the URL."""
+    """SQLite for a path, a journal for a .log or .journal file, else what Optuna makes of the
+    URL.
+    """
     text = str(storage)
     if text.startswith("grpc://"):
         host, _, port = text.removeprefix("grpc://").partition(":")
@@ -213,7 +215,9 @@ def this_worker() -> dict[str, Any]:
 
 
 def alive(worker: dict[str, Any]) -> bool:
-    """Whether the worker of a claim still runs; on another machine, whether it is not silent too long."""
+    """Whether the worker of a claim still runs; on another machine, whether it is not silent
+    too long.
+    """
     if worker.get("host") != socket.gethostname():
         return time.time() - worker.get("since", 0) < SILENT_AFTER
     born = _born(worker["process"])

@@ -54,7 +54,9 @@ def read_table(path: Path, target: str | None, drop_missing: bool) -> Table:
 
 
 def read_columns(path: Path, target: str | None, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """The raw target, and the numbers of the named columns: (n,) of one, (n, columns) of several."""
+    """The raw target, and the numbers of the named columns: (n,) of one, (n, columns) of
+    several.
+    """
     if not path.exists():
         raise LossError(f"{path}: no such file")
     frame = _frame(path)
@@ -201,7 +203,8 @@ def _target_values(series: Any, path: Path) -> np.ndarray:
         if 0.5 < share < 1:
             row = int(np.flatnonzero(numbers.is_null().to_numpy())[0])
             raise LossError(
-                f"{path.name}: target {series.name} mixes numbers and texts: {numbers.null_count()} "
+                f"{path.name}: target {series.name} mixes numbers and texts: "
+                f"{numbers.null_count()} "
                 f"texts, the first {series[row]!r} in row {row + 1}; correct or remove them"
             )
     return series.to_numpy()

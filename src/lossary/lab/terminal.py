@@ -22,7 +22,8 @@ def show(account: dict[str, Any]) -> None:
     seeds = account["seeds"]
     console.print(
         f"{escape(data['name'])}: {data['rows']} rows, {len(data['columns'])} columns, "
-        f"{data['task']} target {escape(data['target'])}; {seeds} seeds, {account['plan']['epochs']} epochs",
+        f"{data['task']} target {escape(data['target'])}; {seeds} seeds, "
+        f"{account['plan']['epochs']} epochs",
         highlight=False,
     )
     for setting, part in account["tables"].items():

@@ -26,7 +26,9 @@ class Budget:
 
     @classmethod
     def fitting(cls, rows: int, epochs: int | None = None, batch: int | None = None) -> Budget:
-        """Batches of 64, fewer for little data; 60 epochs, fewer where that is over 20,000 steps."""
+        """Batches of 64, fewer for little data; 60 epochs, fewer where that is over 20,000
+        steps.
+        """
         batch = min(batch or min(64, max(8, rows // 16)), rows)
         steps = max(1, rows // batch)
         return cls(epochs or max(1, min(60, -(-20_000 // steps))), batch)
@@ -34,7 +36,8 @@ class Budget:
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """What training left: curves (epochs, replicas), and outputs on the test part (replicas, n, width).
+    """What training left: curves (epochs, replicas), and outputs on the test part (replicas,
+    n, width).
 
     ``best``: the epoch of the best validation score of each replica; ``score`` is higher-is-better.
     """

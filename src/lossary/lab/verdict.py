@@ -48,7 +48,8 @@ def _sentences(
     said = []
     if len(judged) == 1:
         said.append(
-            f"{first}: {metric.name} {mean[first]:.4g} over {seeds} seeds; nothing to compare it with."
+            f"{first}: {metric.name} {mean[first]:.4g} over {seeds} seeds; nothing to compare "
+            "it with."
         )
     elif len(equal) == len(judged) - 1:
         said.append(
