@@ -11,7 +11,7 @@ from lossary.call import Plan, bind, prepare
 from lossary.contract import Array, Contract, LossError, contract_of, resolve
 from lossary.cost import EMPTY, REDUCTIONS, Total
 from lossary.gradient import value_and_grad
-from lossary.xp import library, namespace
+from lossary.xp import get_ready, library, namespace
 
 _SETTINGS = {
     "reduction": "mean",
@@ -65,6 +65,7 @@ class Loss:
         implementation: str = "auto",
         **parameters: Any,
     ) -> None:
+        get_ready()
         presets: Mapping[str, Any] = {}
         if isinstance(loss, str):
             contract, presets = resolve(loss)

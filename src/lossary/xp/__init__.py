@@ -6,6 +6,7 @@ framework that the user did not.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -67,6 +68,14 @@ def _find(kind: type) -> ModuleType:
         f"{kind.__module__}.{kind.__qualname__} is not an array of a supported library; pass "
         "arrays of NumPy, PyTorch, JAX, TensorFlow, CuPy or Dask"
     )
+
+
+def get_ready() -> None:
+    """Find torch's namespace, if torch is loaded: its compiler cannot trace the first search."""
+    torch = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "nn") and torch.Tensor not in _FOUND:
+        _find(torch.Tensor)
+        _find(torch.nn.Parameter)
 
 
 def library_name(xp: ModuleType) -> str:

@@ -157,6 +157,9 @@ def reshape(x: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def broadcast_to(x: Tensor, shape: Sequence[int]) -> Tensor:
+    if None in tuple(shape):  # sizes that a graph does not know yet are those of x
+        known = [1 if size is None else size for size in shape]
+        return tf.broadcast_to(x, tf.broadcast_dynamic_shape(tf.shape(x), known))
     return tf.broadcast_to(x, shape)
 
 

@@ -3,7 +3,8 @@
 from typing import Any
 
 from array_api_compat.torch import *  # noqa: F403
-from torch import Tensor, clamp, lgamma, take_along_dim
+from torch import Tensor, clamp, gather, lgamma
+from torch import sign as _sign
 from torch import squeeze as _squeeze
 
 
@@ -25,9 +26,16 @@ def clip(x: Tensor, low: Any = None, high: Any = None) -> Tensor:
     return x if low is None and high is None else clamp(x, low, high)
 
 
+def sign(x: Tensor) -> Tensor:
+    """Without boolean indexing, which vmap refuses and which makes a GPU wait; NaN stays NaN."""
+    return where(isnan(x), x, _sign(x))
+
+
 def take_along_axis(x: Tensor, indices: Tensor, /, *, axis: int = -1) -> Tensor:
-    """torch gathers by int64 indices only; the standard allows any integer."""
-    return take_along_dim(x, indices.long(), dim=axis)
+    """torch gathers by int64 indices only; and take_along_dim would fix the sizes of a graph."""
+    sizes = list(x.shape)
+    sizes[axis] = indices.shape[axis]
+    return gather(x, axis, indices.long().expand(sizes))
 
 
 def isdtype(dtype: Any, kind: Any) -> Any:
