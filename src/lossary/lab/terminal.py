@@ -6,7 +6,10 @@ from typing import Any
 
 import numpy as np
 
-BANNER = "Raw loss values of different losses are not comparable: the order is by {metric}, on test rows."
+BANNER = (
+    "Raw loss values of different losses are not comparable: "
+    "the order is by {metric}, on test rows."
+)
 
 
 def show(account: dict[str, Any]) -> None:

@@ -107,9 +107,7 @@ def _account(
     note: Note | None,
     trials: int,
 ) -> dict[str, Any]:
-    """The tried settings, best first, and the best against the start on test rows, paired by
-    seed.
-    """
+    """The tried settings, best first; the best against the start on test rows, by seed."""
     metric = find_metric(plan.metric, data.target)
     ranked = sorted(
         (trial for trial in study.trials if trial.value is not None), key=lambda t: -t.value
