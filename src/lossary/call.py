@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lossary import choose, cost, inputs
+from lossary import choose, companions, cost, inputs
 from lossary.contract import Array, LossError
 from lossary.xp import namespace, signature
 
@@ -48,7 +48,7 @@ def _new_plan(loss: Loss, arrays: dict[str, Array], *, kernels: bool) -> Plan:
 
 def _plain_scale(loss: Loss, arrays: dict[str, Array]) -> float:
     prediction = arrays[loss.contract.predictions[0]]
-    units = inputs.units(loss.contract, prediction, loss.parameters)
+    units = companions.units(loss.contract, prediction, loss.parameters)
     if loss.reduction == "batch_mean":
         return 1.0 / (units.shape[0] if units.ndim else 1)
     return 1.0 if loss.reduction == "sum" else 1.0 / cost.size(units)
@@ -104,11 +104,11 @@ class Call(NamedTuple):
         contract, reduction = self.loss.contract, self.loss.reduction
         prediction = self.arrays[contract.predictions[0]]
         xp = namespace(prediction)
-        units = inputs.units(contract, prediction, self.loss.parameters)
+        units = companions.units(contract, prediction, self.loss.parameters)
         weights, measure = self._unit_weights(self.arrays, units)
         counts = None
         if self.mask is not None:
-            counts = inputs.counted(contract, self.mask, units, self.loss.parameters)
+            counts = companions.counted(contract, self.mask, units, self.loss.parameters)
         if counts is not None:
             weights = xp.where(counts, xp.ones_like(units) if weights is None else weights, 0.0)
         if weights is not None:
@@ -130,7 +130,7 @@ class Call(NamedTuple):
         arrays, compute = self.arrays, contract.compute
         inputs.check_classes(contract, arrays, parameters, self.mask)
         if self.mask is not None:
-            arrays = inputs.blank(contract, arrays, self.mask, parameters)
+            arrays = companions.blank(contract, arrays, self.mask, parameters)
         if self.loss.validate:
             inputs.check_values(contract, arrays)
         arrival = self.loss.predictions
@@ -146,7 +146,7 @@ class Call(NamedTuple):
         if contract.counts is not None:
             counts = contract.counts(arrays[str(contract.target_name)], self.mask)
         elif self.mask is not None:
-            counts = inputs.counted(contract, self.mask, values, parameters)
+            counts = companions.counted(contract, self.mask, values, parameters)
         return values, {"weights": weights, "counts": counts, "measure": measure}
 
     def _inner(self, *names: str) -> dict[str, Array]:
@@ -165,7 +165,7 @@ class Call(NamedTuple):
             weights = namespace(weights).astype(weights, units.dtype)
             weights = cost.spread(weights, units, "weights", contract.name)
         if self.class_weights is not None:
-            factor = inputs.class_weights_of(
+            factor = companions.class_weights_of(
                 contract, arrays, self.class_weights, self.loss.parameters
             )
             if "class_weights" in contract.accepts:
@@ -189,11 +189,11 @@ def prepare(
     plan = plan_of(loss, bound)
     first = next(iter(bound.values()))
     if mask is not None:
-        mask = inputs.companion("mask", contract, mask, first)
+        mask = companions.companion("mask", contract, mask, first)
         if not namespace(mask).isdtype(mask.dtype, "bool"):
             mask = mask != 0
     if loss.ignore is not None and contract.target_name is not None:
-        kept = inputs.ignored(bound[contract.target_name], loss.ignore)
+        kept = companions.ignored(bound[contract.target_name], loss.ignore)
         if mask is not None:
             mask = cost.spread(mask, kept, "mask", contract.name)
             kept = namespace(kept).logical_and(kept, mask)
@@ -201,10 +201,10 @@ def prepare(
     for name, dtype in plan.casts.items():
         bound[name] = namespace(first).astype(bound[name], dtype)
     if weights is not None:
-        weights = inputs.companion("weights", contract, weights, first)
+        weights = companions.companion("weights", contract, weights, first)
     if class_weights is not None:
-        class_weights = inputs.companion("class_weights", contract, class_weights, first)
-        inputs.check_class_weights(contract, first, class_weights, loss.parameters)
+        class_weights = companions.companion("class_weights", contract, class_weights, first)
+        companions.check_class_weights(contract, first, class_weights, loss.parameters)
         kind = bound[contract.predictions[0]].dtype
         class_weights = namespace(first).astype(class_weights, kind)
     return Call(loss, bound, plan, weights, class_weights, mask)
