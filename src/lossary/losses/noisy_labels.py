@@ -108,10 +108,14 @@ def symmetric_cross_entropy(
     wrong = one_minus_exp(log_probability)
     if is_index(target, prediction):
         return alpha * forward - beta * log_zero * pick(wrong, target, axis=axis)
-    # By how much each class's log t is better than A, as a share of -A: 1 for a certain class.
+    # Each class's log t as a share of A: of a certain class 0, of an absent one 1.
     log_target = xp.where(target == 0, log_zero, log_of_weight(target))
-    relief = 1.0 - xp.where(log_target < log_zero, log_zero, log_target) / log_zero
-    reverse = pick(wrong, relief, axis=axis) + (1.0 - xp.sum(relief, axis=axis))
+    blame = xp.where(log_target < log_zero, log_zero, log_target) / log_zero
+    even = xp.sum(blame * xp.exp(log_probability), axis=axis)
+    # With one class nearly certain, the others' equal shares would cancel in the derivative.
+    relief = 1.0 - blame
+    steep = pick(wrong, relief, axis=axis) + (1.0 - xp.sum(relief, axis=axis))
+    reverse = xp.where(xp.max(target, axis=axis) > 0.9, steep, even)
     return alpha * forward - beta * log_zero * reverse
 
 
