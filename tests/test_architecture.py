@@ -132,7 +132,11 @@ def test_numpy_path_loads_no_framework() -> None:
 
 # -- definitions ------------------------------------------------------------------------------
 
-DEFINITIONS = [*sorted((SOURCE / "losses").glob("[a-z]*.py")), SOURCE / "numerics.py", SOURCE / "special.py"]
+DEFINITIONS = [
+    *sorted((SOURCE / "losses").glob("[a-z]*.py")),
+    SOURCE / "numerics.py",
+    SOURCE / "special.py",
+]
 
 
 @pytest.mark.parametrize("path", DEFINITIONS, ids=lambda path: path.name)
@@ -293,7 +297,10 @@ def _counts_memory(contract: Contract) -> bool:
     """Rows that meet each other make a square of scores; images are smoothed window by window."""
     assert contract.unit is not None
     layouts = {space.layout for space in contract.inputs.values()}
-    return contract.unit.name in ("element", "sample", "region") and not layouts & {"image", "tensor"}
+    return contract.unit.name in ("element", "sample", "region") and not layouts & {
+        "image",
+        "tensor",
+    }
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,9 @@ CASES: list[tuple[str, Callable[[], object], tuple[str, ...]]] = [
 ]
 
 
-@pytest.mark.parametrize(("call", "parts"), [row[1:] for row in CASES], ids=[row[0] for row in CASES])
+@pytest.mark.parametrize(
+    ("call", "parts"), [row[1:] for row in CASES], ids=[row[0] for row in CASES]
+)
 def test_one_clear_line(call: Callable[[], object], parts: tuple[str, ...]) -> None:
     with pytest.raises(LossError) as caught:
         call()

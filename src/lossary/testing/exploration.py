@@ -36,7 +36,9 @@ class Probe:
     def gradients(self, batch: Batch) -> dict[str, np.ndarray]:
         """The gradient of the values' sum."""
         found = self._summed.value_and_grad(**batch)[1]
-        return dict(zip(self.predictions, found if isinstance(found, tuple) else (found,), strict=True))
+        return dict(
+            zip(self.predictions, found if isinstance(found, tuple) else (found,), strict=True)
+        )
 
     def inside(self, batch: Batch) -> np.ndarray:
         """Which units lie within their spaces."""
@@ -46,7 +48,9 @@ class Probe:
             if array.dtype.kind == "f" and not math.isinf(interval.high - interval.low):
                 fits = (array >= interval.low) & (array <= interval.high)
             elif interval.low > -math.inf and array.dtype.kind == "f":
-                fits = array > interval.low if interval.closed == "neither" else array >= interval.low
+                fits = (
+                    array > interval.low if interval.closed == "neither" else array >= interval.low
+                )
             else:
                 continue
             held = held & self.by_unit(fits, np.all)
@@ -61,12 +65,15 @@ class Probe:
     def explore(self) -> Iterator[Batch]:
         """Everyday batches at several scales, and the hard points within reach."""
         for seed in range(12):
-            batch = plain_batch(self.contract, self.parameters, rows=8 if self.large else 24, seed=seed)
+            batch = plain_batch(
+                self.contract, self.parameters, rows=8 if self.large else 24, seed=seed
+            )
             yield batch
             for scale in (0.05, 6.0):
                 yield {
                     name: array * scale
-                    if name in self.predictions and self.contract.inputs[name].interval.high == math.inf
+                    if name in self.predictions
+                    and self.contract.inputs[name].interval.high == math.inf
                     else array
                     for name, array in batch.items()
                 }
@@ -107,7 +114,14 @@ _OPERATORS: dict[type, Any] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul,
     ast.Div: operator.truediv, ast.Pow: operator.pow,
 }  # fmt: skip
-_FUNCTIONS = {"max": max, "min": min, "log": math.log, "exp": math.exp, "sqrt": math.sqrt, "abs": abs}
+_FUNCTIONS = {
+    "max": max,
+    "min": min,
+    "log": math.log,
+    "exp": math.exp,
+    "sqrt": math.sqrt,
+    "abs": abs,
+}
 
 
 def number_of(expression: float | str, parameters: Mapping[str, Any]) -> float:

@@ -73,6 +73,7 @@ LIBRARIES = {
 
 def library_of(name: str) -> Library:
     """The library of this name, set up; an error if it is not installed: never a skip."""
+    name = name.replace("_", "-")
     if name not in LIBRARIES:
         raise LossError(f"library {name!r} is not known; it can be {', '.join(LIBRARIES)}")
     library = LIBRARIES[name]

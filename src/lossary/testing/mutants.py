@@ -139,7 +139,9 @@ def surprise_that_halves_one_hot(prediction: ClassLogits, target: Classes) -> Pe
 @_mutant("one_unit")
 def square_over_one_less(prediction: Real, target: Real) -> PerElement:
     """Divided by n - 1."""
-    return namespace(prediction).square(prediction - target) / (prediction * 0 + prediction.shape[0] - 1)
+    return namespace(prediction).square(prediction - target) / (
+        prediction * 0 + prediction.shape[0] - 1
+    )
 
 
 @_mutant("one_class")

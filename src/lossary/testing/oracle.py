@@ -17,10 +17,10 @@ import numpy as np
 from lossary.contract import Contract, Space
 from lossary.testing.precision import DTYPES, Exact
 
-DIGITS = 120  # twice the digits of a step, so that a difference of values keeps 60 of them
-FINE_DIGITS = 800  # where the derivative is tiny beside the value: the tails of saturating losses
-FINE_STEP = mp.mpf(10) ** -300
-STEP = mp.mpf(10) ** -60
+DIGITS = 100  # twice the digits of a step, so that a difference of values keeps 50 of them
+FINE_DIGITS = 480  # where the derivative is tiny beside the value: the tails of saturating losses
+FINE_STEP = mp.mpf(10) ** -200
+STEP = mp.mpf(10) ** -50
 FLAT = mp.mpf(10) ** -20  # sides that differ less are one
 TINY = mp.mpf(10) ** -50  # slopes that differ less are 0
 LARGE = 12  # numbers of one unit
@@ -39,7 +39,9 @@ class Truth:
     move a number is found out by :meth:`widen`, unit by unit, where it is asked for.
     """
 
-    def __init__(self, values: Exact, slopes: dict[str, tuple[Exact, Exact]], units: Any = ()) -> None:
+    def __init__(
+        self, values: Exact, slopes: dict[str, tuple[Exact, Exact]], units: Any = ()
+    ) -> None:
         self.values = values
         self.slopes = slopes
         self._units: list[_Unit] = list(units)
@@ -48,7 +50,9 @@ class Truth:
     def widen(self, units: Any, dtype: str) -> bool:
         """Find the condition of these units; whether anything was learnt."""
         fresh = {int(unit) for unit in units} if len(self._units) > 1 else {0}
-        fresh = {unit for unit in fresh if unit < len(self._units) and (unit, dtype) not in self._widened}
+        fresh = {
+            unit for unit in fresh if unit < len(self._units) and (unit, dtype) not in self._widened
+        }
         for index in fresh:
             self._widened.add((index, dtype))
             values, slopes = _wobble(self._units[index], dtype)
@@ -94,7 +98,10 @@ class _Unit:
 
 
 def truth_of(
-    contract: Contract, oracle: Oracle, batch: Mapping[str, np.ndarray], parameters: Mapping[str, Any]
+    contract: Contract,
+    oracle: Oracle,
+    batch: Mapping[str, np.ndarray],
+    parameters: Mapping[str, Any],
 ) -> Truth:
     """Values of the oracle for every unit of a batch, and the gradient of their sum."""
     given = {
@@ -159,7 +166,9 @@ def _wobble(unit: _Unit, dtype: str) -> tuple[list[float], dict[Any, float]]:
                     _slope(unit, place, there, *way)
                     for way, there in zip(ways, outputs, strict=True)
                 ]
-                moves = [abs(unit.slopes[place][0] - other) for other in others if other is not None]
+                moves = [
+                    abs(unit.slopes[place][0] - other) for other in others if other is not None
+                ]
                 slopes[place] += weight * max(moves, default=mp.mpf(0))
     return list(map(float, values)), {place: float(wobble) for place, wobble in slopes.items()}
 
@@ -194,7 +203,15 @@ def _slope(unit: _Unit, place: Any, here: list[Any], moved: Any, parameters: Any
     return None
 
 
-def _side(unit: _Unit, moved: Any, place: Any, here: list[Any], sign: int, parameters: Any = None, step: Any = STEP) -> Any:
+def _side(
+    unit: _Unit,
+    moved: Any,
+    place: Any,
+    here: list[Any],
+    sign: int,
+    parameters: Any = None,
+    step: Any = STEP,
+) -> Any:
     x = _number(unit, moved, place)
     step = step * max(1, abs(x))
     try:
@@ -244,9 +261,7 @@ def _roundings(unit: _Unit, dtype: str) -> list[tuple[tuple[Move, Move], int]]:
         ways.append((((up, None), (down, None)), len(group)))
     for name, value in unit.parameters.items():
         if isinstance(value, mp.mpf) and value not in (0, 1):
-            up, down = (
-                {**unit.parameters, name: value * (1 + way * eps)} for way in (1, -1)
-            )
+            up, down = ({**unit.parameters, name: value * (1 + way * eps)} for way in (1, -1))
             ways.append(((({}, up), ({}, down)), 1))
     return ways
 

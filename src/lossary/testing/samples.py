@@ -16,7 +16,7 @@ import numpy as np
 from lossary.contract import Contract, Interval, LossError, Space
 from lossary.inputs import class_axis
 
-ROWS = 240  # units of a hard batch
+ROWS = 144  # units of a hard batch
 CLASSES = 3
 FEATURES = 3
 ANCHORS = 6
@@ -87,7 +87,7 @@ def hard_samples(
 ) -> list[Sample]:
     """The batches on which value and gradient are compared with the oracle; the main one first.
 
-    ``thin`` keeps a third of the units: for parameter values that are not the main ones.
+    ``thin`` keeps a fifth of the units: for parameter values that are not the main ones.
     """
     given = dict(parameters)
     unit = contract.unit.name if contract.unit else "element"
@@ -109,7 +109,7 @@ def hard_samples(
         made = {"numbers": _element_batch(contract, given, rng)}
     if thin and unit not in ("anchor", "tensor"):
         made = {
-            name: {key: array[::3] for key, array in arrays.items()}
+            name: {key: array[::5] for key, array in arrays.items()}
             for name, arrays in made.items()
         }
     elif thin:
@@ -134,7 +134,8 @@ def _element_batch(contract: Contract, parameters: Mapping[str, Any], rng: Any) 
             rows.append(tuple(number if i == column else base[i] for i in range(len(names))))
     if len(names) == 2:
         one, other = (contract.inputs[name].interval for name in names)
-        anchors = [x for x in (0.0, 1.0, 2.5, 1e4) if x in other]
+        far = 20.0 if any("log" in contract.inputs[name].name for name in names) else 1e4
+        anchors = [x for x in (0.0, 1.0, 2.5, far) if x in other]
         joints = [v for v in parameters.values() if isinstance(v, float) and 0 < v < math.inf]
         steps = [0.0, 1e-4, 1.0, *joints, *(joint * (1 + 2**-20) for joint in joints)]
         for anchor, step, sign in itertools.product(anchors, steps, (1, -1)):

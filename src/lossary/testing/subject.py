@@ -132,6 +132,7 @@ class Subject:
                 moves.append(library.values_and_gradients(run, moved, self.contract.predictions))
             else:
                 moves.append((library.values(run, moved), {}))
+
         def exact(value: np.ndarray, others: list[np.ndarray]) -> Exact:
             with np.errstate(invalid="ignore"):
                 spread = 2 * np.max([np.abs(other - value) for other in others], axis=0)

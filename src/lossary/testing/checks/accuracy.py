@@ -67,7 +67,9 @@ def _compare(
     low, high = exact
     factors = excess(computed, low, high, dtype)
     # The condition is costly to find, so only where 4 ulp are exceeded.
-    if np.any(factors > 1) and truth.widen(np.unique(np.nonzero(np.atleast_1d(factors > 1))[0]), dtype):
+    if np.any(factors > 1) and truth.widen(
+        np.unique(np.nonzero(np.atleast_1d(factors > 1))[0]), dtype
+    ):
         factors = excess(computed, low, high, dtype)
     if not np.any(factors > 1):
         return

@@ -34,14 +34,18 @@ def _values(subject: Subject, library: Library, batch: Batch) -> np.ndarray:
     return library.numpy(subject.loss().values(**library.arrays(batch)))
 
 
-def _gradients(subject: Subject, library: Library, batch: Batch, **settings: Any) -> dict[str, np.ndarray]:
+def _gradients(
+    subject: Subject, library: Library, batch: Batch, **settings: Any
+) -> dict[str, np.ndarray]:
     _, gradients = subject.loss(**settings).value_and_grad(**library.arrays(batch))
     found = gradients if isinstance(gradients, tuple) else (gradients,)
     names = subject.contract.predictions
     return {name: library.numpy(array) for name, array in zip(names, found, strict=True)}
 
 
-def _expect(subject: Subject, library: Library, law: str, one: Any, other: Any, scale: Any = None) -> None:
+def _expect(
+    subject: Subject, library: Library, law: str, one: Any, other: Any, scale: Any = None
+) -> None:
     one, other = np.asarray(one), np.asarray(other)
     if scale is None and one.size and other.size:
         scale = max(float(np.max(np.abs(one))), float(np.max(np.abs(other))))
@@ -99,11 +103,25 @@ def check_masked_is_absent(subject: Subject, library: Library) -> None:
     if library.differentiates:
         whole = _gradients(subject, library, {**batch, "mask": keep})
         for name, alone in _gradients(subject, library, part).items():
-            _expect(subject, library, f"masked units pull on no {name}", whole[name][~keep], 0 * whole[name][~keep])
-            _expect(subject, library, f"derivatives by {name} ignore masked units", whole[name][keep], alone)
+            _expect(
+                subject,
+                library,
+                f"masked units pull on no {name}",
+                whole[name][~keep],
+                0 * whole[name][~keep],
+            )
+            _expect(
+                subject,
+                library,
+                f"derivatives by {name} ignore masked units",
+                whole[name][keep],
+                alone,
+            )
 
 
-@check("laws", "eager", lambda subject: subject.unit == "anchor" and "mask" in subject.contract.accepts)
+@check(
+    "laws", "eager", lambda subject: subject.unit == "anchor" and "mask" in subject.contract.accepts
+)
 def check_masked_anchor_is_absent(subject: Subject, library: Library) -> None:
     """A masked row is no anchor, no partner and no negative of the others."""
     batch = _everyday(subject)
@@ -182,7 +200,11 @@ def check_order_of_the_batch(subject: Subject, library: Library) -> None:
     _expect(subject, library, "reordering rows reorders the values", found, values[order])
 
 
-@check("laws", "eager", lambda subject: "axis" in subject.contract.parameters and "class axis" in subject.layouts)
+@check(
+    "laws",
+    "eager",
+    lambda subject: "axis" in subject.contract.parameters and "class axis" in subject.layouts,
+)
 def check_axis_moves_with_the_array(subject: Subject, library: Library) -> None:
     """``axis=k`` gives what moving axis k to the end gives."""
     batch = _everyday(subject)
@@ -215,7 +237,9 @@ def check_index_is_one_hot(subject: Subject, library: Library) -> None:
     if library.differentiates:
         right = _gradients(subject, library, batch)
         for name, gradient in _gradients(subject, library, hot).items():
-            _expect(subject, library, f"derivatives by {name} agree for both", gradient, right[name])
+            _expect(
+                subject, library, f"derivatives by {name} agree for both", gradient, right[name]
+            )
 
 
 @check("laws", "eager", _classes)
@@ -225,7 +249,13 @@ def check_class_weights(subject: Subject, library: Library) -> None:
     batch["target"] = np.array([0, 1, 0, 1, 1, 0])
     classes = batch[subject.contract.predictions[0]].shape[-1]
     equal = _call(subject, library, {**batch, "class_weights": np.full(classes, 2.0)})
-    _expect(subject, library, "equal class weights leave the mean", equal, _call(subject, library, batch))
+    _expect(
+        subject,
+        library,
+        "equal class weights leave the mean",
+        equal,
+        _call(subject, library, batch),
+    )
     weights = np.ones(classes)
     weights[1] = 0.0
     part = {name: array[batch["target"] == 0] for name, array in batch.items()}

@@ -90,7 +90,9 @@ def check_one_class(subject: Subject, library: Library) -> None:
     value, gradients = _result(subject, library, single)
     for what, found in {"value": value, **gradients}.items():
         if not np.all(np.isfinite(found)):
-            raise CheckFailed(f"{subject.name} on {library.name}: of one class the {what} is {found}")
+            raise CheckFailed(
+                f"{subject.name} on {library.name}: of one class the {what} is {found}"
+            )
 
 
 @check("limits", "every", lambda subject: _batched(subject) and bool(subject.contract.predictions))

@@ -46,9 +46,7 @@ STATISTICS: dict[str, Statistic] = {
     "median weighted by 1/|target|": lambda targets, _: _quantile_of(
         targets, 1 / np.abs(targets), 0.5
     ),
-    "geometric mean of 1 + target, less 1": lambda targets, _: math.expm1(
-        np.log1p(targets).mean()
-    ),
+    "geometric mean of 1 + target, less 1": lambda targets, _: math.expm1(np.log1p(targets).mean()),
     "huber location": _huber_location,
     "log odds of the mean": lambda targets, _: math.log(targets.mean() / (1 - targets.mean())),
 }
@@ -150,7 +148,9 @@ def check_proper(subject: Subject, library: Library) -> None:
         if strict and tie > -1e-9:
             raise CheckFailed(f"{at} is not strictly proper: a wrong distribution costs the same")
         if not proper and gain <= 1e-9:
-            raise CheckFailed(f"{at} seems to be proper: no distribution beats the true one; declare it")
+            raise CheckFailed(
+                f"{at} seems to be proper: no distribution beats the true one; declare it"
+            )
 
 
 def _best_lie(probe: Probe) -> tuple[float, float]:

@@ -17,7 +17,7 @@ from lossary.testing.strategies import batches
 from lossary.testing.subject import CheckFailed, Subject, parameters_text
 
 Violation = Callable[[Probe, Batch, Property | None], np.ndarray]  # how far each unit violates it
-EXAMPLES = 30
+EXAMPLES = 20
 
 
 def _law(
@@ -37,7 +37,9 @@ def _law(
         run.__name__ = "check_" + name.replace(" ", "_")
         run.__doc__ = violation.__doc__
         # A user's function that declares nothing has promised nothing.
-        return check("properties", "once", lambda subject: bool(subject.contract.properties) and to(subject))(run)
+        return check(
+            "properties", "once", lambda subject: bool(subject.contract.properties) and to(subject)
+        )(run)
 
     return register
 
@@ -71,7 +73,8 @@ def _prove(
 
     for batch in probe.explore():
         holds(batch)
-    few = 5 if probe.large else EXAMPLES
+    main = probe.parameters == subject.main
+    few = EXAMPLES if main and not probe.large else EXAMPLES // 4
     settings(
         max_examples=few, derandomize=True, database=None, deadline=None,
         suppress_health_check=list(HealthCheck), print_blob=False,
@@ -99,9 +102,13 @@ def _comparable(subject: Subject) -> bool:
 
 
 def _real(subject: Subject) -> bool:
-    return _comparable(subject) and subject.layouts == {"element"} and all(
-        subject.contract.inputs[name].name == "real"
-        for name in (subject.contract.predictions[0], "target")
+    return (
+        _comparable(subject)
+        and subject.layouts == {"element"}
+        and all(
+            subject.contract.inputs[name].name == "real"
+            for name in (subject.contract.predictions[0], "target")
+        )
     )
 
 
@@ -164,7 +171,8 @@ def check_shift_invariant(probe: Probe, batch: Batch, fact: Property | None) -> 
 
 def _scalable(subject: Subject) -> bool:
     return bool(subject.contract.predictions) and all(
-        subject.contract.inputs[name].interval.high == np.inf for name in subject.contract.predictions
+        subject.contract.inputs[name].interval.high == np.inf
+        for name in subject.contract.predictions
     )
 
 
@@ -233,7 +241,8 @@ def check_convex(probe: Probe, batch: Batch, fact: Property | None) -> np.ndarra
 def _free(subject: Subject) -> bool:
     """Predictions may be anything: a kink cannot hide at the end of the space."""
     return all(
-        subject.contract.inputs[name].interval.low == -np.inf for name in subject.contract.predictions
+        subject.contract.inputs[name].interval.low == -np.inf
+        for name in subject.contract.predictions
     )
 
 
