@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tracemalloc
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np

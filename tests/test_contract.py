@@ -10,7 +10,7 @@ import pytest
 
 import lossary
 from lossary import Loss, LossError, contract_of, contracts
-from lossary.contract import Contract, Positive, PerElement, Real, key_of, nearest_names
+from lossary.contract import Contract, PerElement, Positive, Real, key_of, nearest_names
 from lossary.xp import namespace
 
 NAMES = list(csv.DictReader((Path(__file__).parent / "required_names.csv").open()))
@@ -64,7 +64,7 @@ def test_annotated_function_of_a_user_has_a_contract() -> None:
     assert contract.unit is not None
     assert contract.unit.name == "element"
     assert list(contract.inputs) == ["prediction", "target"]
-    with pytest.raises(LossError, match="scale=-1.0 is outside"):
+    with pytest.raises(LossError, match=r"scale=-1\.0 is outside"):
         Loss(scaled, scale=-1.0)
 
 

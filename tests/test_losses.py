@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from conftest import load_oracles
 
+from conftest import load_oracles
 from lossary.contract import Contract, contracts
 from lossary.testing import CHECKS, LIBRARIES, Check, Library, Subject, library_of
 

@@ -310,7 +310,7 @@ def lengths_that_say_little(prediction: Embeddings, target: Labels) -> PerAnchor
 
 @_mutant("page", CONVEX)
 def without_a_page(prediction: Real, target: Real) -> PerElement:
-    """no sentence"""  # noqa: D400, D403, D415
+    """no sentence"""
     return namespace(prediction).abs(prediction - target)
 
 

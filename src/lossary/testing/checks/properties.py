@@ -127,7 +127,7 @@ def check_zero_at_target(probe: Probe, batch: Batch, fact: Property | None) -> n
 
 
 def _flips(subject: Subject) -> bool:
-    return _real(subject) or subject.contract.target is None and len(subject.contract.inputs) == 1
+    return _real(subject) or (subject.contract.target is None and len(subject.contract.inputs) == 1)
 
 
 @_law("even", _flips)
