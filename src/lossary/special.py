@@ -36,10 +36,23 @@ def log_of_ratio(ratio: Array, difference: Array) -> Array:
 
 
 def exp_minus_one(x: Array) -> Array:
-    """``exp(x) - 1``; the libraries' derivative of their expm1, result + 1, cancels below 0."""
+    """``exp(x) - 1``, by its series near 0.
+
+    The libraries' derivative of their expm1, result + 1, cancels below 0; and torch.compile makes
+    exp(x) - 1 of it.
+    """
     xp = namespace(x)
-    low = x < -0.5
-    return xp.where(low, xp.exp(xp.where(low, x, 0.0)) - 1.0, xp.expm1(xp.where(low, 0.0, x)))
+    near = xp.abs(x) <= 1.0
+    small = xp.where(near, x, 0.0)
+    return xp.where(near, small * _exp_series(small, 1), xp.exp(xp.where(near, 0.0, x)) - 1.0)
+
+
+def _exp_series(x: Array, start: int) -> Array:
+    """``start!`` times the sum of x^k/(k + start)! over k = 0, 1, ...; for x up to 1."""
+    total = namespace(x).ones_like(x)
+    for k in range(20 if _is_double(x) else 12, start, -1):
+        total = 1.0 + x * total / k
+    return total
 
 
 def hypotenuse(x: Array, side: float = 1.0) -> Array:
@@ -58,14 +71,13 @@ def log_one_plus_square(x: Array) -> Array:
     return xp.where(far, beyond, xp.log1p(xp.square(inside)))
 
 
-def _terms(like: Array) -> int:
-    """How many terms of a series with ratio 1/9 the dtype can tell apart."""
-    return 17 if namespace(like).finfo(like.dtype).bits == 64 else 8
+def _is_double(like: Array) -> bool:
+    return bool(namespace(like).finfo(like.dtype).bits == 64)
 
 
 def _artanh_tail(t: Array) -> Array:
     """``(artanh(s)/s - 1)/t`` where ``t = s^2`` is at most 1/9: 1/3 + t/5 + t^2/7 + ..."""
-    count = _terms(t)
+    count = 17 if _is_double(t) else 8  # terms that the dtype can tell apart
     total = 0.0 * t + 1.0 / (2 * count + 3)
     for k in range(count - 1, -1, -1):
         total = 1.0 / (2 * k + 3) + t * total
@@ -111,12 +123,9 @@ def exp_gap(x: Array) -> Array:
     xp = namespace(x)
     near = xp.abs(x) <= 1.0
     small = xp.where(near, x, 0.0)
-    total = xp.ones_like(x)
-    for k in range(_terms(x) + 2, 2, -1):
-        total = 1.0 + small * total / k
     # Beyond 1e4 the exponential is infinite; so the result stays when x is.
-    far = exp_minus_one(xp.where(near, 0.0, x)) - xp.clip(x, None, 1e4)
-    return xp.where(near, 0.5 * xp.square(small) * total, far)
+    far = (xp.exp(xp.where(near, 0.0, x)) - 1.0) - xp.clip(x, None, 1e4)
+    return xp.where(near, 0.5 * xp.square(small) * _exp_series(small, 2), far)
 
 
 def power_gap(base: Array, log_base: Array, exponent: float) -> Array:
