@@ -73,7 +73,9 @@ PEERS = [
     _torch("mse_loss", "mse_loss", REAL),
     _torch("l1_loss", "l1_loss", REAL),
     _torch("huber_loss", "huber_loss", REAL, parameters={"delta": 0.5}, settings={"delta": 0.5}),
-    _torch("smooth_l1_loss", "smooth_l1_loss", REAL, parameters={"beta": 0.5}, settings={"beta": 0.5}),
+    _torch(
+        "smooth_l1_loss", "smooth_l1_loss", REAL, parameters={"beta": 0.5}, settings={"beta": 0.5}
+    ),
     _torch("cross_entropy", "cross_entropy", SCORES),
     _torch(
         "cross_entropy", "cross_entropy", SCORES, parameters={"label_smoothing": 0.1},

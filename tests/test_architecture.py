@@ -1,4 +1,4 @@
-"""The plan of the house, kept by tests: who imports whom, which words definitions use, how big they are."""
+"""The plan of the house, kept by tests: who imports whom, which words definitions use, sizes."""
 
 from __future__ import annotations
 

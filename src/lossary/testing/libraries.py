@@ -20,7 +20,7 @@ Arrays = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Library:
-    """One way of running a loss. ``compiled`` ones trace a function and run what a compiler made."""
+    """One way of running a loss. ``compiled`` ones trace and run what a compiler made."""
 
     name: str
     package: str

@@ -336,7 +336,7 @@ def plain_batch(
     seed: int = 0,
     soft: bool = False,
 ) -> Batch:
-    """An everyday batch of ``rows`` units; ``soft`` gives distributions instead of class indices."""
+    """An everyday batch of ``rows`` units; ``soft`` gives distributions, not indices."""
     rng = np.random.default_rng(seed)
     classes = classes_of(parameters)
     unit = contract.unit.name if contract.unit else "element"

@@ -47,10 +47,8 @@ def numbers(space: Space) -> st.SearchStrategy[float]:
     near = [float(x) for x in hard_numbers(space) if abs(x) <= REACH]
     if space.integral or space.name in ("binary", "sign", "mask", "pair labels"):
         return st.sampled_from(near)
-    if space.name in ("log rate", "log variance"):
-        interval = Interval(-20, 20)
-    else:
-        interval = space.interval
+    logarithm = space.name in ("log rate", "log variance")
+    interval = Interval(-20, 20) if logarithm else space.interval
     return st.one_of(st.sampled_from(near), inside(interval))
 
 

@@ -45,7 +45,7 @@ def check_values(subject: Subject, library: Library) -> None:
 
 @check("gradients", "differentiable", lambda subject: bool(subject.contract.predictions))
 def check_gradients(subject: Subject, library: Library) -> None:
-    """Every derivative is within 4 ulp of the truth; at a kink it lies between the one-sided ones."""
+    """Every derivative is within 4 ulp of the truth; at a kink between the one-sided ones."""
     for sample, dtype in _samples(subject, library):
         truth = _truth(subject, library, sample)
         _, gradients = subject.computed(library, sample, dtype)

@@ -167,8 +167,8 @@ def check_nan_under_the_mask(subject: Subject, library: Library) -> None:
         for name, gradient in _gradients(subject, library, {**dirty, "mask": keep}).items():
             if not np.all(np.isfinite(gradient)):
                 raise CheckFailed(
-                    f"{subject.name} on {library.name}: a NaN under the mask reaches the derivative "
-                    f"by {name}: {gradient}"
+                    f"{subject.name} on {library.name}: a NaN under the mask reaches the "
+                    f"derivative by {name}: {gradient}"
                 )
 
 

@@ -39,7 +39,8 @@ def _expect_nothing(subject: Subject, library: Library, what: str, batch: Batch)
     for name, gradient in gradients.items():
         if not np.all(gradient == 0) or gradient.shape != batch[name].shape:
             raise CheckFailed(
-                f"{subject.name} on {library.name}: {what} has a derivative by {name} that is not 0: "
+                f"{subject.name} on {library.name}: {what} has a derivative by {name} "
+                f"that is not 0: "
                 f"{gradient}"
             )
 
@@ -107,7 +108,8 @@ def check_nan_is_contagious(subject: Subject, library: Library) -> None:
         values = library.values(subject.loss().values, dirty)
         if not np.any(np.isnan(values[2])):
             raise CheckFailed(
-                f"{subject.name} on {library.name}: {name} is NaN in row 2, but its value is {values[2]}"
+                f"{subject.name} on {library.name}: {name} is NaN in row 2, but "
+                f"its value is {values[2]}"
             )
 
 
@@ -122,7 +124,7 @@ def _elementwise(subject: Subject) -> bool:
 
 @check("limits", "eager", _elementwise)
 def check_infinite_predictions(subject: Subject, library: Library) -> None:
-    """At an infinite prediction the value is the limit of the formula: never NaN where it exists."""
+    """At an infinite prediction the value is the formula's limit: never NaN where there is one."""
     assert subject.oracle is not None
     batch = as_dtype(subject.batch(rows=6), "float64")
     for name in subject.contract.predictions:

@@ -89,7 +89,8 @@ def check_elicits(subject: Subject, library: Library) -> None:
         spread = float(np.ptp(targets))
         if abs(found - statistic) > 1e-5 * (1 + spread):
             raise CheckFailed(
-                f"{subject.name} ({parameters_text(parameters)}): the constant of least mean loss is "
+                f"{subject.name} ({parameters_text(parameters)}): the constant of least "
+                f"mean loss is "
                 f"{found:.9g}, but the {fact.value} of the targets is {statistic:.9g}"
             )
 

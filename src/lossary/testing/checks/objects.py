@@ -78,7 +78,7 @@ def check_hash(subject: Subject, library: Library) -> None:
 
 @check("objects", "once", lambda subject: bool(subject.contract.parameters))
 def check_bad_parameters(subject: Subject, library: Library) -> None:
-    """A value outside a parameter's interval is refused in one line that names loss and parameter."""
+    """A value outside a parameter's interval is refused in one line that names loss and keyword."""
     for name, parameter in subject.contract.parameters.items():
         if parameter.interval is None:
             continue
@@ -137,6 +137,7 @@ def check_parameters_have_intervals(subject: Subject, library: Library) -> None:
         real = isinstance(parameter.default, float) and not math.isnan(parameter.default)
         if real and parameter.interval is None:
             raise CheckFailed(
-                f"{subject.name}: parameter {name} has no interval; annotate it (Positive, Fraction, "
+                f"{subject.name}: parameter {name} has no interval; annotate it "
+                "(Positive, Fraction, "
                 "Number ...)"
             )

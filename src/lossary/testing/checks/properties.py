@@ -68,7 +68,8 @@ def _prove(
         if np.any(excess > 0):
             unit = int(np.argmax(excess.reshape(len(excess), -1).max(axis=1)))
             raise CheckFailed(
-                f"{at} is not {fact}: violated by {np.max(excess):.3g} at {where(batch, probe, unit)}"
+                f"{at} is not {fact}: violated by {np.max(excess):.3g} at "
+                f"{where(batch, probe, unit)}"
             )
 
     for batch in probe.explore():
