@@ -1,6 +1,7 @@
 """``python -m benchmarks``: every workload beside its peers, in one run.
 
-Writes ``benchmarks/results.json``, ``docs/performance.svg`` and ``docs/performance.md``; prints ratios.
+Writes ``benchmarks/results.json``, ``docs/performance.svg`` and ``docs/performance.md``; prints
+ratios.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One workload in this process: interleaved times of its contenders, or one contender's peak memory."""
+"""One workload in this process: its contenders' times interleaved, or one's peak memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.workloads import WORKLOADS, Missing, Step
+from benchmarks.workloads import WORKLOADS, MissingError, Step
 
 
 def times(name: str) -> dict[str, object]:
@@ -24,7 +24,7 @@ def times(name: str) -> dict[str, object]:
         try:
             step = make()
             step()
-        except Missing as missing:
+        except MissingError as missing:
             left_out[contender] = f"{missing} is not installed"
             continue
         steps[contender] = step

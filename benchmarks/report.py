@@ -24,7 +24,9 @@ def _rows(name: str, results: dict[str, Any]) -> list[tuple[str, ...]]:
             mine = seconds.get("lossary", seconds[contender])
             it = seconds[contender]
             cells.append(f"{1e3 * it['median']:.3g} ({1e3 * it['lowest']:.3g})")
-            cells.append(f"{it['median'] / mine['median']:.2f} ({it['lowest'] / mine['lowest']:.2f})")
+            cells.append(
+                f"{it['median'] / mine['median']:.2f} ({it['lowest'] / mine['lowest']:.2f})"
+            )
         memory = entry.get("memory", {}).get(contender, {})
         cells.append(f"{memory['bytes'] / 2**20:.0f}" if "bytes" in memory else "")
         rows.append(tuple(cells))
@@ -62,7 +64,8 @@ def lines(name: str, results: dict[str, Any]) -> str:
     table = _header(name, results)
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
     body = "\n".join(
-        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        "  "
+        + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in table
     )
     return f"\n{entry['title']}\n{body}\n  {_share(name, results)}".rstrip()
@@ -71,7 +74,7 @@ def lines(name: str, results: dict[str, Any]) -> str:
 def _losses(results: dict[str, Any]) -> list[str]:
     """Where a peer is faster."""
     found = []
-    for name, entry in results.items():
+    for entry in results.values():
         for setting in SETTINGS:
             seconds = entry.get(setting, {}).get("seconds", {}) if isinstance(entry, dict) else {}
             mine = seconds.get("lossary")
@@ -93,15 +96,18 @@ def write(results: dict[str, Any], folder: Path) -> None:
     page = [
         "# Speed and memory",
         "",
-        "Made by `make bench`; do not edit. Value and gradient, float32. In each round every contender "
-        "runs once, in random order. Times are medians, in brackets the lowest; ratios are a contender's "
-        "time over Lossary's, so above 1 Lossary is faster. *Default* is what a user sees; *no page "
-        "faults* sets `MALLOC_MMAP_THRESHOLD_` and `MALLOC_TRIM_THRESHOLD_` so that large buffers are used "
-        "again, which compares the kernels themselves. Extra memory is the rise of the peak during one "
-        "step of a fresh process.",
+        "Made by `make bench`; do not edit. Value and gradient, float32. In each round every "
+        "contender runs once, in random order. Times are medians, in brackets the lowest; "
+        "ratios are a contender's time over Lossary's, so above 1 Lossary is faster. *Default* "
+        "is what a user sees; *no page faults* sets `MALLOC_MMAP_THRESHOLD_` and "
+        "`MALLOC_TRIM_THRESHOLD_` so that large buffers are used again, which compares the "
+        "kernels themselves. Extra memory is the rise of the peak during one step of a fresh "
+        "process.",
         "",
-        "Machine: " + ", ".join(f"{key} {value}" for key, value in machine.items()) + ". A load above "
-        "the number of processors means that others were working on it: read the lowest times then.",
+        "Machine: "
+        + ", ".join(f"{key} {value}" for key, value in machine.items())
+        + ". A load above the number of processors means that others were working on it: "
+        "read the lowest times then.",
         "",
         "![Times as multiples of Lossary's](performance.svg)",
         "",
@@ -144,7 +150,7 @@ def _picture(results: dict[str, Any]) -> str:
     left, unit, height = 330, 110, 15
 
     def x(ratio: float) -> float:
-        return left + unit * (1 + math.log2(max(ratio, 0.5))) 
+        return left + unit * (1 + math.log2(max(ratio, 0.5)))
 
     parts, y, before = [], 40, ""
     for title, peer, ratio in bars:
@@ -155,8 +161,9 @@ def _picture(results: dict[str, Any]) -> str:
             )
             before = title
         parts.append(
-            f'<rect x="{min(x(1), x(ratio)):.1f}" y="{y}" width="{max(1.0, abs(x(ratio) - x(1))):.1f}" '
-            f'height="{height - 3}" fill="{colours[peer]}"/>'
+            f'<rect x="{min(x(1), x(ratio)):.1f}" y="{y}" '
+            f'width="{max(1.0, abs(x(ratio) - x(1))):.1f}" height="{height - 3}" '
+            f'fill="{colours[peer]}"/>'
             f'<text x="{left - 110}" y="{y + 11}" fill="{colours[peer]}">{peer}</text>'
             f'<text x="{x(max(ratio, 1)) + 5:.1f}" y="{y + 11}">{ratio:.2f}</text>'
         )

@@ -1,6 +1,6 @@
 """What is measured: each workload with its contenders, every one a function that does one step.
 
-A step is value and gradient. Contenders that cannot run are left out by raising ``Missing``.
+A step is value and gradient. Contenders that cannot run are left out by raising ``MissingError``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Step = Callable[[], Any]
 LARGE = 2**24
 
 
-class Missing(Exception):
+class MissingError(Exception):
     """A peer that is not installed here."""
 
 
@@ -48,7 +48,7 @@ def _jax_step(function: Callable[..., Any], *arrays: np.ndarray) -> Step:
         import jax
         import jax.numpy as jnp
     except ImportError as error:
-        raise Missing("jax") from error
+        raise MissingError("jax") from error
     prediction, *rest = (jnp.asarray(array) for array in arrays)
     compiled = jax.jit(jax.value_and_grad(lambda p: jnp.mean(function(p, *rest))))
     return lambda: jax.block_until_ready(compiled(prediction))
@@ -58,7 +58,7 @@ def _optax(name: str) -> Any:
     try:
         import optax
     except ImportError as error:
-        raise Missing("optax") from error
+        raise MissingError("optax") from error
     return getattr(optax.losses, name)
 
 
@@ -247,7 +247,7 @@ def _linear(rows: int, features: int, classes: int) -> dict[str, Callable[[], St
             functional, "LinearCrossEntropyOptions", None
         )
         if options is None:
-            raise Missing("torch.nn.functional.linear_cross_entropy")
+            raise MissingError("torch.nn.functional.linear_cross_entropy")
         h, w, t = arrays()
         return _torch_step(
             lambda: functional.linear_cross_entropy(h, w, t, options=options()), h, w

@@ -24,7 +24,9 @@ def test_same_as_torch(options, reduction, compiled):
     hidden, weight = generator.normal(size=(300, 8)), generator.normal(size=(21, 8))
     target = generator.integers(0, 21, 300)
     target[:9] = -100
-    vectors = {k: generator.uniform(0.2, 1, 21) for k in ("bias", "class_weights") if options.get(k)}
+    vectors = {
+        k: generator.uniform(0.2, 1, 21) for k in ("bias", "class_weights") if options.get(k)
+    }
     given = options | {"reduction": reduction}
     with jax.enable_x64(True):
 

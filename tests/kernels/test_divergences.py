@@ -13,20 +13,23 @@ mp.dps = 60
 
 def _kullback_leibler(z, t):
     total = mp.log(mp.fsum(mp.exp(v) for v in z))
-    return mp.fsum(w * (mp.log(w) - (v - total)) for v, w in zip(z, t) if w)
+    return mp.fsum(w * (mp.log(w) - (v - total)) for v, w in zip(z, t, strict=True) if w)
 
 
 def _jensen_shannon(z, t, beta):
     total = mp.log(mp.fsum(mp.exp(v) for v in z))
     p = [mp.exp(v - total) for v in z]
-    m = [beta * w + (1 - beta) * q for w, q in zip(t, p)]
-    first = mp.fsum(w * mp.log(w / a) for w, a in zip(t, m) if w)
-    return beta * first + (1 - beta) * mp.fsum(q * mp.log(q / a) for q, a in zip(p, m))
+    m = [beta * w + (1 - beta) * q for w, q in zip(t, p, strict=True)]
+    first = mp.fsum(w * mp.log(w / a) for w, a in zip(t, m, strict=True) if w)
+    return beta * first + (1 - beta) * mp.fsum(q * mp.log(q / a) for q, a in zip(p, m, strict=True))
 
 
 CASES = {
     "kl_divergence": (_kullback_leibler, {"axis": -1}),
-    "jensen_shannon": (lambda z, t: _jensen_shannon(z, t, mp.mpf("0.25")), {"axis": -1, "beta": 0.25}),
+    "jensen_shannon": (
+        lambda z, t: _jensen_shannon(z, t, mp.mpf("0.25")),
+        {"axis": -1, "beta": 0.25},
+    ),
 }
 
 
@@ -50,8 +53,8 @@ def test_value_and_slope(loss, dtype):
             assert abs(mp.mpf(float(values[row])) - exact) <= 4 * eps * abs(exact)
             for k in range(min(classes, 5)):
 
-                def along(x, k=k):
-                    return textbook([*exact_z[:k], x, *exact_z[k + 1 :]], exact_t)
+                def along(x, k=k, z=exact_z, t=exact_t):
+                    return textbook([*z[:k], x, *z[k + 1 :]], t)
 
                 slope = mp.diff(along, exact_z[k])
                 terms = max(abs(slope), float(t[row, k]), 1 / classes)

@@ -89,8 +89,8 @@ PARAMETERS = {
     "squared_hinge": [{"margin": 1.0}],
 }
 TARGETS = {
-    **dict.fromkeys(("binary_cross_entropy", "binary_focal"), [0.0, 1.0]),
-    **dict.fromkeys(("hinge", "squared_hinge", "soft_margin"), [-1.0, 1.0, 0.0]),
+    **{key: [0.0, 1.0] for key in ("binary_cross_entropy", "binary_focal")},
+    **{key: [-1.0, 1.0, 0.0] for key in ("hinge", "squared_hinge", "soft_margin")},
     "poisson_nll": [0.0, 3.0],
     "squared_logarithmic_error": [0.0, 2.5],
 }
@@ -99,14 +99,32 @@ CASES = [(name, given) for name in LOSSES for given in PARAMETERS.get(name, [{}]
 
 
 def _points(dtype, targets):
-    magnitudes = [1e-12, 1e-4, 0.01, 0.2, 0.4, 0.7, 0.99, 1.01, 1.7, 3, 6, 9.9, 16.7, 25, 40, 80, 1e3]
+    magnitudes = [
+        1e-12,
+        1e-4,
+        0.01,
+        0.2,
+        0.4,
+        0.7,
+        0.99,
+        1.01,
+        1.7,
+        3,
+        6,
+        9.9,
+        16.7,
+        25,
+        40,
+        80,
+        1e3,
+    ]
     magnitudes += list(np.random.default_rng(0).exponential(1.5, 12))
     p, t = np.meshgrid([s * m for m in magnitudes for s in (1, -1)], targets)
     return p.ravel().astype(dtype), t.ravel().astype(dtype)
 
 
 def _ulps(got, exact, dtype):
-    """The distance in units of the last place of the exact result (the smallest normal's below it)."""
+    """The distance in units of the last place of the exact result, or of the smallest normal."""
     info = np.finfo(dtype)
     unit = max(abs(float(exact)), float(info.smallest_normal))
     return abs(mp.mpf(float(got)) - exact) / mp.mpf(float(np.spacing(dtype(unit))))
@@ -132,8 +150,9 @@ def check_accuracy(name, given, dtype, targets):
     assert kernel.supports(p, t, **given) is None
     values = kernel.values(p, t, **given)
     total, slopes = kernel.value_and_grad(p, t, factor=1.0, **given)
-    exact = [TEXTBOOK[name](mp.mpf(float(a)), mp.mpf(float(b)), **given) for a, b in zip(p, t)]
-    for i, (a, b) in enumerate(zip(p, t)):
+    pairs = [(mp.mpf(float(a)), mp.mpf(float(b))) for a, b in zip(p, t, strict=True)]
+    exact = [TEXTBOOK[name](a, b, **given) for a, b in pairs]
+    for i, (a, b) in enumerate(zip(p, t, strict=True)):
         a, b = mp.mpf(float(a)), mp.mpf(float(b))
 
         def loss(x, y):

@@ -102,7 +102,7 @@ def test_a_first_call_finds_its_kernel_on_disk():
     program = (
         "import numpy as np\n"
         "from lossary.kernels.numba import pointwise, softmax\n"
-        "kernels = [pointwise.kernel('huber', np.float32, False, True, False),\n"
+        "kernels = [pointwise.kernel('huber', np.float32, False, True, False, ()),\n"
         "    softmax.compiled('rows', 'float32', 'int64', ('GRADIENT',))]\n"
         "print(*[sum(kernel.stats.cache_hits.values()) for kernel in kernels])\n"
     )
@@ -152,7 +152,7 @@ def test_gradients_and_second_derivatives(name, reduction):
         torch.testing.assert_close(plain.grad, 2 * once)  # kept, and given again
         return value, gradient, second, once
 
-    for mine, theirs in zip(derivatives(ours), derivatives(definition)):
+    for mine, theirs in zip(derivatives(ours), derivatives(definition), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-11, atol=1e-13)
 
 
@@ -162,12 +162,20 @@ def test_transformations_fall_back_to_the_definition(name):
     automatic, definition = Loss(name), Loss(name, implementation="definition")
     for transform in (torch.func.grad, torch.func.hessian):
         torch.testing.assert_close(
-            transform(lambda p: automatic(p, target))(prediction[:5].repeat(80, *[1] * (prediction.ndim - 1))[:40]),
-            transform(lambda p: definition(p, target))(prediction[:5].repeat(80, *[1] * (prediction.ndim - 1))[:40]),
+            transform(lambda p: automatic(p, target))(
+                prediction[:5].repeat(80, *[1] * (prediction.ndim - 1))[:40]
+            ),
+            transform(lambda p: definition(p, target))(
+                prediction[:5].repeat(80, *[1] * (prediction.ndim - 1))[:40]
+            ),
         )
     tangent = torch.ones_like(prediction)
     for mine, theirs in zip(
-        *(torch.func.jvp(lambda p, l=l: l(p, target), (prediction,), (tangent,)) for l in (automatic, definition))
+        *(
+            torch.func.jvp(lambda p, loss=loss: loss(p, target), (prediction,), (tangent,))
+            for loss in (automatic, definition)
+        ),
+        strict=False,
     ):
         torch.testing.assert_close(mine, theirs)
     kernel = kernels.find(name, "torch", "numba")[0]

@@ -19,12 +19,12 @@ def textbook(logits, target, smoothing=0.0, class_weights=None):
     weights = [1] * n if class_weights is None else [mp.mpf(float(w)) for w in class_weights]
     q = [
         w * ((1 - mp.mpf(smoothing)) * mp.mpf(float(t)) + mp.mpf(smoothing) / n)
-        for w, t in zip(weights, target)
+        for w, t in zip(weights, target, strict=True)
     ]
     total = mp.log(mp.fsum(mp.exp(v) for v in z))
     mass = mp.fsum(q)
-    value = mp.fsum(qk * (total - zk) for qk, zk in zip(q, z) if qk)
-    return value, [mp.exp(zk - total) * mass - qk for qk, zk in zip(q, z)]
+    value = mp.fsum(qk * (total - zk) for qk, zk in zip(q, z, strict=True) if qk)
+    return value, [mp.exp(zk - total) * mass - qk for qk, zk in zip(q, z, strict=True)]
 
 
 def assert_close(got, exact, ulps, dtype):
@@ -35,7 +35,7 @@ def assert_close(got, exact, ulps, dtype):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("pad", [0, 60])
 def test_the_tails_are_right(dtype, pad):
-    """At [20, 0] the surprise is 2.06e-9, with its gradient; padding takes the path of long rows."""
+    """At [20, 0] the surprise is 2.06e-9, with its gradient; padding leads to long rows."""
     for gap in (0.0, 1e-4, 1.0, 16.7, 20.0, 40.0, 80.0):
         for target in (0, 1):
             z = np.array([[gap, 0.0, *[-np.inf] * pad]], dtype)
@@ -45,7 +45,7 @@ def test_the_tails_are_right(dtype, pad):
             hot = [float(target == k) for k in range(2)]
             exact, slopes = textbook(z[0, :2], hot)
             assert_close(value, exact, 4, dtype)
-            for got, slope in zip(gradient[0, :2], slopes):
+            for got, slope in zip(gradient[0, :2], slopes, strict=True):
                 assert_close(got, slope, 4, dtype)
             assert not gradient[0, 2:].any()
 
@@ -79,7 +79,7 @@ def test_rows_are_right(dtype, kind, smoothing, weighted):
         exact, slopes = textbook(z[0], dense[0], smoothing, given.get("class_weights"))
         assert_close(value, exact, 4, dtype)
         scale = max(abs(float(s)) for s in slopes)
-        for got, slope in zip(gradient[0], slopes):
+        for got, slope in zip(gradient[0], slopes, strict=True):
             # Against the terms of the difference p Q - q, not the difference.
             bound = 8 * np.finfo(dtype).eps * max(abs(float(slope)), scale / 8)
             assert abs(float(got) - float(slope)) <= bound
@@ -106,17 +106,22 @@ def test_any_axis_and_zero_weights(axis, kind):
     else:
         dirty_target = np.where(whole, np.nan, target)
     given = {"label_smoothing": 0.1, "axis": axis}
-    value, gradient = KERNEL.value_and_grad(dirty, dirty_target, factor=0.5, weights=weights, **given)
+    value, gradient = KERNEL.value_and_grad(
+        dirty, dirty_target, factor=0.5, weights=weights, **given
+    )
     expected = contract_of("cross_entropy").compute(z, target, **given)
     np.testing.assert_allclose(value, 0.5 * (weights * expected).sum(), rtol=1e-13)
     assert not gradient[np.broadcast_to(whole, shape)].any()
     step = 1e-6
     direction = generator.normal(size=shape)
     around = [
-        0.5 * (weights * contract_of("cross_entropy").compute(z + s * direction, target, **given)).sum()
+        0.5
+        * (weights * contract_of("cross_entropy").compute(z + s * direction, target, **given)).sum()
         for s in (step, -step)
     ]
-    np.testing.assert_allclose((gradient * direction).sum(), (around[0] - around[1]) / (2 * step), rtol=1e-6)
+    np.testing.assert_allclose(
+        (gradient * direction).sum(), (around[0] - around[1]) / (2 * step), rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize("classes", [4, 100])

@@ -1,26 +1,29 @@
 """Other implementations of the same signatures: faster or leaner, never different in meaning.
 
-``find(loss, library)`` gives the :class:`Kernel` objects of a loss in order of preference; importing this
-package or calling ``find`` imports no toolchain. For a kernel to run, three questions are asked:
+``find(loss, library)`` gives the :class:`Kernel` objects of a loss in order of preference;
+importing this package or calling ``find`` imports no toolchain. For a kernel to run, three
+questions are asked:
 
 1. ``kernel.supports(prediction, target, **parameters)``: None, or the one-line reason why not
    (dtype, layout, device, a toolchain that is missing, a transformation in progress). It looks at
    shapes and flags, never at values. A kernel asked for by name that declines is an error.
-2. ``kernel.from_size``: ``auto`` takes the kernel from that many prediction elements on, as measured.
-3. What is wanted:
+2. ``kernel.from_size``: ``auto`` takes the kernel from that many prediction elements on, as
+measured. 3. What is wanted:
 
    - ``kernel.values(prediction, target, **parameters)``: the unreduced units, differentiable by the
      framework, any order of derivative;
-   - ``kernel.scaled_sum(prediction, target, *, factor, weights=None, **parameters)``: the differentiable
-     scalar ``factor * sum(weights * values)``, its gradient written in the same pass. The mean passes
-     ``factor = 1/n``, the weighted mean ``1 / sum(weights)``. ``weights`` has the shape of the units; a unit of
-     weight 0 is absent: its prediction and target are not read into the result, whatever they hold,
-     so a mask or an ignored target is passed as weights and nothing needs to be blanked before;
-   - ``kernel.value_and_grad(prediction, target, *, factor, weights=None, **parameters)``: (that sum,
-     gradient by the prediction) for libraries without a tape of their own: NumPy and eager JAX.
+   - ``kernel.scaled_sum(prediction, target, *, factor, weights=None, **parameters)``: the
+     differentiable scalar ``factor * sum(weights * values)``, its gradient written in the same
+     pass. The mean passes ``factor = 1/n``, the weighted mean ``1 / sum(weights)``. ``weights`` has
+     the shape of the units; a unit of weight 0 is absent: its prediction and target are not read
+     into the result, whatever they hold, so a mask or an ignored target is passed as weights and
+     nothing needs to be blanked before;
+   - ``kernel.value_and_grad(prediction, target, *, factor, weights=None, **parameters)``: (that
+     sum, gradient by the prediction) for libraries without a tape of their own: NumPy and eager
+     JAX.
 
-Each of the three is None where a kernel does not offer it. Second derivatives, ``vmap`` and ``jvp`` go
-through the definition, which the kernels find in the registry by the loss's name.
+Each of the three is None where a kernel does not offer it. Second derivatives, ``vmap`` and ``jvp``
+go through the definition, which the kernels find in the registry by the loss's name.
 """
 
 from __future__ import annotations
@@ -56,8 +59,8 @@ def _formulas() -> tuple[str, ...]:
 
 @functools.cache
 def manifest() -> dict[tuple[str, str], tuple[str, ...]]:
-    """(loss, library) -> the modules that implement it, "toolchain.module", in order of preference."""
-    rows = {
+    """(loss, library) -> "toolchain.module" of each implementation, in order of preference."""
+    rows: dict[tuple[str, str], tuple[str, ...]] = {
         (loss, library): (f"numba.on_{library}",)
         for loss in (*_formulas(), *WHOLE_ARRAY)
         for library in ("numpy", "torch", "jax")

@@ -2,13 +2,14 @@
 
 A formula takes the numbers (prediction, target) and the loss's parameters under their own names; it
 returns (value, derivative by the prediction). The toolchains compile these functions with their own
-``where``, ``exp``, ``expm1`` (of numbers <= 0), ``log1p`` (of numbers > -1), ``log1p_unit`` (of numbers in
-[0, 1]), ``sqrt``, ``absolute`` and ``sign`` (0 at 0), in single and double precision. Forms are chosen so
-that no difference cancels, both tails are right, NaN goes through and an infinity comes out as in the
-limit. A parameter arrives as a number: True as 1, False as 0, None as -1.
+``where``, ``exp``, ``expm1`` (of numbers <= 0), ``log1p`` (of numbers > -1), ``log1p_unit`` (of
+numbers in [0, 1]), ``sqrt``, ``absolute`` and ``sign`` (0 at 0), in single and double precision.
+Forms are chosen so that no difference cancels, both tails are right, NaN goes through and an
+infinity comes out as in the limit. A parameter arrives as a number: True as 1, False as 0, None as
+-1.
 """
 
-# ruff: noqa: F821  (the names of functions are bound by the toolchains)
+# ruff: noqa: D103, F821  (the names of functions are bound by the toolchains)
 # mypy: ignore-errors
 
 
@@ -178,13 +179,16 @@ def binary_focal(prediction, target, gamma, alpha):
     surprise = (yes + no) * log1p_unit(small) + (upward + downward)
     wrong = target * down + (1.0 - target) * up
     right = target * up + (1.0 - target) * down
-    plain = exp(-gamma * log1p(right / wrong))
-    focus = where(gamma == 2.0, wrong * wrong, where(wrong > 0.0, plain, wrong))
-    focus = where(gamma == 0.0, 1.0, focus)
     # d focus = gamma focus / wrong d wrong, and d wrong = (1 - 2 target) up down.
+    if gamma == 2.0:
+        focus = wrong * wrong
+        steeper = wrong
+    else:
+        power = where(wrong > 0.0, exp(-gamma * log1p(right / wrong)), wrong)
+        focus = where(gamma == 0.0, 1.0, power)
+        steeper = where(wrong > 0.0, focus / wrong, 0.0)
     bend = up * down
     bend = where(bend > 0.0, bend * surprise, bend)
-    steeper = where(gamma == 2.0, wrong, where(wrong > 0.0, focus / wrong, 0.0))
     value = where(surprise == 0.0, 0.0, focus * surprise)
     fall = no * up - yes * down
     return value, focus * fall + gamma * steeper * ((1.0 - 2.0 * target) * bend)

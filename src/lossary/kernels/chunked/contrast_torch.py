@@ -1,9 +1,10 @@
+# mypy: disable-error-code="no-untyped-call"
 """Contrastive losses in torch with memory linear in the batch.
 
 Scores of all pairs are products of rows; a slice of rows at a time is scored, turned into slopes in
 place, and multiplied into the gradients. One pass is three products of matrices, as with the whole
-matrix. The symmetric loss needs every column's sum before any slope: within the budget it keeps the one
-matrix, beyond it scores each slice twice.
+matrix. The symmetric loss needs every column's sum before any slope: within the budget it keeps the
+one matrix, beyond it scores each slice twice.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ def info_nce(
 ) -> Tensor:
     """``lossary.losses.contrastive.info_nce`` without the matrix of all scores.
 
-    Shapes (pairs, features); ``symmetric`` is CLIP's loss. ``reduction``: mean or sum. ``budget``: bytes of
-    scores at a time. Errors: ``LossError``.
+    Shapes (pairs, features); ``symmetric`` is CLIP's loss. ``reduction``: mean or sum. ``budget``:
+    bytes of scores at a time. Errors: ``LossError``.
     """
     _check("info_nce", queries, keys, reduction)
     left, right = unit_rows(queries) / temperature, unit_rows(keys)
@@ -59,8 +60,8 @@ def siglip(
 ) -> Tensor:
     """Binary cross-entropy of every pair, ``scale * cosine + bias`` against own or not (Zhai 2023).
 
-    Summed over a query's pairs; ``reduction`` over queries: mean or sum. ``scale`` and ``bias`` may be
-    learned. Shapes (pairs, features). Errors: ``LossError``.
+    Summed over a query's pairs; ``reduction`` over queries: mean or sum. ``scale`` and ``bias`` may
+    be learned. Shapes (pairs, features). Errors: ``LossError``.
     """
     _check("siglip", queries, keys, reduction)
     left, right = unit_rows(queries) * scale, unit_rows(keys)

@@ -129,7 +129,8 @@ def _forward(
 
 
 def _backward(options: _Options, kept: Any, upstream: Array) -> Any:
-    return (*_sweep(*kept, upstream, options)[1], None, None)
+    hidden, weight, offset, target, share = kept
+    return (*_sweep(hidden, weight, offset, target, share, upstream, options)[1], None, None)
 
 
 def _sweep(

@@ -1,8 +1,8 @@
+# mypy: disable-error-code="no-untyped-call"
 """A linear layer with softmax cross-entropy, and contrastive losses, slice by slice in torch."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,19 +44,21 @@ def linear_cross_entropy(
 ) -> Tensor:
     """``cross_entropy(hidden @ weight.T + bias, target)`` without ever holding all logits.
 
-    Shapes: ``hidden`` (..., features), ``weight`` (classes, features), ``target`` (...) class indices, ``bias`` and
-    ``class_weights`` (classes,). ``z_loss`` adds its multiple of log(sum(exp(logits)))^2 (Chowdhery 2022),
-    ``softcap`` c replaces logits z by c tanh(z / c) (Gemma 2). ``reduction``: none, sum or mean (over the
-    class weights of the targets that are not ``ignore``; 0 if there is none). ``budget``: bytes of logits
-    at a time. Statistics and the sum of the weight's gradient are kept in float32 (or float64), so
-    the result does not depend on the budget beyond rounding. Unless the reduction is none, the
-    gradients are computed along with the value, if one is asked for. Errors: ``LossError``.
+    Shapes: ``hidden`` (..., features), ``weight`` (classes, features), ``target`` (...) class
+    indices, ``bias`` and ``class_weights`` (classes,). ``z_loss`` adds its multiple of
+    log(sum(exp(logits)))^2 (Chowdhery 2022), ``softcap`` c replaces logits z by c tanh(z / c)
+    (Gemma 2). ``reduction``: none, sum or mean (over the class weights of the targets that are not
+    ``ignore``; 0 if there is none). ``budget``: bytes of logits at a time. Statistics and the sum
+    of the weight's gradient are kept in float32 (or float64), so the result does not depend on the
+    budget beyond rounding. Unless the reduction is none, the gradients are computed along with the
+    value, if one is asked for. Errors: ``LossError``.
     """
     features = hidden.shape[-1]
     if weight.ndim != 2 or weight.shape[1] != features or target.shape != hidden.shape[:-1]:
         raise LossError(
             f"linear_cross_entropy: hidden {tuple(hidden.shape)}, weight {tuple(weight.shape)} and "
-            f"target {tuple(target.shape)} do not fit; expected (..., features), (classes, features), (...)"
+            f"target {tuple(target.shape)} do not fit; expected (..., features), "
+            "(classes, features), (...)"
         )
     if reduction not in ("none", "sum", "mean"):
         raise LossError(f"linear_cross_entropy: reduction={reduction!r}; it can be none, sum, mean")
@@ -64,14 +66,16 @@ def linear_cross_entropy(
     for name, vector in (("bias", bias), ("class_weights", class_weights)):
         if vector is not None and tuple(vector.shape) != (classes,):
             raise LossError(
-                f"linear_cross_entropy: {name} has shape {tuple(vector.shape)}, expected ({classes},)"
+                f"linear_cross_entropy: {name} has shape {tuple(vector.shape)}, "
+                f"expected ({classes},)"
             )
     flat, labels = hidden.reshape(-1, features), target.reshape(-1)
     counts = torch.ones_like(labels, dtype=torch.bool) if ignore is None else labels != ignore
     wrong = counts & ((labels < 0) | (labels >= classes))
     if not torch.compiler.is_compiling() and bool(wrong.any()):
         raise LossError(
-            f"linear_cross_entropy: target {int(labels[wrong][0])} is not a class of 0..{classes - 1}"
+            f"linear_cross_entropy: target {int(labels[wrong][0])} is not a class of "
+            f"0..{classes - 1}"
             f" (ignore={ignore})"
         )
     options = _Options(
@@ -116,7 +120,7 @@ def _logits(
 def _slice(
     logits: Tensor, target: Tensor, class_weights: Tensor | None, options: _Options
 ) -> tuple[Tensor, Tensor]:
-    """Values of a slice; its logits become the slopes in place. Second: the log of each row's sum."""
+    """Values of a slice, and the log of each row's sum; its logits become the slopes in place."""
     smoothing, classes = options.label_smoothing, logits.shape[1]
     index = target.unsqueeze(1)
     high, likeliest = logits.max(dim=1, keepdim=True)
@@ -160,7 +164,9 @@ def _slice(
     top = ((pull - at_peak - peak_shared) - (at_peak + peak_shared) * rest) / total
     if options.z_loss:  # its pull is not part of Q: p, not p - 1
         extra = pull - mass_column
-        top = ((mass_column - at_peak - peak_shared) - (at_peak + peak_shared) * rest + extra) / total
+        top = (
+            (mass_column - at_peak - peak_shared) - (at_peak + peak_shared) * rest + extra
+        ) / total
     logits.scatter_(1, likeliest, top)
     return value, log_sum
 

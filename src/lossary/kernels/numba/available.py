@@ -22,7 +22,11 @@ def why_not() -> str | None:
         return f"numba {version} is older than {'.'.join(map(str, TESTED))}, the oldest tested"
     if os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
         return "NUMBA_DISABLE_JIT is set"
-    return None if _cache_writable() else "numba's cache directory cannot be written; set NUMBA_CACHE_DIR"
+    return (
+        None
+        if _cache_writable()
+        else "numba's cache directory cannot be written; set NUMBA_CACHE_DIR"
+    )
 
 
 def _cache_writable() -> bool:

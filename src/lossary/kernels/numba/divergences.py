@@ -1,15 +1,17 @@
-# ruff: noqa: F821  (names bound when a variant is compiled)
+# ruff: noqa: D103, F821  (names bound when a variant is compiled)
 # mypy: disable-error-code="no-untyped-def,name-defined,no-untyped-call"
 """Kullback-Leibler and Jensen-Shannon divergences of logits from a distribution, row by row.
 
-With ``high`` the largest logit, ``d = high - z``, ``e = exp(-d)``, ``rest`` the sum of e without the likeliest class
-and ``lack = log1p(rest)``, log p = -(d + lack). Then, for the target t and r = log(p / m),
+With ``high`` the largest logit, ``d = high - z``, ``e = exp(-d)``, ``rest`` the sum of e without
+the likeliest class and ``lack = log1p(rest)``, log p = -(d + lack). Then, for the target t and r =
+log(p / m),
 
     Kullback-Leibler  value sum t (log t + d + lack), slope p T - t with T = sum t
     Jensen-Shannon    value beta sum t log(t / m) + (1 - beta) sum p r, m = beta t + (1 - beta) p,
                       slope (1 - beta) p (r - sum p r)
 
-log(p / m) = -log1p(beta (t / p - 1)), and t / p - 1 = (t - p) / p: nothing cancels where t and p are close.
+log(p / m) = -log1p(beta (t / p - 1)), and t / p - 1 = (t - p) / p: nothing
+cancels where t and p are close.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from typing import Any
 import numpy as np
 from numba import float64, intp, void
 
-from lossary.kernels.numba import machine, pool, scalar, softmax, special
+from lossary.kernels.numba import pool, softmax, special
 from lossary.kernels.numba.memory import address
 from lossary.kernels.numba.program import Shape
 
@@ -165,9 +167,7 @@ def compiled(loss: str, dtype: str, flags: tuple[str, ...]) -> Any:
     names["terms"], names["slopes"] = (special.bind(p, names, special.LOOSE) for p in parts)
     mark = special.fingerprint(sys.modules[__name__], softmax)
     variant = "_".join([loss, mark, dtype, *(name.lower() for name in flags)])
-    return special.entry(
-        divergence, names, void(*[intp] * 9, float64, float64), variant
-    )
+    return special.entry(divergence, names, void(*[intp] * 9, float64, float64), variant)
 
 
 class Divergence:

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="no-untyped-call"
 """What Numba lacks: addresses as arrays, the bits of a float, and full-width vectors."""
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import numpy as np
 from numba import carray, njit, types
 from numba.extending import intrinsic
 
-_INTEGER = {types.float32: types.int32, types.float64: types.int64}
+_INTEGER: Any = {types.float32: types.int32, types.float64: types.int64}
 
 
 @intrinsic
@@ -40,8 +41,8 @@ def full_width(typing: Any) -> Any:
 
     Compilers prefer half-width vectors on processors that once lowered their clock for wide ones:
     full width is worth 1.5 times here. A loop left inside its caller loses the knowledge that its
-    arrays are plain slices, and one over many arrays that might overlap is not vectorised at all: no
-    array that the function writes may overlap another argument.
+    arrays are plain slices, and one over many arrays that might overlap is not vectorised at all:
+    no array that the function writes may overlap another argument.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -90,7 +91,7 @@ def _array_at(real: Any) -> Any:
 
 # Kernels take addresses: one compiled signature whatever the flags of an array are, and half the
 # cost of a call.
-ARRAY_AT = {
+ARRAY_AT: dict[Any, Any] = {
     np.float32: _array_at(types.float32),
     np.float64: _array_at(types.float64),
     np.int32: _array_at(types.int32),

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="no-untyped-call"
 """Compiled kernels on torch tensors: what runs, and how autograd sees it."""
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Pointwise losses: one kernel per formula and purpose, its source written from the formula.
 
-The source text depends on ``formulas.py`` and this file alone, and the name of a kernel carries a hash
-of all that it is made of, so Numba's disk cache is found again in every process and never stale.
+The source text depends on ``formulas.py`` and this file alone, and the name of a kernel carries a
+hash of all that it is made of, so Numba's disk cache is found again in every process and never
+stale.
 """
 
 from __future__ import annotations
@@ -28,15 +29,24 @@ REAL = {"float32": np.float32, "float64": np.float64}
 
 # Sums run in double precision within a block and pairwise over blocks, in an order that does not
 # depend on the number of threads.
-BLOCK = {np.float32: 2048, np.float64: 512}
+BLOCK: dict[Any, int] = {np.float32: 2048, np.float64: 512}
 SMALLEST_SHARE = 1 << 17  # elements below which waking a thread costs more than it saves
 
 
-class _TypedConstants(ast.NodeTransformer):
-    """Numbers in a formula become constants of its precision: a bare 0.5 would widen float32."""
+class _Specialised(ast.NodeTransformer):
+    """A formula with its branches taken, and its numbers as constants of its precision.
 
-    def __init__(self) -> None:
+    A bare 0.5 would widen float32. A branch asks about a parameter (an ``if`` statement, not
+    ``where``); it is decided before compiling, for a loop with both halves would compute both.
+    """
+
+    def __init__(self, taken: tuple[bool, ...]) -> None:
         self.values: dict[str, float] = {}
+        self.taken = iter(taken)
+
+    def visit_If(self, node: ast.If) -> list[ast.stmt]:
+        kept = node.body if next(self.taken) else node.orelse
+        return [self.visit(statement) for statement in kept]
 
     def visit_Constant(self, node: ast.Constant) -> ast.AST:
         if not isinstance(node.value, float):
@@ -46,6 +56,7 @@ class _TypedConstants(ast.NodeTransformer):
         return ast.Name(name, ast.Load())
 
 
+@functools.cache
 def formula_parameters(loss: str) -> tuple[str, ...]:
     """The names of a formula's parameters, in order."""
     return tuple(inspect.signature(getattr(formulas, loss)).parameters)[2:]
@@ -53,14 +64,33 @@ def formula_parameters(loss: str) -> tuple[str, ...]:
 
 @functools.cache
 def _fingerprint() -> str:
-    parts = [Path(module.__file__).read_bytes() for module in (formulas, machine, scalar)]
+    parts = [Path(str(module.__file__)).read_bytes() for module in (formulas, machine, scalar)]
     return hashlib.sha256(b"".join([*parts, Path(__file__).read_bytes()])).hexdigest()[:12]
 
 
 @functools.cache
-def _formula(loss: str, real: type) -> tuple[Callable[..., Any], dict[str, Any]]:
+def _tests(loss: str) -> tuple[Any, ...]:
+    """The questions that a formula's branches ask about its parameters, in order."""
+    tree = ast.parse(inspect.getsource(getattr(formulas, loss)))
+    return tuple(
+        compile(ast.Expression(node.test), formulas.__file__, "eval")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If)
+    )
+
+
+def branches(loss: str, given: tuple[float, ...]) -> tuple[bool, ...]:
+    """Which branches of the formula these parameters take."""
+    names = dict(zip(formula_parameters(loss), given, strict=True))
+    return tuple(bool(eval(test, {}, names)) for test in _tests(loss))
+
+
+@functools.cache
+def _formula(
+    loss: str, real: type, taken: tuple[bool, ...]
+) -> tuple[Callable[..., Any], dict[str, Any]]:
     tree = ast.parse(textwrap.dedent(inspect.getsource(getattr(formulas, loss))))
-    constants = _TypedConstants()
+    constants = _Specialised(taken)
     tree = constants.visit(tree)
     tree.body[0].body.insert(0, ast.parse("always_inline()").body[0])
     space = scalar.functions(real) | {k: real(v) for k, v in constants.values.items()}
@@ -101,7 +131,7 @@ def source(loss: str, *, weighted: bool, gradient: bool, values: bool) -> str:
         "    partial = doubles_at(partial_at, last)",
         "    total = 0.0",
         "    for index in range(first, last):",
-        f"        low, high = index * {{block_size}}, min((index + 1) * {{block_size}}, size)",
+        "        low, high = index * {block_size}, min((index + 1) * {block_size}, size)",
         "        total = block("
         + ", ".join([*(f"{name}[low:high]" for name in arrays), "real(factor)"])
         + "".join(f", real({p})" for p in parameters)
@@ -114,14 +144,15 @@ def source(loss: str, *, weighted: bool, gradient: bool, values: bool) -> str:
 
 @functools.cache
 def kernel(
-    loss: str, real: type, weighted: bool, gradient: bool, values: bool
+    loss: str, real: type, weighted: bool, gradient: bool, values: bool, taken: tuple[bool, ...]
 ) -> Callable[..., float]:
     """The compiled kernel; compiled once per machine, then read from Numba's disk cache."""
     text = source(loss, weighted=weighted, gradient=gradient, values=values)
     text = text.replace("{block_size}", str(BLOCK[real]))
-    formula, space = _formula(loss, real)
+    formula, space = _formula(loss, real, taken)
     space = space | {
-        "__name__": __name__, "formula": formula, "real": real, "zero": real(0), "float64": np.float64,
+        "__name__": __name__, "formula": formula, "real": real, "zero": real(0),
+        "float64": np.float64,
         "array_at": machine.ARRAY_AT[real], "doubles_at": machine.ARRAY_AT[np.float64],
         "full_width": machine.full_width,
     }  # fmt: skip
@@ -131,6 +162,7 @@ def kernel(
     space["block"] = njit(fastmath=fast, error_model="numpy")(space["block"])
     function = space[f"{loss}_{_fingerprint()}"]
     purpose = f"{real.__name__}{'_weighted' * weighted}{'_gradient' * gradient}{'_values' * values}"
+    purpose += "".join(f"_{int(yes)}" for yes in taken)
     function.__name__ = function.__qualname__ = f"{function.__name__}_{purpose}"
     integers, reals = 9, 1 + len(formula_parameters(loss))
     signature = float64(*[intp] * integers, *[float64] * reals)
@@ -151,7 +183,8 @@ def launch(
 ) -> float:
     """Run over the numbers at these addresses; returns the (weighted) sum of the values."""
     real, size = REAL[dtype], math.prod(shape)
-    run = kernel(loss, real, weights != 0, gradient != 0, values != 0)
+    purpose = (weights != 0, gradient != 0, values != 0)
+    run = kernel(loss, real, *purpose, branches(loss, parameters) if _tests(loss) else ())
     blocks = -(-size // BLOCK[real])
     if blocks == 0:
         return 0.0

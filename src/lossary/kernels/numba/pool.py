@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import itertools
 import os
 import queue
 import sys
@@ -85,7 +86,7 @@ def split(blocks: int, parts: int) -> list[tuple[int, int]]:
     """0..blocks in at most ``parts`` ranges of nearly equal length."""
     parts = min(parts, blocks)
     edges = [blocks * i // parts for i in range(parts + 1)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(itertools.pairwise(edges))
 
 
 def run(function: Callable[..., Any], blocks: int, parts: int, *rest: Any) -> None:

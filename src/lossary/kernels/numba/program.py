@@ -18,9 +18,10 @@ INDEX = ("int32", "int64")
 class Program(Protocol):
     """One loss over contiguous CPU memory.
 
-    ``decline`` looks at shapes and dtype names; ``unit_axis`` is the axis of the prediction that units
-    lack (None: one unit per element); ``launch`` takes addresses, 0 for what is not wanted, and
-    returns ``factor * sum(weights * values)``. ``gradient`` receives ``factor * weight * slope``.
+    ``decline`` looks at shapes and dtype names; ``unit_axis`` is the axis of the prediction that
+    units lack (None: one unit per element); ``launch`` takes addresses, 0 for what is not wanted,
+    and returns ``factor * sum(weights * values)``. ``gradient`` receives ``factor * weight *
+    slope``.
     """
 
     def decline(

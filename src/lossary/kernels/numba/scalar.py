@@ -1,8 +1,9 @@
+# mypy: disable-error-code="call-arg"
 """The elementary functions that formulas use, accurate to 1.5 ulp and made to be vectorised.
 
 Numba's own ``exp`` and ``log1p`` call the system's scalar library. These are polynomials after the
-classical range reductions (Cody and Waite 1980; Tang 1990); their coefficients are Chebyshev fits of
-(e^r - 1 - r) / r^2 on |r| <= 0.347 and of (log((1 + s) / (1 - s)) - 2 s) / s^3 in s^2. Only
+classical range reductions (Cody and Waite 1980; Tang 1990); their coefficients are Chebyshev fits
+of (e^r - 1 - r) / r^2 on |r| <= 0.347 and of (log((1 + s) / (1 - s)) - 2 s) / s^3 in s^2. Only
 ``contract`` (fused multiply-add) is allowed: reassociation would undo the corrections.
 """
 
@@ -17,7 +18,7 @@ from numba import njit
 
 from lossary.kernels.numba.machine import always_inline, bits, from_bits
 
-_EXACT = {"fastmath": {"contract"}, "error_model": "numpy"}
+_EXACT: dict[str, Any] = {"fastmath": {"contract"}, "error_model": "numpy"}
 
 _SINGLE = SimpleNamespace(
     real=np.float32, integer=np.int32, mantissa=23, bias=127, shifter=12582912.0,
@@ -54,7 +55,9 @@ def _polynomial(coefficients: tuple[float, ...], real: type) -> Any:
     for i in reversed(range(len(coefficients) - 1)):
         text = f"(c{i} + x * {text})"
     namespace: dict[str, Any] = terms | {"always_inline": always_inline}
-    exec(f"def polynomial(x):\n    always_inline()\n    return {text}", namespace)  # our own constants only
+    exec(
+        f"def polynomial(x):\n    always_inline()\n    return {text}", namespace
+    )  # our own constants only
     return njit(**_EXACT)(namespace["polynomial"])
 
 

@@ -1,10 +1,10 @@
-# ruff: noqa: F821  (names bound when a variant is compiled)
+# ruff: noqa: D103, F821  (names bound when a variant is compiled)
 # mypy: disable-error-code="no-untyped-def,name-defined,no-untyped-call"
 """Softmax cross-entropy in one pass over the logits: class indices, one-hot rows or distributions.
 
-With ``a`` the likeliest class, ``d_k = z_a - z_k`` and ``rest`` the sum of ``exp(-d_k)`` over the other classes, the
-surprise at class k is ``d_k + log1p(rest)``: nothing cancels. For target weights q_k of sum Q (label
-smoothing and class weights are in them)
+With ``a`` the likeliest class, ``d_k = z_a - z_k`` and ``rest`` the sum of ``exp(-d_k)`` over the
+other classes, the surprise at class k is ``d_k + log1p(rest)``: nothing cancels. For target weights
+q_k of sum Q (label smoothing and class weights are in them)
 
     value = sum_k q_k d_k + Q log1p(rest)
     slope = e_k Q / (1 + rest) - q_k, and (Q - q_a - q_a rest) / (1 + rest) at the likeliest class,
@@ -69,8 +69,8 @@ def tally(z, y, c, e, high, keep, share):
             if CLASSES:
                 q *= c[i]
             mass += q
-            # A weight of 0 wins over an infinite distance. Adding "0 if q is 0, else q * below" would
-            # say the same, but such a sum is not vectorised.
+            # A weight of 0 wins over an infinite distance. Adding "0 if q is 0, else q * below"
+            # would say the same, but such a sum is not vectorised.
             gap -= q * (deepest if below < deepest else below)
             gap += infinity if below < deepest and q != zero else zero
     return rest, mass, gap
@@ -346,9 +346,9 @@ def outside(samples, classes, target_at, weights_at):
     target = indices_at(target_at, samples)
     weights = reals_at(weights_at, samples if WEIGHTED else 0)
     for i in range(samples):
-        if target[i] < 0 or target[i] >= classes:
-            if not WEIGHTED or weights[i] != zero:
-                return i
+        counts = not WEIGHTED or weights[i] != zero
+        if counts and (target[i] < 0 or target[i] >= classes):
+            return i
     return -1
 
 
@@ -385,7 +385,12 @@ def compiled(part: str, dtype: str, target: str, flags: tuple[str, ...]) -> Any:
         bound[helper.__name__] = special.bind(helper, bound, special.LOOSE)
     mark = special.fingerprint(sys.modules[__name__])
     variant = "_".join([mark, dtype, target, *(name.lower() for name in flags)])
-    function, integers = {"rows": (rows, 10), "tiles": (tiles, 12), "outside": (outside, 4)}[part]
+    parts: dict[str, tuple[Any, int]] = {
+        "rows": (rows, 10),
+        "tiles": (tiles, 12),
+        "outside": (outside, 4),
+    }
+    function, integers = parts[part]
     if part == "outside":
         return special.entry(function, bound, intp(*[intp] * integers), variant)
     return special.entry(function, bound, void(*[intp] * integers, float64, float64), variant)
@@ -463,7 +468,8 @@ def _check_range(
     where = compiled("outside", dtype, target_dtype, flags)(samples, classes, target, weights)
     if where >= 0:
         raise LossError(
-            f"cross_entropy: the target's class index at position {where} is not in 0..{classes - 1}; "
+            f"cross_entropy: the target's class index at position {where} is not in "
+            f"0..{classes - 1}; "
             "give such samples weight 0, or set ignore="
         )
 
