@@ -90,10 +90,11 @@ def precise(library: str, dtype: str | None) -> AbstractContextManager[Any]:
         return nullcontext()
     import jax
 
-    return jax.enable_x64(True)
+    wide: AbstractContextManager[Any] = jax.enable_x64(True)
+    return wide
 
 
-def blocks(*arrays: np.ndarray | None) -> Iterator[tuple[int, tuple[np.ndarray | None, ...]]]:
+def blocks(*arrays: np.ndarray | None) -> Iterator[tuple[int, tuple[Any, ...]]]:
     """Slices of equal rows of the arrays, some 16 MB at a time: (first row, slices)."""
     first = next(array for array in arrays if array is not None)
     if first.ndim == 0:
@@ -135,8 +136,8 @@ class Summary:
     negative: int
     outside_unit: int
     integral: bool
-    labels: np.ndarray | None  # distinct values in order, None when there are very many
-    label_counts: np.ndarray | None
+    labels: Any  # distinct values in order, None when there are very many
+    label_counts: Any
     first_bad: tuple[int, ...] | None  # where the first non-finite value stands
 
 
@@ -206,7 +207,7 @@ def summarize(array: np.ndarray, counts: np.ndarray | None = None) -> Summary:
     )
 
 
-def _kept(block: np.ndarray, keep: np.ndarray) -> np.ndarray:
+def _kept(block: np.ndarray, keep: np.ndarray) -> Any:
     if keep.shape == block.shape[: keep.ndim]:
         return block[keep.astype(bool)]
     return block[np.broadcast_to(keep.astype(bool), block.shape)]

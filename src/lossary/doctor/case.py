@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lossary.contract import LossError, contract_of
+from lossary.contract import Contract, LossError, contract_of
 from lossary.doctor.arrays import (
     Summary,
     dtype_name,
@@ -127,7 +127,7 @@ class Case:
             missing = [name for name in names if name not in given]
             if missing and len(names) > 1:
                 raise LossError(
-                    f"{self.subject.name} needs predictions {', '.join(names)}; "
+                    f"{self.known.name} needs predictions {', '.join(names)}; "
                     f"{missing[0]!r} is missing"
                 )
             return {name: to_numpy(given[name], name) for name in (names if not missing else given)}
@@ -149,24 +149,25 @@ class Case:
         return self.arrays[0]
 
     @cached_property
-    def target_array(self) -> np.ndarray | None:
+    def target_array(self) -> Any:
         return None if self.target is None else to_numpy(self.target, "target")
 
     @property
     def truth(self) -> np.ndarray:
         need(self.target is not None, "targets")
-        return self.target_array
+        truth: np.ndarray = self.target_array
+        return truth
 
     @cached_property
-    def mask_array(self) -> np.ndarray | None:
+    def mask_array(self) -> Any:
         return None if self.mask is None else to_numpy(self.mask, "mask").astype(bool)
 
     @cached_property
-    def weights_array(self) -> np.ndarray | None:
+    def weights_array(self) -> Any:
         return None if self.weights is None else to_numpy(self.weights, "weights")
 
     @cached_property
-    def class_weights_array(self) -> np.ndarray | None:
+    def class_weights_array(self) -> Any:
         if self.class_weights is not None:
             return to_numpy(self.class_weights, "class_weights")
         own = getattr(self.subject.callable, "weight", None) if self.subject else None
@@ -214,14 +215,23 @@ class Case:
 
     @property
     def known(self) -> Subject:
-        need(self.subject is not None, "a loss")
+        if self.subject is None:
+            raise NotApplicable("a loss")
         return self.subject
 
     @property
     def foreign(self) -> Subject:
         """A callable of the user's; Lossary's own losses are proved by Lossary's tests."""
-        need(self.subject is not None and not self.subject.own, "a loss callable of your own")
+        if self.subject is None or self.subject.own:
+            raise NotApplicable("a loss callable of your own")
         return self.subject
+
+    @property
+    def contract(self) -> Contract:
+        """What the loss demands and promises, where it is known."""
+        if self.subject is None or self.subject.contract is None:
+            raise NotApplicable("a loss whose contract is known")
+        return self.subject.contract
 
     @property
     def reads(self) -> str | None:
@@ -260,7 +270,7 @@ class Case:
     @property
     def classes(self) -> int:
         need(self.class_scores, "a loss over classes")
-        return self.predicted.shape[self.class_axis]
+        return int(self.predicted.shape[self.class_axis])
 
     @cached_property
     def index_target(self) -> bool:
@@ -272,7 +282,7 @@ class Case:
     # What counts, and summaries of one pass.
 
     @cached_property
-    def counted(self) -> np.ndarray | None:
+    def counted(self) -> Any:
         """True where a target counts: the mask, and labels that are not ignored; None: all."""
         keep = self.mask_array
         if self.ignored is not None and self.target is not None:
@@ -345,7 +355,7 @@ class Case:
         }
 
     @property
-    def options(self) -> dict[str, np.ndarray]:
+    def options(self) -> dict[str, Any]:
         """The batch's weights and mask, where there are any."""
         return {key: self.batch[key] for key in ("weights", "mask") if self.batch[key] is not None}
 

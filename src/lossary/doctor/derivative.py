@@ -45,7 +45,7 @@ def _elementwise(
     step = 1e-6 * np.maximum(1.0, np.abs(wide))
     high = subject.values(wide + step, target, **options)
     low = subject.values(wide - step, target, **options)
-    return (high - low) / (2 * step) / max(1, high.size)
+    return np.asarray((high - low) / (2 * step) / max(1, high.size))
 
 
 def _torch(

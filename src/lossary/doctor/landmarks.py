@@ -52,7 +52,7 @@ def best_constant(case: Case) -> tuple[str, float] | None:
     """The best answer that ignores the input, and its loss on the batch; None: unknown."""
     if case.subject is None or len(case.arrays) != 1 or case.target is None:
         return None
-    if case.subject.unit in ("anchor", "tensor") or case.reads in ("embeddings", "image"):
+    if case.known.unit in ("anchor", "tensor") or case.reads in ("embeddings", "image"):
         return None
     batch = case.batch
     target, shape = batch["target"], batch["prediction"].shape
@@ -70,7 +70,7 @@ def best_constant(case: Case) -> tuple[str, float] | None:
         share = float(np.clip(case.target_summary.mean, 1e-4, 1 - 1e-4))
         for logit in [math.log(share / (1 - share)), *_LOGIT_GRID]:
             p = 1 / (1 + math.exp(-logit))
-            number = {"logit": logit, "probability": p}.get(case.reads, math.log(p))
+            number = {"logit": logit, "probability": p}.get(str(case.reads), math.log(p))
             tried.append((f"{p:.3g}", np.full(shape, number)))
     elif target.shape == shape and target.dtype.kind in "fiu":
         wide = target.astype(np.float64)
@@ -92,7 +92,7 @@ def best_constant(case: Case) -> tuple[str, float] | None:
     return min(known, key=lambda pair: pair[1]) if known else None
 
 
-def _prior(case: Case, target: np.ndarray) -> np.ndarray | None:
+def _prior(case: Case, target: np.ndarray) -> Any:
     classes = case.classes
     if target.shape == case.batch["prediction"].shape:
         axes = tuple(k for k in range(target.ndim) if k != case.class_axis)
@@ -129,10 +129,8 @@ def floor_of(case: Case) -> float | None:
         return _value(case, smooth if case.reads == "simplex" else np.log(smooth))
     if case.binary_scores and target.shape == shape:
         share = np.clip((1 - smoothing) * target.astype(np.float64) + smoothing / 2, tiny, 1 - tiny)
-        number = {"logit": np.log(share / (1 - share)), "probability": share}.get(
-            case.reads, np.log(share)
-        )
-        return _value(case, number)
+        ways = {"logit": np.log(share / (1 - share)), "probability": share}
+        return _value(case, ways.get(str(case.reads), np.log(share)))
     contract = subject.contract
     if contract is not None and contract.has("zero at target") and contract.has("nonnegative"):
         return 0.0

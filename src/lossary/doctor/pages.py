@@ -38,7 +38,8 @@ def run(code: str) -> Report:
     from lossary.doctor.cases import data
 
     names = {name: getattr(data, name) for name in data.__all__}
-    return eval(code, names)
+    report: Report = eval(code, names)
+    return report
 
 
 def as_text(check: Check) -> str:

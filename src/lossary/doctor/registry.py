@@ -9,13 +9,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from lossary.contract import LossError
 from lossary.doctor.report import Finding, Severity
 
 if TYPE_CHECKING:
     from lossary.doctor.case import Case
+
+
+T = TypeVar("T")
 
 
 class NotApplicable(Exception):  # noqa: N818 - not an error: the check has nothing to look at
@@ -26,6 +29,13 @@ def need(condition: object, what: str) -> None:
     """Leave the check quietly when the case lacks something: ``need(case.history, "history=")``."""
     if not condition:
         raise NotApplicable(what)
+
+
+def present(value: T | None, what: str) -> T:
+    """``value``, or leave the check quietly where the case lacks it."""
+    if value is None:
+        raise NotApplicable(what)
+    return value
 
 
 @dataclass(frozen=True)

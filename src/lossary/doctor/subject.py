@@ -47,7 +47,7 @@ class Subject:
     name: str
     library: str
     contract: Contract | None = None
-    loss: Loss | None = None
+    loss: Any = None  # a Loss, or None for a callable
     callable: Any = None
     predictions: str | None = None
     parameters: dict[str, Any] = field(default_factory=dict)
@@ -114,10 +114,10 @@ class Subject:
         predictions = prediction if isinstance(prediction, tuple) else (prediction,)
         if self.loss is not None:
             loss = self.loss if not parameters else self.with_parameters(**parameters).loss
-            inputs = tuple(array.astype(dtype) if dtype else array for array in predictions)
+            wide = tuple(array.astype(dtype) if dtype else array for array in predictions)
             options = {"weights": weights, "mask": mask, "class_weights": class_weights}
             return loss(
-                **self.bound(inputs, target),
+                **self.bound(wide, target),
                 **{key: value for key, value in options.items() if value is not None},
             )
         with precise(self.library, dtype):
@@ -130,8 +130,9 @@ class Subject:
     def bound(self, prediction: Any, target: Any) -> dict[str, Any]:
         """The inputs of Lossary's own loss by name: a target may stand between predictions."""
         predictions = prediction if isinstance(prediction, tuple) else (prediction,)
-        named = dict(zip(self.contract.predictions, predictions, strict=False))
-        name = self.contract.target_name
+        contract: Contract = self.loss.contract
+        named = dict(zip(contract.predictions, predictions, strict=False))
+        name = contract.target_name
         return named if target is None or name is None else {**named, name: target}
 
     def _foreign(
@@ -262,7 +263,7 @@ def subject_of(
     """The subject behind a name, a ``Loss``, a definition, a framework's loss or any callable."""
     if loss is None:
         return None
-    settings = {"predictions": predictions, "ignore": ignore}
+    settings: dict[str, Any] = {"predictions": predictions, "ignore": ignore}
     if isinstance(loss, str) or (
         callable(loss)
         and isinstance(getattr(loss, "contract", None), Contract)

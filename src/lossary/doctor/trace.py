@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,7 +85,7 @@ def _numpy_forward(
     return Culprit(operation, _line_of(traceback.extract_tb(problem.__traceback__)))
 
 
-def _line_of(frames: traceback.StackSummary) -> str:
+def _line_of(frames: Sequence[traceback.FrameSummary]) -> str:
     outside = [
         frame
         for frame in frames
@@ -144,7 +145,7 @@ def _torch_backward(
     import torch
     from torch.overrides import TorchFunctionMode
 
-    steps: list[tuple[Culprit, Any, list[Any]]] = []
+    steps: list[tuple[Culprit, Any, list[Any]]] = []  # operation, result, inputs
 
     class Record(TorchFunctionMode):
         """Remembers every differentiable operation with its inputs and its result."""
@@ -175,9 +176,10 @@ def _torch_backward(
     with Record():
         value = subject.raw((leaf,), target, **options)
     value.mean().backward()
-    for step, result, given in reversed(steps):
-        if _finite_slope(result) and any(not _finite_slope(item) for item in given):
-            return step
+    for step, result, inputs in reversed(steps):
+        if _finite_slope(result) and any(not _finite_slope(item) for item in inputs):
+            found: Culprit = step
+            return found
     return None
 
 

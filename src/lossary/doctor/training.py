@@ -190,7 +190,8 @@ class _LanguageModel(nn.Module):
         )
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        return self.head(self.recall(self.embed(tokens))[0])
+        scores: torch.Tensor = self.head(self.recall(self.embed(tokens))[0])
+        return scores
 
 
 def _language() -> Task:
@@ -223,7 +224,7 @@ def _batches(task: Task, count: int) -> Iterator[torch.Tensor]:
     order = torch.Generator().manual_seed(0)
     made = 0
     while True:
-        for rows in torch.randperm(len(task.inputs), generator=order).split(task.rows):
+        for rows in torch.split(torch.randperm(len(task.inputs), generator=order), task.rows):
             if len(rows) == task.rows:
                 yield rows
                 made += 1

@@ -150,7 +150,7 @@ class Watch:
 
     def _capacity(self, kept: tuple[Any, ...]) -> int:
         """How many batches are kept until the host waits for the device to look at them."""
-        size = sum(
+        size: int = sum(
             item.numel() * item.element_size() for item in kept if hasattr(item, "element_size")
         )
         return max(1, min(self.every, KEPT_BYTES // max(1, size)))

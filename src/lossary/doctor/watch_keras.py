@@ -21,7 +21,7 @@ _UNTRAINED = ("constant-predictor", "domination", "direction", "label-shift", "c
 _TRAINED = ("domination", "all-ignored", "negative-value")
 
 
-class Watch(keras.callbacks.Callback):
+class Watch(keras.callbacks.Callback):  # type: ignore[misc]
     """Examine the model's loss on a few rows before training, then listen.
 
     ``x`` and ``y`` are some hundred rows of the training data. Every ``every`` batches the logged

@@ -22,7 +22,7 @@ except ImportError:
 _NAMES = ("loss", "criterion", "objective")
 
 
-class LightningWatch(_Base):  # type: ignore[misc,valid-type]
+class LightningWatch(_Base):  # type: ignore[misc]
     """Watch every loss module of a LightningModule: those without parameters whose name says so.
 
     ``loss="criterion"`` names the attribute instead. Further keywords go to :class:`Watch`.

@@ -27,17 +27,17 @@ def public(value: Any) -> Any:
 @public
 def softmax(scores: np.ndarray) -> np.ndarray:
     powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
 
 
 @public
 def log_softmax(scores: np.ndarray) -> np.ndarray:
-    return np.log(softmax(scores))
+    return np.asarray(np.log(softmax(scores)))
 
 
 @public
 def sigmoid(score: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-score))
+    return np.asarray(1 / (1 + np.exp(-score)))
 
 
 @public

@@ -152,7 +152,7 @@ def _accumulated(case: Case, batch: dict[str, Any], whole: float) -> Finding | N
     if not np.isfinite(values).all():
         return None
     mean = float(values.mean())
-    if case.subject.reduction == "sum" or not _differ(whole, mean):
+    if case.known.reduction == "sum" or not _differ(whole, mean):
         return None
     return Finding(
         f"Loss of the whole batch {whole:.4g}; average of {len(parts)} micro-batches {mean:.4g}. "
@@ -190,7 +190,7 @@ def accumulation_plan(case: Case) -> Finding | None:
         need(
             case.accumulation and case.counted is not None, "counts=, or accumulation= with a mask"
         )
-        need(case.subject is None or case.subject.reduction != "sum", "a mean")
+        need(case.subject is None or case.known.reduction != "sum", "a mean")
         keep = case.counted
         counts = np.array([keep[a:b].sum() for a, b in _parts(len(keep), case.accumulation)], float)
     else:
@@ -283,12 +283,12 @@ def reduction_mismatch(case: Case) -> Finding | None:
         kl = (
             case.subject is not None
             and case.subject.contract is not None
-            and not case.subject.own
-            and case.subject.library == "torch"
-            and "kl" in case.subject.contract.name.split("_")
+            and not case.known.own
+            and case.known.library == "torch"
+            and "kl" in case.contract.name.split("_")
         )
         need(kl or case.terms is not None, "terms=, or a KL divergence of PyTorch")
-        if case.subject.reduction != "mean":
+        if case.known.reduction != "mean":
             return None
         shape = case.predicted.shape
         per_row = int(np.prod(shape[1:]))

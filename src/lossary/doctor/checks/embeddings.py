@@ -10,7 +10,7 @@ import numpy as np
 from lossary.contract import LossError
 from lossary.doctor.arrays import like
 from lossary.doctor.case import Case
-from lossary.doctor.registry import NotApplicable, check, need
+from lossary.doctor.registry import NotApplicable, check, need, present
 from lossary.doctor.report import Finding
 
 ROWS = 64
@@ -122,7 +122,7 @@ def contrastive_scale(case: Case) -> Finding | None:
 
 def _simulated(case: Case, whole: np.ndarray) -> np.ndarray:
     """Gradients as ranks make them: each differentiates its own rows, then they are averaged."""
-    ranks, gather = case.ranks, case.gather
+    ranks, gather = present(case.ranks, "ranks="), case.gather
     rows = min(ROWS, len(case.predicted))
     need(rows >= 2 * ranks, "two or more rows for each rank")
     owner = np.arange(rows) * ranks // rows

@@ -66,7 +66,7 @@ def label_range(case: Case) -> Finding | None:
             seen + f" Is {mark} 'ignore'?",
             why,
             case.line(
-                f'Loss("{case.subject.name}", ignore={mark})',
+                f'Loss("{case.known.name}", ignore={mark})',
                 torch=f"nn.CrossEntropyLoss(ignore_index={mark})",
                 keras=f"keras.losses.SparseCategoricalCrossentropy(ignore_class={mark})",
             ),
@@ -81,7 +81,7 @@ def label_range(case: Case) -> Finding | None:
 def _rows_of_ones(truth: np.ndarray, axis: int) -> np.ndarray:
     """How many ones each row holds, on at most some 100,000 rows."""
     step = max(1, len(truth) // 100_000)
-    return truth[::step].sum(axis=axis)
+    return np.asarray(truth[::step].sum(axis=axis))
 
 
 @check("encoding", severity="error")
@@ -124,15 +124,13 @@ def encoding(case: Case) -> Finding | None:
                     keras="keras.losses.BinaryCrossentropy(from_logits=True)",
                 ),
             )
-        wants_numbers = (
-            "sparse" in case.subject.name.lower() or "integer" in case.subject.name.lower()
-        )
+        wants_numbers = "sparse" in case.known.name.lower() or "integer" in case.known.name.lower()
         by_dtype = (
-            case.subject.library == "torch" and not case.subject.own and truth.dtype.kind in "iub"
+            case.known.library == "torch" and not case.known.own and truth.dtype.kind in "iub"
         )
         if wants_numbers or by_dtype:
             return Finding(
-                f"Targets are one-hot {truth.shape}, and {case.subject.name} wants class numbers "
+                f"Targets are one-hot {truth.shape}, and {case.known.name} wants class numbers "
                 "here.",
                 'PyTorch answers "Expected floating point type for target with class '
                 'probabilities"; others misread it.',
@@ -264,8 +262,8 @@ def arguments_swapped(case: Case) -> Finding | None:
     hinge = (
         case.subject
         and case.subject.contract
-        and case.subject.contract.target is not None
-        and case.subject.contract.target.name == "count"
+        and case.contract.target is not None
+        and case.contract.target.name == "count"
     )
     first_is_labels = (
         labels.integral

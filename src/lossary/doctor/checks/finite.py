@@ -35,7 +35,7 @@ def _first_bad_value(case: Case) -> tuple[int, float] | None:
             case.predicted, case.truth, case.mask_array
         ):
             values = subject.values(prediction, target, **({} if mask is None else {"mask": mask}))
-            rows = (
+            rows: Any = (
                 np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
                 if values.ndim
                 else []

@@ -10,7 +10,7 @@ import numpy as np
 from lossary.doctor.arrays import dtype_name
 from lossary.doctor.case import Case
 from lossary.doctor.derivative import slope_at
-from lossary.doctor.registry import check, need
+from lossary.doctor.registry import check, need, present
 from lossary.doctor.report import Finding
 
 POINTS = 20
@@ -50,8 +50,8 @@ def gradient_check(case: Case) -> Finding | None:
     prediction, target = case.predicted, case.truth
     options: dict[str, Any]
     if case.gradient is not None:
-        given = np.asarray(case.gradient, np.float64)
-        need(given.shape == prediction.shape, "a gradient of the prediction's shape")
+        slopes = np.asarray(case.gradient, np.float64)
+        need(slopes.shape == prediction.shape, "a gradient of the prediction's shape")
         options = {
             key: value
             for key, value in (("weights", case.weights_array), ("mask", case.mask_array))
@@ -63,14 +63,14 @@ def gradient_check(case: Case) -> Finding | None:
         rows = slice(0, 32)
         prediction, target = prediction[rows], target[rows]
         options = {key: value[rows] for key, value in options.items()}
-        slope = subject.gradient(prediction, target, dtype="float64", **options)
-        need(slope is not None, "a gradient")
-        given = slope
+        slopes = present(
+            subject.gradient(prediction, target, dtype="float64", **options), "a gradient"
+        )
     wide = prediction.astype(np.float64)
     chosen = np.random.default_rng(0).permutation(wide.size)[:POINTS]
     pairs = []
     for index in chosen:
-        analytic = float(given.reshape(-1)[index])
+        analytic = float(slopes.reshape(-1)[index])
         # A loss that rounds to float32 inside needs the wide step, a clamped one the narrow step.
         found = [
             slope_at(subject, wide, target, np.unravel_index(index, wide.shape), options, step)
@@ -180,7 +180,7 @@ def direction(case: Case) -> Finding | None:
     )
 
 
-def _moved(case: Case, prediction: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _moved(case: Case, prediction: np.ndarray, target: np.ndarray) -> tuple[Any, ...]:
     """Predictions half way to their targets, and half way to other rows' targets."""
     other = target[np.random.default_rng(0).permutation(len(target))]
     kind = prediction.dtype if prediction.dtype.kind == "f" else np.float32
@@ -308,4 +308,4 @@ def _wrong(
         values = case.foreign.values(prediction, target, **options)
         if values.shape == prediction.shape:
             side &= values > values.min() + 1e-6 * float(np.ptp(values))
-    return side & counted
+    return np.asarray(side & counted)

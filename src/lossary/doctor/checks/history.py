@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 
@@ -12,10 +13,10 @@ from lossary.doctor.registry import check, need
 from lossary.doctor.report import Finding
 
 
-def _series(values: object, name: str) -> np.ndarray:
+def _series(values: Any, name: str) -> np.ndarray:
     array = np.array(
         [math.nan if value is None else float(value) for value in values], dtype=np.float64
-    )  # type: ignore[attr-defined]
+    )
     need(array.size, name)
     return array
 

@@ -37,8 +37,8 @@ def callable_(case: Case) -> Finding | None:
 
         examine(estimate, truth, loss=leaves_its_input)
     """
-    need(case.subject is not None and case.arrays, "a loss and predictions")
-    subject, batch = case.subject, case.batch
+    need(case.arrays, "predictions")
+    subject, batch = case.known, case.batch
     if subject.own:
         problem = case.attempt[1]
         return (
@@ -78,7 +78,7 @@ def _in_place(case: Case) -> Finding | None:
     """Hand over live arrays and look at them afterwards."""
     from lossary.doctor.arrays import like
 
-    subject, batch = case.subject, case.batch
+    subject, batch = case.known, case.batch
     if not isinstance(batch["prediction"], np.ndarray) or subject.library in ("jax", "tensorflow"):
         return None
     prediction = like(np.array(batch["prediction"]), subject.library)
@@ -131,12 +131,9 @@ def oracle_parity(case: Case) -> Finding | None:
         examine(estimate, truth, loss=uses_delta, reference="huber")
     """
     subject, batch = case.foreign, case.batch
-    need(
-        subject.contract is not None and case.reference is not None,
-        "reference= (the loss that yours means to be)",
-    )
+    need(case.reference is not None, "reference= (the loss that yours means to be)")
     need(isinstance(batch["prediction"], np.ndarray), "one prediction")
-    contract = subject.contract
+    contract = case.contract
     shared = {
         name: value
         for name, value in subject.parameters.items()
@@ -198,7 +195,7 @@ def _both(
     )
     reduction = "sum" if case.foreign.reduction == "sum" else "mean"
     own = Loss(
-        case.foreign.contract,
+        case.contract,
         reduction=reduction,
         predictions=case.foreign.predictions,
         ignore=case.ignored,
@@ -224,7 +221,7 @@ def _kind_of_difference(
         except LossError:
             continue
         if math.isclose(mine, oracle, rel_tol=1e-5, abs_tol=1e-9):
-            return f": it equals {case.foreign.contract.name} with {one} and {other} exchanged"
+            return f": it equals {case.contract.name} with {one} and {other} exchanged"
     ratios = [mine / oracle for _, mine, oracle in pairs if oracle]
     if ratios and all(math.isclose(ratio, ratios[0], rel_tol=1e-4) for ratio in ratios):
         size = batch["prediction"].size

@@ -44,7 +44,7 @@ def _over_prediction(case: Case, keep: np.ndarray, prediction: np.ndarray) -> np
     )
 
 
-def _counting(case: Case, batch: dict[str, Any]) -> np.ndarray:
+def _counting(case: Case, batch: dict[str, Any]) -> Any:
     """What counts in the batch, by mask and ignored label; not applicable when everything does."""
     keep = batch["mask"]
     if case.ignored is not None and batch["target"] is not None:
@@ -236,7 +236,7 @@ def all_ignored(case: Case) -> Finding | None:
 
 def _empty_value(case: Case) -> float | None:
     """What a callable returns where nothing counts; None for Lossary's own losses."""
-    if case.subject is None or case.subject.own:
+    if case.subject is None or case.known.own:
         return None
     batch = dict(case.batch)
     target, options = batch["target"], dict(case.options)

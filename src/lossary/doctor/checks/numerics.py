@@ -139,16 +139,16 @@ def epsilon_underflow(case: Case) -> Finding | None:
     named: list[tuple[str, float, str]] = []
     if case.epsilon is not None:
         named.append(("epsilon", case.epsilon, "plain"))
-    if case.subject is not None and not case.subject.own:
-        root = (getattr(type(case.subject.callable), "__module__", "") or "").partition(".")[0]
-        for name, value in case.subject.parameters.items():
+    if case.subject is not None and not case.known.own:
+        root = (getattr(type(case.known.callable), "__module__", "") or "").partition(".")[0]
+        for name, value in case.known.parameters.items():
             if (
                 any(word in name.lower() for word in ("eps", "tiny"))
                 and isinstance(value, float)
                 and root not in ("torch", "keras")
             ):
                 named.append((name, value, "plain"))
-        named += [("a constant", value, how) for value, how in _literals(case.subject.callable)]
+        named += [("a constant", value, how) for value, how in _literals(case.known.callable)]
     need(named, "an epsilon")
     smallest, step = {
         "float16": (6e-8, 2.0**-11),

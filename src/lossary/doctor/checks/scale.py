@@ -48,8 +48,7 @@ def double_softmax(case: Case) -> Finding | None:
         "A second softmax flattens every answer, so gradients stay small and no answer can be "
         "sure.",
         case.line(
-            f'Loss("{case.subject.name}", predictions="probabilities")  # or drop the softmax '
-            "layer",
+            f'Loss("{case.known.name}", predictions="probabilities")  # or drop the softmax layer',
             torch="prediction = model(x)  # no nn.Softmax at the end: the loss applies it",
             keras="keras.layers.Dense(classes)  # no activation, with from_logits=True",
         ),
@@ -91,7 +90,7 @@ def double_sigmoid(case: Case) -> Finding | None:
         "A perfect negative still costs 0.693 and keeps pulling, so the model cannot learn to say "
         "no.",
         case.line(
-            f'Loss("{case.subject.name}", predictions="probabilities")  # or drop the sigmoid',
+            f'Loss("{case.known.name}", predictions="probabilities")  # or drop the sigmoid',
             torch="loss = nn.BCEWithLogitsLoss()  # on model(x) without torch.sigmoid",
             keras="keras.losses.BinaryCrossentropy(from_logits=False)",
         ),
@@ -123,13 +122,13 @@ def logits_as_probabilities(case: Case) -> Finding | None:
         "a loss that reads probabilities or log-probabilities",
     )
     summary = case.prediction_summary
-    name = case.subject.name
+    name = case.known.name
     logits_line = case.line(
         f'Loss("{name}", predictions="logits")',
         torch="loss = nn.CrossEntropyLoss()  # on raw logits; nn.BCEWithLogitsLoss() for binary",
         keras=f"keras.losses.{name}(from_logits=True)",
     )
-    if case.reads.startswith("log "):
+    if str(case.reads).startswith("log "):
         return _not_log_probabilities(case, logits_line)
     slack = case.unit_tolerance * 1e-2
     outside = int(((case.predicted < -slack) | (case.predicted > 1 + slack)).sum())
@@ -213,8 +212,7 @@ def log_probabilities_as_logits(case: Case) -> Finding | None:
         "gives the same result.",
         "Harmless: log_softmax applied twice is log_softmax. Nothing to fix.",
         case.line(
-            f'Loss("{case.subject.name}", predictions="log_probabilities")  # saves a pass; '
-            "optional",
+            f'Loss("{case.known.name}", predictions="log_probabilities")  # saves a pass; optional',
             torch="loss = nn.NLLLoss()  # saves a pass; optional",
         ),
     )

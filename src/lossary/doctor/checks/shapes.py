@@ -13,7 +13,7 @@ def _elementwise(case: Case) -> bool:
     """Whether prediction and target should have one shape."""
     if case.reads is None:
         return True
-    space = case.subject.contract.target if case.subject.contract else None
+    space = case.contract.target if case.known.contract else None
     return space is not None and space.layout == "element" and len(case.inputs) == 1
 
 
@@ -128,7 +128,7 @@ def class_axis(case: Case) -> Finding | None:
             f"{axis}.",
             "Read along the wrong axis, positions compete with each other instead of classes.",
             case.line(
-                f'Loss("{case.subject.name}", axis={other})',
+                f'Loss("{case.known.name}", axis={other})',
                 torch=f"prediction = prediction.movedim({other}, 1)  # classes belong on axis 1",
                 keras=f"prediction = keras.ops.moveaxis(prediction, {other}, -1)",
             ),
@@ -153,5 +153,5 @@ def _ambiguous(case: Case, axis: int, fitting: list[int]) -> Finding | None:
         "reach "
         f"{highest:.0f}, more than axis {axis} holds.",
         "The loss reads the wrong axis as classes.",
-        f'Loss("{case.subject.name}", axis=...)',
+        f'Loss("{case.known.name}", axis=...)',
     )

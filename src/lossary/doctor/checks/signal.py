@@ -10,7 +10,7 @@ import numpy as np
 from lossary.contract import LossError, contracts
 from lossary.doctor.case import Case
 from lossary.doctor.landmarks import best_constant, floor_of, start_of
-from lossary.doctor.registry import check, need
+from lossary.doctor.registry import check, need, present
 from lossary.doctor.report import Finding
 
 TOP = 0.01
@@ -36,11 +36,12 @@ def initial_loss(case: Case) -> Finding | None:
 
         examine(logits, classes, loss="cross_entropy", history=[2.31, 2.2, 2.0], batch_size=64)
     """
-    need(case.history is not None and len(case.history), "history=")
-    first = float(case.history[0])
+    history = present(case.history, "history=")
+    need(len(history), "history=")
+    first = float(history[0])
     need(math.isfinite(first), "a finite first loss")
-    start = start_of(case)
-    need(start is not None and start > 0, "a loss whose start is known")
+    start = present(start_of(case), "a loss whose start is known")
+    need(start > 0, "a loss that starts above 0")
     ratio = first / start
     scores = case.class_scores or case.binary_scores
     whole = round(ratio)
@@ -101,10 +102,8 @@ def constant_predictor(case: Case) -> Finding | None:
         examine(4 * binary - 2 + 0.3 * binary_logits, binary, loss="binary_cross_entropy")
     """
     need(case.trained is not False, "a model that has been trained")
-    best = best_constant(case)
-    need(best is not None, "a loss with a known best constant")
+    constant, loss_there = present(best_constant(case), "a loss with a known best constant")
     value = case.value
-    constant, loss_there = best
     need(math.isfinite(value) and math.isfinite(loss_there), "finite losses")
     floor = floor_of(case) or 0.0
     span = abs(loss_there - min(floor, loss_there))
@@ -150,11 +149,10 @@ def floor(case: Case) -> Finding | None:
         examine(logits, classes, loss="cross_entropy")
     """
     need(case.class_scores or case.binary_scores, "a loss of probabilities")
-    least = floor_of(case)
-    need(least is not None, "a known floor")
+    least = present(floor_of(case), "a known floor")
     if least < 0.01:
         return None
-    smoothing = case.subject.parameters.get("label_smoothing", 0)
+    smoothing = case.known.parameters.get("label_smoothing", 0)
     reason = f"With label smoothing {smoothing:g}" if smoothing else "With these soft targets"
     classes = f" and {case.classes} classes" if case.class_scores else ""
     return Finding(
@@ -215,7 +213,7 @@ def domination(case: Case) -> Finding | None:
         except LossError as problem:
             need(False, f"a gradient ({problem})")
         need(found is not None and np.isfinite(found).all(), "a finite gradient")
-        slope = found
+        slope = present(found, "a gradient")
     rows = np.abs(slope).reshape(len(slope), -1).sum(axis=1)
     total = float(rows.sum())
     need(total > 0, "a gradient that is not 0")
@@ -258,14 +256,14 @@ def negative_value(case: Case) -> Finding | None:
     value = case.value
     if not value < 0:
         return None
-    contract = case.subject.contract
+    contract = case.known.contract
     impossible = contract is not None and contract.has(
         "nonnegative",
-        {k: v for k, v in case.subject.parameters.items() if k in contract.parameters},
+        {k: v for k, v in case.known.parameters.items() if k in contract.parameters},
     )
     if impossible:
         return Finding(
-            f"{case.subject.name} is {value:.4g}, and it cannot be negative on inputs it is "
+            f"{case.known.name} is {value:.4g}, and it cannot be negative on inputs it is "
             "defined for.",
             "Some input lies outside its set (targets beyond [0, 1], predictions that are no "
             "probabilities).",
@@ -280,7 +278,7 @@ def negative_value(case: Case) -> Finding | None:
             "sign is right",
         )
     return Finding(
-        f"{case.subject.name} is {value:.4g}: it is not bounded below by 0.",
+        f"{case.known.name} is {value:.4g}: it is not bounded below by 0.",
         "Log-densities and similarities may be negative; lower is still better. Nothing to fix.",
         "watch its decrease, not its sign",
     )
@@ -385,13 +383,9 @@ def _kind_of_target(case: Case, summary: Any) -> tuple[str, str] | None:
     bounded = (
         case.subject is not None
         and case.subject.contract is not None
-        and case.subject.contract.has(
+        and case.contract.has(
             "lipschitz",
-            {
-                k: v
-                for k, v in case.subject.parameters.items()
-                if k in case.subject.contract.parameters
-            },
+            {k: v for k, v in case.known.parameters.items() if k in case.contract.parameters},
         )
     )
     if reach > 6 and not bounded:

@@ -33,7 +33,7 @@ def target_range(case: Case) -> Finding | None:
 
         examine(binary_logits, binary, loss="binary_cross_entropy")
     """
-    space = case.known.contract.target if case.known.contract else None
+    space = case.contract.target if case.known.contract else None
     need(
         space is not None
         and space.name in ("binary", "probability", "multi-hot", "mask", "simplex"),
@@ -143,8 +143,7 @@ def domain(case: Case) -> Finding | None:
 
         examine(binary_logits, 2 * binary - 1, loss="hinge")
     """
-    contract = case.known.contract
-    need(contract is not None, "a loss whose contract is known")
+    contract = case.contract
     arrays = dict(case.inputs)
     if case.target is not None and contract.target is not None:
         arrays[str(contract.target_name)] = case.truth
@@ -171,7 +170,7 @@ def domain(case: Case) -> Finding | None:
 
 
 def _interval(case: Case, name: str, space: Space) -> Interval:
-    if name == case.known.contract.predictions[0] and case.known.predictions in (
+    if name == case.contract.predictions[0] and case.known.predictions in (
         "rates",
         "variances",
     ):
@@ -211,7 +210,7 @@ def _signs(case: Case, array: np.ndarray) -> Finding | None:
 
 def _divides(case: Case) -> bool:
     """Whether the definition is undefined at a zero target although its space allows one."""
-    contract, subject = case.known.contract, case.known
+    contract, subject = case.contract, case.known
     if (
         not subject.own
         or contract.target is None
@@ -229,7 +228,7 @@ def _divides(case: Case) -> bool:
 
 def _zeros(case: Case, name: str, array: np.ndarray) -> Finding | None:
     if (
-        name != case.known.contract.target_name
+        name != case.contract.target_name
         or not case.target_summary.zeros
         or len(case.inputs) > 1
         or not _divides(case)
@@ -237,7 +236,7 @@ def _zeros(case: Case, name: str, array: np.ndarray) -> Finding | None:
         return None
     summary = case.target_summary
     return Finding(
-        f"{summary.zeros:,} of {summary.finite:,} targets are 0, and {case.subject.name} divides "
+        f"{summary.zeros:,} of {summary.finite:,} targets are 0, and {case.known.name} divides "
         "by the target.",
         "A handful of such rows decides the mean; the others no longer count.",
         'Loss("mae")  # or a symmetric percentage error',
@@ -247,7 +246,7 @@ def _zeros(case: Case, name: str, array: np.ndarray) -> Finding | None:
 def _outside(
     case: Case, name: str, array: np.ndarray, interval: Interval, space: Space
 ) -> Finding | None:
-    is_target = name == case.known.contract.target_name
+    is_target = name == case.contract.target_name
     summary = case.target_summary if is_target else summarize(array)
     need(summary.finite, f"finite values of {name}")
     if summary.low in interval and summary.high in interval:
@@ -257,7 +256,7 @@ def _outside(
     count = summary.zeros if at_zero else summary.negative
     what = f"{count:,} are {'0' if at_zero else 'negative'}" if low_side else "some are too large"
     return Finding(
-        f"{case.subject.name} takes {name} in {interval}; of {summary.finite:,} values {what} "
+        f"{case.known.name} takes {name} in {interval}; of {summary.finite:,} values {what} "
         "(they run from "
         f"{summary.low:.4g} to {summary.high:.4g}).",
         "Outside its domain the loss is infinite, NaN or meaningless, and one such row spoils the "

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
 from lossary.contract import LossError
 from lossary.doctor.case import Case
-from lossary.doctor.registry import check, need
+from lossary.doctor.registry import check, need, present
 from lossary.doctor.report import Finding
 
 
-def _class_counts(case: Case, classes: int) -> np.ndarray:
+def _class_counts(case: Case, classes: int) -> Any:
     summary = case.target_summary
     need(summary.integral and summary.labels is not None, "whole labels")
     if case.class_scores and case.truth.shape == case.predicted.shape:
@@ -53,11 +54,9 @@ def weight_cancels(case: Case) -> Finding | None:
     need(case.target_summary.integral, "whole labels")
     truth = case.truth.reshape(len(case.truth), -1)
     keep = np.ones_like(truth, bool) if case.ignored is None else truth != case.ignored
-    starts = range(0, len(truth), case.batch_size)
-    single = sum(
-        len(np.unique(truth[i : i + case.batch_size][keep[i : i + case.batch_size]])) <= 1
-        for i in starts
-    )
+    rows = present(case.batch_size, "batch_size=")
+    starts = range(0, len(truth), rows)
+    single = sum(len(np.unique(truth[i : i + rows][keep[i : i + rows]])) <= 1 for i in starts)
     share = single / len(starts)
     if share < 0.25:
         return None
@@ -224,14 +223,14 @@ def calibration_shift(case: Case) -> Finding | None:
         "threshold.",
         f"probability = sigmoid(logit - {shift:.2f})  # exact for weights; or decide at "
         f"{threshold:.3f}"
-        if weights is not None or "pos_weight" in case.subject.parameters
+        if weights is not None or "pos_weight" in case.known.parameters
         else f"decide at {threshold:.3f}, or recalibrate on held-out data",
     )
 
 
 def _best_answer(case: Case, honest: float, weights: np.ndarray | None) -> float | None:
     """The constant probability of least mean loss when the truth is ``honest``, found on a grid."""
-    loss = case.subject.replaced()
+    loss = case.known.replaced()
     score = np.linspace(-9.0, 9.0, 3601)
     probability = 1 / (1 + np.exp(-score))
     if case.binary_scores:
@@ -246,9 +245,9 @@ def _best_answer(case: Case, honest: float, weights: np.ndarray | None) -> float
     else:
         pair = np.stack([np.zeros_like(score), score], axis=-1)
         logs = np.stack([np.log(1 - probability), np.log(probability)], axis=-1)
-        grid = {"class logits": pair, "simplex": np.exp(logs)}.get(case.reads, logs)
+        grid = {"class logits": pair, "simplex": np.exp(logs)}.get(str(case.reads), logs)
         one, zero = np.ones(len(grid), int), np.zeros(len(grid), int)
-    if "axis" in case.subject.parameters:
+    if "axis" in case.known.parameters:
         loss = loss.with_parameters(axis=-1)
     try:
         yes, no = loss.values(grid, one), loss.values(grid, zero)
