@@ -10,7 +10,8 @@ from keras import layers, ops
 import lossary.keras
 from lossary import Loss, LossError, contracts
 from lossary.contract import REGISTRY
-from lossary.testing.samples import parameter_sets, plain_batch
+from lossary.testing.samples import plain_batch
+from lossary.testing.settings import parameter_sets
 
 TARGETED = [c for c in contracts() if c.predictions and c.unit and c.unit.name != "tensor"]
 every_loss = pytest.mark.parametrize("contract", TARGETED, ids=lambda contract: contract.name)

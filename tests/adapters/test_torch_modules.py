@@ -7,13 +7,15 @@ import pickle
 import numpy as np
 import pytest
 import torch
+import torch._dynamo.testing
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset
 
 import lossary.torch
 from lossary import Loss, LossError, contract_of, contracts
-from lossary.testing.samples import parameter_sets, plain_batch
+from lossary.testing.samples import plain_batch
+from lossary.testing.settings import parameter_sets
 from lossary.torch import TorchLossError
 from lossary.torch.conventions import learned
 
