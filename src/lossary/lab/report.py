@@ -170,7 +170,8 @@ def _cost_table(table: dict[str, Any]) -> dict[str, Any]:
         "best epoch",
     ]
     remark = (
-        "A step is the whole network's; kept per row is what the loss holds for its backward pass."
+        "A step is the whole network's (median over epochs); kept per row is what the loss holds "
+        "for its backward pass."
     )
     return {"title": "Cost and stability", "remark": remark, "header": header, "rows": rows}
 

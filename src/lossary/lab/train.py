@@ -79,7 +79,7 @@ def train(
     best = np.zeros(replicas, dtype=np.int64)
     best_outputs = outputs = torch.empty(0)
     top = np.full(replicas, -np.inf)
-    busy = 0.0
+    durations = []
     for epoch in range(budget.epochs):
         order = torch.stack([torch.randperm(rows, generator=draw) for draw in draws])[which] + start
         seen = torch.zeros(steps, replicas)
@@ -92,7 +92,7 @@ def train(
             # Replicas share nothing, so the gradient of the sum is every replica's own gradient.
             optimiser.step(torch.autograd.grad(values.sum(), stack.parameters))
             seen[step] = values.detach()
-        busy += time.perf_counter() - began
+        durations.append(time.perf_counter() - began)
         nonfinite += (~torch.isfinite(seen)).sum(0).numpy()
         with torch.no_grad():
             found = score(stack.forward(validation))
@@ -119,5 +119,5 @@ def train(
         outputs,
         train_outputs,
         nonfinite,
-        busy / (steps * budget.epochs),
+        float(np.median(durations)) / steps,  # the median: other work on the machine comes and goes
     )
