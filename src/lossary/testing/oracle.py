@@ -180,10 +180,16 @@ def _slopes(unit: _Unit, place: Any) -> tuple[Any, Any] | None:
         return None
     size = max(1, abs(_number(unit, {}, place)))
     gap, most = max(known) - min(known), max(map(abs, known))
-    if most * size < mp.mpf(10) ** -30 * mp.fsum(map(abs, unit.here)) or gap > FLAT * most:
+    total = mp.fsum(map(abs, unit.here))
+    tiny = most * size < mp.mpf(10) ** -30 * total
+    jump = most * size * STEP > mp.mpf(10) ** -10 * (1 + total)
+    if tiny or jump or gap > FLAT * most:
         # Tiny beside the value, or two-sided: a finer step tells curvature from a kink.
         with mp.workdps(FINE_DIGITS):
             known = _sides(unit, place, unit({}), FINE_STEP)
+            # A slope that grows with the step's fineness is that of a jump: there is no derivative.
+            if not known or max(map(abs, known)) > most / FLAT:
+                return None
             if max(known) - min(known) < FLAT * gap:
                 known = [mp.fsum(known) / len(known)]
     return min(known), max(known)
