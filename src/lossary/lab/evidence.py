@@ -1,9 +1,9 @@
 """``python -m lossary.lab.evidence``: what papers report about losses, re-run in miniature.
 
-Each claim compares losses on real data over 20 paired seeds (advice: 5) and prints the published sign, the
-difference here with its bootstrap interval, and the share of bootstrap means of the published
-sign. Training goes through the same cells as ``lossary compare``, kept in a study, so that a
-stopped run goes on. A claim that does not hold here is printed as such.
+Each claim compares losses on real data over 20 paired seeds (advice: 5) and prints the published
+sign, the difference here with its bootstrap interval, and the share of bootstrap means of the
+published sign. Training goes through the same cells as ``lossary compare``, kept in a study, so
+that a stopped run goes on. A claim that does not hold here is printed as such.
 """
 
 from __future__ import annotations
