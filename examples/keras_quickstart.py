@@ -2,7 +2,7 @@
 
     KERAS_BACKEND=torch python examples/keras_quickstart.py      # or jax, tensorflow
 
-Which of two trial groups had side effects? A person's age decides: 1050 older and 1050 younger ones,
+Which of two trial groups had side effects? A person's age decides: 1050 older and 1050 younger,
 95 % of the older with side effects, 95 % of the younger without.
 """
 

@@ -31,7 +31,8 @@ def a_quantity():
 def will_it_rain():
     with open(Path(__file__).with_name("seattle-weather.csv"), newline="") as file:
         days = list(csv.DictReader(file))
-    inputs = np.array([[float(day[key]) for key in ("temp_max", "temp_min", "wind")] for day in days])
+    columns = ("temp_max", "temp_min", "wind")
+    inputs = np.array([[float(day[column]) for column in columns] for day in days])
     return standardized(inputs), np.array([[day["rain"] == "yes"] for day in days], dtype="float32")
 
 

@@ -17,7 +17,12 @@ def python(backend, *arguments):
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
-        env={**os.environ, **quiet, "KERAS_BACKEND": backend, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        env={
+            **os.environ,
+            **quiet,
+            "KERAS_BACKEND": backend,
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        },
         capture_output=True,
         text=True,
         check=False,
@@ -40,7 +45,9 @@ class Difference:
     why: str
 
 
-CLIPPED = "Keras clips probabilities at 1e-7, so a certain wrong answer costs 15.9 instead of infinity"
+CLIPPED = (
+    "Keras clips probabilities at 1e-7, so a certain wrong answer costs 15.9 instead of infinity"
+)
 SWAPPED = "Keras' alpha weighs false negatives; its documentation and the paper say false positives"
 LIMIT = "no number: Keras refuses axis=0 on this backend; ours takes any axis on all"
 LIMITED = Difference("a ValueError", "0.0", "0.0", LIMIT)

@@ -4,6 +4,7 @@ Numbers and gradients must be equal, or differ exactly as DIFFERENCES says.
 """
 
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ import lossary.torch
 from lossary import contract_of
 from lossary.contract import REGISTRY, key_of
 from lossary.torch import TorchLossError
+from lossary.torch.__main__ import drop_in_table
 from lossary.torch.conventions import host_of
 
 # Functions of torch.nn.functional whose names differ from their module's.
@@ -164,3 +166,8 @@ def test_most_of_pytorchs_losses_are_here():
         if name.endswith("Loss") and name not in own_layer and not _hosted(name)
     ]
     assert missing == MISSING
+
+
+def test_the_documentation_holds_the_generated_table():
+    page = Path(__file__).parents[2] / "docs" / "torch.md"
+    assert drop_in_table() in page.read_text(), "run: python -m lossary.torch, and paste"

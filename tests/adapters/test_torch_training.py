@@ -1,0 +1,128 @@
+"""Right denominators in training: shards, micro-batches, and the real Hugging Face Trainer."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import Trainer, TrainingArguments
+
+from lossary.torch import CrossEntropyLoss, TorchLossError, compute_loss_func, global_mean
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_two_processes_give_the_gradient_of_one():
+    """Uneven shards, ignored labels, micro-batches: value and gradient to rounding."""
+    launched = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+         str(ROOT / "examples" / "ddp_exact_mean.py")],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert launched.returncode == 0, launched.stderr[-3000:]
+    exact, usual = re.search(
+        r"largest difference: (\S+), by the mean of means (\S+)", launched.stdout
+    ).groups()
+    assert float(exact) < 1e-14 < 1e-2 < float(usual)
+
+
+def whole_and_parts():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(10, 4, generator=generator, dtype=torch.float64)
+    labels = torch.randint(0, 4, (10,), generator=generator)
+    labels[[1, 2, 3, 8]] = -100
+    return logits, labels
+
+
+def test_micro_batches_without_ranks():
+    loss = CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0, 4.0]), label_smoothing=0.1)
+    logits, labels = whole_and_parts()
+    one, other = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    value = loss(one, labels)
+    value.backward()
+    parts = [slice(0, 3), slice(3, 4), slice(4, 10)]
+    weight = sum(loss.total(logits[part], labels[part]) for part in parts).weight
+    shares = [global_mean(loss.total(other[part], labels[part]), weight=weight) for part in parts]
+    sum(shares).backward()
+    torch.testing.assert_close(sum(shares), value, rtol=1e-14, atol=0)
+    torch.testing.assert_close(other.grad, one.grad, rtol=1e-13, atol=1e-16)
+
+
+def test_nothing_counts_on_a_rank():
+    logits, labels = whole_and_parts()
+    leaf = logits.requires_grad_()
+    value = global_mean(CrossEntropyLoss().total(leaf, torch.full_like(labels, -100)))
+    value.backward()
+    assert value == 0
+    assert torch.equal(leaf.grad, torch.zeros_like(leaf))
+
+
+class Rows(torch.utils.data.Dataset):
+    """Token rows with very different numbers of labels."""
+
+    def __init__(self):
+        generator = torch.Generator().manual_seed(0)
+        self.inputs = torch.randn(8, 5, 3, generator=generator)
+        self.labels = torch.randint(0, 4, (8, 5), generator=generator)
+        for row, known in enumerate((1, 5, 1, 5, 2, 5, 1, 3)):
+            self.labels[row, known:] = -100
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        return {"inputs": self.inputs[index], "labels": self.labels[index]}
+
+
+class Tagger(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = torch.nn.Linear(3, 4)
+
+    def forward(self, inputs, labels=None):
+        return {"logits": self.linear(inputs)}
+
+
+def trained(tmp_path, batch, steps):
+    """One optimiser step of the real Trainer: its parameters afterwards."""
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path), per_device_train_batch_size=batch, max_steps=1,
+        gradient_accumulation_steps=steps, learning_rate=0.5, optim="sgd", max_grad_norm=0.0,
+        lr_scheduler_type="constant", report_to=[], save_strategy="no", use_cpu=True, seed=0,
+        remove_unused_columns=False, disable_tqdm=True, logging_strategy="no",
+    )  # fmt: skip
+    model = Tagger()
+    Trainer(
+        model, arguments, train_dataset=Rows(), compute_loss_func=compute_loss_func("cross_entropy")
+    ).train()
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def test_trainer_gradient_accumulation_is_exact(tmp_path):
+    """Four micro-batches of two rows move the parameters as one batch of eight does."""
+    whole = trained(tmp_path, batch=8, steps=1)
+    parts = trained(tmp_path, batch=2, steps=4)
+    torch.testing.assert_close(parts, whole, rtol=1e-6, atol=1e-7)
+    rows, model = Rows(), Tagger()
+    CrossEntropyLoss()(model(rows.inputs)["logits"].flatten(0, 1), rows.labels.flatten()).backward()
+    expected = torch.cat([(p - 0.5 * p.grad).detach().flatten() for p in model.parameters()])
+    torch.testing.assert_close(whole, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_next_tokens():
+    logits, labels = torch.randn(2, 5, 7), torch.randint(0, 7, (2, 5))
+    compute = compute_loss_func("cross_entropy", shift=True, label_smoothing=0.1)
+    expected = torch.nn.CrossEntropyLoss(label_smoothing=0.1)(
+        logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
+    )
+    torch.testing.assert_close(compute({"logits": logits}, labels), expected)
+    torch.testing.assert_close(compute({"logits": logits}, labels, 16), expected * 8 / 16)
+
+
+def test_an_unknown_name_is_refused():
+    with pytest.raises(TorchLossError, match="did you mean"):
+        compute_loss_func("cros_entropy")
