@@ -51,17 +51,13 @@ def times(name: str) -> dict[str, object]:
 
 
 def memory(name: str, contender: str) -> dict[str, object]:
-    """Bytes by which one step raises this process's peak, after a first step has warmed it up.
+    """Bytes by which the peak of a warmed-up step exceeds the inputs, gradients included.
 
-    The first step's freed buffers are given back before the peak is reset.
+    What a first step loads and compiles is in it too, some tens of MiB.
     """
-    import ctypes
-
     step = WORKLOADS[name].contenders[contender]()
-    step()
-    for _ in range(2):
-        ctypes.CDLL(None).malloc_trim(0)
     before = _status("VmRSS")
+    step()
     Path("/proc/self/clear_refs").write_text("5")
     step()
     return {"bytes": _status("VmHWM") - before}

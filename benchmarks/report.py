@@ -101,8 +101,8 @@ def write(results: dict[str, Any], folder: Path) -> None:
         "ratios are a contender's time over Lossary's, so above 1 Lossary is faster. *Default* "
         "is what a user sees; *no page faults* sets `MALLOC_MMAP_THRESHOLD_` and "
         "`MALLOC_TRIM_THRESHOLD_` so that large buffers are used again, which compares the "
-        "kernels themselves. Extra memory is the rise of the peak during one step of a fresh "
-        "process.",
+        "kernels themselves. Extra memory is the peak of a step in a fresh process above the "
+        "inputs; gradients and loaded code are in it.",
         "",
         "Machine: "
         + ", ".join(f"{key} {value}" for key, value in machine.items())

@@ -52,3 +52,17 @@ def test_an_index_outside_the_classes():
     with pytest.raises(LossError, match=r"target 4 is not a class of 0\.\.3"):
         on_jax.linear_cross_entropy(hidden, weight, target)
     assert jnp.isnan(jax.jit(on_jax.linear_cross_entropy)(hidden, weight, target))
+
+
+def test_the_library_is_found_from_the_arrays():
+    from lossary.kernels.chunked import linear_cross_entropy
+
+    hidden, weight, target = np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32), [0, 1, 2]
+    expected = np.log1p(2 * np.exp(-1.0))
+    mine = linear_cross_entropy(jnp.asarray(hidden), jnp.asarray(weight), jnp.asarray(target))
+    theirs = linear_cross_entropy(
+        torch.tensor(hidden), torch.tensor(weight), torch.tensor(target), label_smoothing=0.0
+    )
+    np.testing.assert_allclose([float(mine), theirs.item()], expected, rtol=1e-6)
+    with pytest.raises(LossError, match="torch or JAX"):
+        linear_cross_entropy(hidden, weight, np.array(target))
