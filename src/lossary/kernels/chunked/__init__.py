@@ -2,7 +2,7 @@
 
 ``on_torch`` and ``on_jax`` need nothing but the framework, and derive their gradients by hand, so
 that no slice is kept for later; ``contrast_torch`` has the contrastive losses. Unlike the other
-kernels they take arrays that no definition takes (a layer's weight), so they are called as they are.
+kernels they take arrays that no definition takes (a layer's weight): call them as they are.
 """
 
 from __future__ import annotations
