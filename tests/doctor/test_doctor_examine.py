@@ -134,6 +134,12 @@ def test_bad_callables_are_findings(loss: Any, seen: str) -> None:
     assert any(seen in finding.seen for finding in report.findings), report
 
 
+def test_single_numbers_and_single_rows() -> None:
+    assert examine(torch.tensor(1.0), torch.tensor(2.0), loss=torch.nn.MSELoss()).errors == ()
+    assert examine(1.0, 2.0, loss="mse").errors == ()
+    assert examine(d.logits[:1], d.classes[:1], loss="cross_entropy").errors == ()
+
+
 def test_inputs_are_never_changed() -> None:
     before = d.estimate.copy()
     examine(d.estimate, d.truth, loss=d.changes_its_input)

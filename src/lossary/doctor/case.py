@@ -27,6 +27,11 @@ BATCH_ENTRIES = 2**19
 UNIT_TOLERANCE = {"float16": 5e-3, "bfloat16": 2e-2}
 
 
+def _rows(value: Any, name: str) -> np.ndarray:
+    """An array with rows: a single number is one row."""
+    return np.atleast_1d(to_numpy(value, name))
+
+
 @dataclass
 class Case:
     """Arrays, the loss and, where known, how training uses them. All but the arrays is optional.
@@ -130,13 +135,11 @@ class Case:
                     f"{self.known.name} needs predictions {', '.join(names)}; "
                     f"{missing[0]!r} is missing"
                 )
-            return {name: to_numpy(given[name], name) for name in (names if not missing else given)}
+            return {name: _rows(given[name], name) for name in (names if not missing else given)}
         if isinstance(given, (tuple, list)) and len(given) and hasattr(given[0], "shape"):
             labels = [*names, *(f"prediction{i}" for i in range(len(names), len(given)))]
-            return {
-                label: to_numpy(array, label) for label, array in zip(labels, given, strict=False)
-            }
-        return {names[0] if names else "prediction": to_numpy(given, "prediction")}
+            return {label: _rows(array, label) for label, array in zip(labels, given, strict=False)}
+        return {names[0] if names else "prediction": _rows(given, "prediction")}
 
     @cached_property
     def arrays(self) -> tuple[np.ndarray, ...]:
@@ -150,7 +153,7 @@ class Case:
 
     @cached_property
     def target_array(self) -> Any:
-        return None if self.target is None else to_numpy(self.target, "target")
+        return None if self.target is None else _rows(self.target, "target")
 
     @property
     def truth(self) -> np.ndarray:

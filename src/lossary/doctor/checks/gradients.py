@@ -177,6 +177,8 @@ def direction(case: Case) -> Finding | None:
         "The optimiser will make predictions worse. A sign is missing, or the arguments are "
         "exchanged.",
         "return -value  # turn the sign of the loss, or exchange its arguments",
+        # Labels -1 and 1 may also tell near from far, where a small prediction is right.
+        severity="warning" if subject.contract is None and float(target.min()) == -1 else None,
     )
 
 
