@@ -10,6 +10,7 @@ from keras import layers, ops
 import lossary.keras
 from lossary import Loss, LossError, contracts
 from lossary.contract import REGISTRY
+from lossary.inputs import arrivals
 from lossary.testing.samples import plain_batch
 from lossary.testing.settings import parameter_sets
 
@@ -35,7 +36,7 @@ def made(contract, **options):
     """An object whose predictions arrive as the definition takes them."""
     kind = lossary.keras._CLASSES[contract.name]
     if "predictions" in kind.__signature__.parameters:
-        first = lossary.keras.arrivals(contract)[0]
+        first = arrivals(contract)[0]
         options["predictions"] = first
     if "smooth" in contract.parameters:
         options.setdefault("smooth", contract.parameters["smooth"].default)
