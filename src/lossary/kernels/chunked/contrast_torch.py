@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional
 
 from lossary.contract import LossError
-from lossary.kernels.chunked.on_torch import BUDGET, linear_cross_entropy
+from lossary.kernels.chunked.on_torch import BUDGET, _rows, linear_cross_entropy
 from lossary.numerics import unit_rows
 
 Tensor = torch.Tensor
@@ -141,10 +141,6 @@ def _check(name: str, left: Tensor, right: Tensor, reduction: str) -> None:
         raise LossError(f"{name}: reduction={reduction!r}; it can be mean or sum")
     if not left.is_floating_point() or torch.finfo(left.dtype).bits < 32:
         raise LossError(f"{name}: {left.dtype} embeddings; give float32 (scores need it)")
-
-
-def _rows(columns: int, width: int, budget: int) -> int:
-    return max(64, min(columns, budget // max(1, columns * width)))
 
 
 class _Pairs(torch.autograd.Function):

@@ -15,8 +15,8 @@ BUDGET = 64 * 2**20  # bytes of logits that exist at a time, unless told otherwi
 
 
 def _rows(columns: int, width: int, budget: int) -> int:
-    """How many rows of ``columns`` float32 numbers fit; products want at least 128 of them."""
-    return max(128, budget // max(1, columns * width))
+    """How many rows of logits fit: 128 to 512, where products are fast and slices small."""
+    return max(128, min(512, budget // max(1, columns * width)))
 
 
 @dataclass(frozen=True)
