@@ -115,10 +115,10 @@ class KerasLoss(HostLoss):
             spaces = contract.inputs.values()
             return tuple(_adapted(*item) for item in zip(predictions, spaces, strict=True))
         first = predictions[0]
-        target = self._aligned(y_true, first)
+        target = self._aligned(y_true, first, contract.target)
         if self._takes_codes and len(target.shape) < len(first.shape):
             target = ops.cast(target, "int32")
-        target = self._smoothed(target, first)
+        target = self._smoothed(target, first, contract.target)
         if "axis" in contract.parameters and self.axis is None:  # one region, the batch included
             predictions = tuple(ops.reshape(item, (1, -1)) for item in predictions)
             target = ops.reshape(target, (1, -1))
@@ -126,9 +126,9 @@ class KerasLoss(HostLoss):
         given[str(contract.target_name)] = target
         return tuple(_adapted(given[name], space) for name, space in contract.inputs.items())
 
-    def _aligned(self, y_true: Array, y_pred: Array) -> Array:
+    def _aligned(self, y_true: Array, y_pred: Array, space: Space) -> Array:
         """``y_true`` with the dimension of size 1 that Keras forgives added or removed."""
-        layout, shape, wanted = self.contract.target.layout, y_true.shape, y_pred.shape
+        layout, shape, wanted = space.layout, y_true.shape, y_pred.shape
         if layout == "class":
             axis = self.axis if isinstance(self.axis, int) else -1
             single = len(shape) == len(wanted) > 0 and shape[axis] == 1 != wanted[axis]
@@ -152,12 +152,12 @@ class KerasLoss(HostLoss):
             )
         return y_true
 
-    def _smoothed(self, y_true: Array, y_pred: Array) -> Array:
+    def _smoothed(self, y_true: Array, y_pred: Array, space: Space) -> Array:
         """Labels with a share moved to all classes, where the definition does not do it itself."""
         share = self.label_smoothing
         if not share or "label_smoothing" in self.contract.parameters:
             return y_true
-        if self.contract.target.layout != "class":
+        if space.layout != "class":
             return ops.cast(y_true, y_pred.dtype) * (1.0 - share) + 0.5 * share
         classes = y_pred.shape[self.axis]
         if len(y_true.shape) < len(y_pred.shape):
