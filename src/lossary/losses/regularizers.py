@@ -23,7 +23,7 @@ from lossary.contract import (
     loss,
     named,
 )
-from lossary.numerics import norm
+from lossary.numerics import stop_gradient
 from lossary.xp import device, namespace
 
 
@@ -150,13 +150,24 @@ def _step(image: Array, axis: int) -> Array:
 
 
 def _lengths(steps: list[Array], image: Array) -> Array:
-    """The Euclidean length of each pixel's steps, those over the border being 0."""
+    """The Euclidean length of each pixel's steps, those over the border being 0.
+
+    ``numerics.norm`` of all steps in one array would hold that array four times.
+    """
     xp = namespace(image)
     whole = []
     for axis, step in enumerate(steps, start=2):
         border = xp.zeros_like(image[(*(slice(None),) * axis, slice(0, 1))])
         whole.append(xp.concat([step, border], axis=axis))
-    return norm(xp.stack(whole, axis=0), axis=0)
+    scale = stop_gradient(xp.abs(whole[0]))
+    for step in whole[1:]:
+        scale = xp.maximum(scale, stop_gradient(xp.abs(step)))
+    flat = scale == 0
+    scale = xp.where(flat, 1.0, scale)
+    square = xp.square(whole.pop() / scale)
+    while whole:
+        square = square + xp.square(whole.pop() / scale)
+    return scale * xp.where(flat, 0.0, xp.sqrt(xp.where(flat, 1.0, square)))
 
 
 def _total(values: Array) -> Array:
