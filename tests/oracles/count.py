@@ -1,6 +1,6 @@
 """Textbook formulas of surprise at counts and of deviances, in mpmath."""
 
-from mpmath import exp, inf, log, log1p, loggamma, mpf
+from mpmath import exp, extradps, inf, log, log1p, loggamma, mpf
 
 
 def _times_log(weight, x):
@@ -12,6 +12,7 @@ def poisson_nll(prediction, target, *, full):
     return value + loggamma(target + 1) if full else value
 
 
+@extradps(60)  # the log-gammas are huge and nearly cancel
 def negative_binomial_nll(prediction, target, dispersion):
     r = 1 / mpf(dispersion)
     value = loggamma(r) + loggamma(mpf(target) + 1) - loggamma(target + r)

@@ -1,6 +1,6 @@
 """Textbook formulas of densities' surprise, in mpmath."""
 
-from mpmath import exp, log, log1p, loggamma, mpf, pi
+from mpmath import exp, extradps, log, log1p, loggamma, mpf, pi
 
 
 def gaussian_nll(prediction, target, variance, *, full):
@@ -12,6 +12,7 @@ def laplace_nll(prediction, target, scale):
     return log(2 * scale) + abs(target - prediction) / scale
 
 
+@extradps(60)  # the log-gammas are huge and nearly cancel
 def student_t_nll(prediction, target, scale, degrees_of_freedom):
     nu = mpf(degrees_of_freedom)
     return (
