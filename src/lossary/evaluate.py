@@ -112,7 +112,8 @@ class Loss:
         call = prepare(self, arrays, named, weights, class_weights, mask)
         kernel = call.kernel()
         if kernel is not None and kernel.scaled_sum is not None and self.reduction != "none":
-            return kernel.scaled_sum(*call.arrays.values(), **call.share(), **self.parameters)
+            value = kernel.scaled_sum(*call.arrays.values(), **call.share(), **self.parameters)
+            return _as(value, call.plan.result)
         values, details = call.values()
         return _as(
             cost.reduce(values, self.reduction, empty=self.empty, **details), call.plan.result
@@ -129,7 +130,8 @@ class Loss:
         call = prepare(self, arrays, named, mask=mask)
         kernel = call.kernel()
         if kernel is not None and kernel.values is not None and call.mask is None:
-            return kernel.values(*call.arrays.values(), **self.parameters), None
+            values = kernel.values(*call.arrays.values(), **self.parameters)
+            return _as(values, call.plan.result), None
         values, details = call.values()
         return _as(cost.reduce(values, "none", **details), call.plan.result), details["counts"]
 
@@ -160,7 +162,8 @@ class Loss:
         kernel = call.kernel()
         if kernel is not None and kernel.value_and_grad is not None:
             share = call.share()
-            return kernel.value_and_grad(*call.arrays.values(), **share, **self.parameters)
+            found = kernel.value_and_grad(*call.arrays.values(), **share, **self.parameters)
+            return _as(found[0], call.plan.result), _as(found[1], call.plan.result)
         companions = {"weights": weights, "class_weights": class_weights, "mask": mask}
 
         def function(*predictions: Array) -> Array:
