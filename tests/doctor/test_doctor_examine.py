@@ -52,7 +52,8 @@ def test_functional_losses_of_frameworks() -> None:
     )
     bce = torch.nn.functional.binary_cross_entropy
     assert examine(d.binary_logits, d.binary, loss=bce).named("logits-as-probabilities")
-    optax = pytest.importorskip("optax") if False else __import__("optax")
+    import optax
+
     function = optax.softmax_cross_entropy_with_integer_labels
     assert examine(jnp.asarray(d.softmax(d.logits)), jnp.asarray(d.classes), loss=function).named(
         "double-softmax"
