@@ -185,7 +185,7 @@ def stirling(inverse: Array) -> Array:
     stays (Loader 2000, "Fast and accurate computation of binomial probabilities").
     """
     xp = namespace(inverse)
-    low = inverse > 1.0 / 3.0
+    low = inverse > 0.3  # short of 1/3, where the fitted polynomial has its worst derivative
     x = reciprocal(xp.where(low, inverse, 1.0))
     t = xp.where(low, 1.0 / (x + 3.0), inverse)
     steps = xp.zeros_like(x)
