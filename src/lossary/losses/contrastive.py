@@ -35,7 +35,8 @@ def _surprise(scores: Array, candidates: Array) -> Array:
 def _scores(queries: Array, keys: Array, temperature: float) -> Array:
     """Cosine similarities over the temperature, (queries, keys)."""
     xp = namespace(queries, keys)
-    return xp.matmul(unit_rows(queries), xp.matrix_transpose(unit_rows(keys))) / temperature
+    sharp = unit_rows(queries) / temperature
+    return xp.matmul(sharp, xp.matrix_transpose(unit_rows(keys)))
 
 
 def _own(scores: Array) -> Array:
