@@ -36,7 +36,11 @@ def test_list_json_has_the_aliases():
 def test_show_finds_a_loss_by_any_of_its_names():
     assert lossary("show", "MSELoss").stdout == lossary("show", "squared_error").stdout
     shown = json.loads(lossary("show", "huber", "--json").stdout)
-    assert shown["parameters"]["delta"] == {"interval": "(0, inf)", "default": 1.0, "required": False}
+    assert shown["parameters"]["delta"] == {
+        "interval": "(0, inf)",
+        "default": 1.0,
+        "required": False,
+    }
 
 
 def test_plot_writes_a_picture(tmp_path):
