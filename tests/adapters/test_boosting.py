@@ -163,6 +163,7 @@ def test_initial_scores_of_classes_are_log_priors():
 @pytest.mark.parametrize("name", ["binary_focal", "cross_entropy", "squared_error", "poisson_nll"])
 def test_derivatives_are_right(name):
     """Against central differences, on both engines."""
+    wide = jax.config.jax_enable_x64
     generator = np.random.default_rng(1)
     ours = objective(name)
     raw = generator.normal(size=(6, 3) if ours.by_class else 6)
@@ -181,7 +182,7 @@ def test_derivatives_are_right(name):
             assert gradient[index] == pytest.approx((high - low) / (2 * step), rel=1e-5, abs=1e-7)
             second = (high - 2 * middle + low) / step**2
             assert hessian[index] == pytest.approx(second, rel=1e-3, abs=1e-5)
-    assert jax.config.jax_enable_x64 is False  # as found
+    assert jax.config.jax_enable_x64 is wide  # as found
 
 
 def test_hessians_are_floored():
