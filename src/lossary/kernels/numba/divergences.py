@@ -65,8 +65,8 @@ def kullback_leibler_slope(t, e, r, share_of_all, mass, beta, factor):
         e[i] = (e[i] * (share_of_all * mass) - t[i]) * factor
 
 
-def jensen_shannon(z, t, e, r, high, lack, share_of_all, beta):
-    """Terms of the value, and of sum p r; r is kept for the slope."""
+def jensen_shannon(z, t, e, r, high, base, share_of_all, beta):
+    """Terms of the value, and of sum p r; r, less ``base``, is kept for the slope."""
     full_width()
     value, mass = zero, zero
     for i in range(z.size):
@@ -80,8 +80,8 @@ def jensen_shannon(z, t, e, r, high, lack, share_of_all, beta):
         back = -log1p((beta - one) * (gap / other))
         back = back if weight > zero else zero
         value += beta * weight * back + (one - beta) * (p * ratio)
-        mass += p * ratio
-        r[i] = ratio
+        mass += p * (ratio - base)
+        r[i] = ratio - base
     return value, mass
 
 
@@ -133,13 +133,30 @@ def divergence(
                 rest += powers(z[middle + 1 : end], e[middle + 1 : end], high)
         e[peak] = one
         lack, share_of_all = real(math.log1p(rest)), real(1.0 / (1.0 + rest))
-        value, mass = 0.0, 0.0
+        base = lack if KL else zero
+        one_class = slice(peak, peak + 1)
+        value, mass = terms(
+            z[one_class], t[one_class], e[one_class], r[one_class], high, base, share_of_all, share
+        )
+        value, mass = float64(value), float64(mass)
+        if not KL:
+            # Slopes are differences of r: taken from the likeliest class's, where p is nearly 1,
+            # they do not cancel.
+            base, mass, r[peak] = r[peak], 0.0, zero
         for at in range(0, classes, BLOCK):
             end = min(at + BLOCK, classes)
+            middle = peak if at <= peak < end else end
             a, b = terms(
-                z[at:end], t[at:end], e[at:end], r[at:end], high, lack, share_of_all, share
-            )
+                z[at:middle], t[at:middle], e[at:middle], r[at:middle],
+                high, base, share_of_all, share,
+            )  # fmt: skip
             value, mass = value + a, mass + b
+            if middle < end:
+                a, b = terms(
+                    z[middle + 1 : end], t[middle + 1 : end], e[middle + 1 : end],
+                    r[middle + 1 : end], high, base, share_of_all, share,
+                )  # fmt: skip
+                value, mass = value + a, mass + b
         partial[row] = float64(weight) * value
         if VALUES:
             values[row] = real(value)
