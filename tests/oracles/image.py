@@ -1,4 +1,4 @@
-"""Structural similarity from Wang 2003, 2004 and Zhao 2017; nested lists (channels, d1[, d2[, d3]])."""
+"""Structural similarity from Wang 2003, 2004 and Zhao 2017; nested lists (channels, d1, ...)."""
 
 from itertools import product
 
@@ -130,3 +130,14 @@ def ms_ssim_l1(prediction, target, *, alpha, sigmas, window, k1, k2, data_range)
             error = fdot(list(widest.values()), [abs(i - j) for i, j in zip(a, b, strict=True)])
             values.append(alpha * (1 - similarity) + (1 - alpha) * error)
     return _mean(values)
+
+
+# The defaults last: torch.compile unrolls a window place by place and proves the first alone.
+PARAMETERS = {
+    "ms_ssim": [{"scale_weights": (0.25, 0.75), "window": 5}, {}],
+    "ms_ssim_l1": [
+        {"sigmas": (0.5, 1.0, 2.0), "window": 5},
+        {"sigmas": (0.5, 1.0, 2.0), "window": 5, "alpha": 0.25},
+        {},
+    ],
+}

@@ -9,6 +9,7 @@ import numpy as np
 from lossary.testing.checks.base import check
 from lossary.testing.libraries import Library, library_of
 from lossary.testing.precision import agree
+from lossary.testing.samples import plain_batch
 from lossary.testing.subject import CheckFailed, Subject, as_dtype
 
 AGREE = 64.0  # ulps; the truth itself is the business of the values check
@@ -20,8 +21,8 @@ def check_agrees_with_numpy(subject: Subject, library: Library) -> None:
     settings = subject.settings[:1] if library.compiled else subject.settings
     if library.name == "torch-compile":
         return  # its values are compared with the truth; a second graph would tell nothing new
-    batch = as_dtype(subject.batch(rows=6), "float64")
     for parameters in settings:
+        batch = as_dtype(plain_batch(subject.contract, parameters, rows=6), "float64")
         run = subject.loss(parameters).values
         found, right = library.values(run, batch), library_of("numpy").values(run, batch)
         scale = float(np.max(np.abs(right), initial=0.0))
