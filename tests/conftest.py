@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import os
 import sys
@@ -24,11 +25,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def shortfalls() -> dict[str, str]:
+    """What is known to fall short of 4 ulp, as measured: ``loss-library-check`` -> how far."""
+    with (Path(__file__).parent / "shortfalls.csv").open() as file:
+        return {row["case"]: row["measured"] for row in csv.DictReader(file)}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    known = shortfalls()
     for item in items:
         subject = getattr(item, "callspec", None) and item.callspec.params.get("subject")
         if subject is not None:
             item.add_marker(pytest.mark.xdist_group(subject.name))
+            if item.callspec.id in known:
+                # Run and shown in the summary, not hidden: each is a point to be won.
+                item.add_marker(pytest.mark.xfail(reason=known[item.callspec.id], strict=False))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -18,7 +18,7 @@ from lossary.contract import Contract, Space
 from lossary.testing.precision import DTYPES, Exact
 
 DIGITS = 100  # twice the digits of a step, so that a difference of values keeps 50 of them
-FINE_DIGITS = 480  # where the derivative is tiny beside the value: the tails of saturating losses
+FINE_DIGITS = 800  # where the derivative is tiny beside the value: the tails of saturating losses
 FINE_STEP = mp.mpf(10) ** -200
 STEP = mp.mpf(10) ** -50
 FLAT = mp.mpf(10) ** -20  # sides that differ less are one

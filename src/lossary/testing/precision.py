@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 ULPS = 4
+FLUSHED = 32
 # The dtypes in which losses are computed; half precision is rounded from float32.
 DTYPES = ("float32", "float64")
 
@@ -34,15 +35,16 @@ def tolerance(magnitude: Any, dtype: str, wobble: Any = 0.0, ulps: float = ULPS)
     """The largest error allowed of a number of this magnitude.
 
     ``ulps`` units in the last place where the problem is well conditioned; else as many times what
-    a rounding of the inputs does to the result. A unit is never less than the smallest normal
-    number, because compilers flush what lies below it to zero.
+    a rounding of the inputs does to the result. A unit is never less than ``FLUSHED`` times the
+    smallest normal number, because compilers flush what lies below it to zero, also where a
+    definition then multiplies it.
     """
     info = np.finfo(dtype)
     with np.errstate(all="ignore"):
         size = np.abs(np.asarray(magnitude, dtype=np.float64))
         held = np.minimum(size, float(info.max)).astype(dtype)
         last_place = np.spacing(held).astype(np.float64)
-    least = np.maximum(last_place, float(info.smallest_normal))
+    least = np.maximum(last_place, FLUSHED * float(info.smallest_normal))
     return ulps * np.maximum(least, wobble)
 
 
