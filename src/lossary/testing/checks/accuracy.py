@@ -116,6 +116,8 @@ def check_what_runs(subject: Subject, library: Library) -> None:
         found = loss.value_and_grad(**arrays)[1]
         gradients = found if isinstance(found, tuple) else (found,)
         for name, gradient in zip(subject.contract.predictions, gradients, strict=True):
+            if name not in truth.slopes:
+                continue  # without an oracle there is no truth to hold a slope to
             what = f"derivative by {name}"
             given = library.numpy(gradient)
             _compare(subject, library, sample, dtype, what, given, truth.slopes[name], truth)
