@@ -27,12 +27,14 @@ def trial():
 
 def train(loss):
     keras.utils.set_random_seed(0)
-    model = Sequential([
-        Dense(16, input_shape=(1,), activation='relu'),
-        Dense(32, activation='relu'),
-        Dense(2, activation='sigmoid'),
-    ])
-    model.compile(Adam(learning_rate=.0001), loss=loss, metrics=['accuracy'])
+    model = Sequential(
+        [
+            Dense(16, input_shape=(1,), activation="relu"),
+            Dense(32, activation="relu"),
+            Dense(2, activation="sigmoid"),
+        ]
+    )
+    model.compile(Adam(learning_rate=0.0001), loss=loss, metrics=["accuracy"])
     samples, labels = trial()
     return model.fit(samples, labels, batch_size=10, epochs=5, shuffle=True, verbose=2).history
 
@@ -40,7 +42,7 @@ def train(loss):
 def main():
     by_object = train(lossary.keras.SparseCategoricalCrossentropy())
     lossary.keras.install()  # from here on, names mean Lossary's losses
-    by_name = train('sparse_categorical_crossentropy')
+    by_name = train("sparse_categorical_crossentropy")
     for name, history in (("object", by_object), ("name", by_name)):
         print(f"by {name}: loss {history['loss'][0]:.4f} -> {history['loss'][-1]:.4f}")
         assert history["loss"][-1] < history["loss"][0]

@@ -1,4 +1,4 @@
-"""Every name of the field finds its loss, and the names that Keras made known mean what they mean there."""
+"""Every name of the field finds its loss, and Keras' well-known names mean what they mean there."""
 
 import csv
 import os

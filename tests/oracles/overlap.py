@@ -37,5 +37,7 @@ def tversky(prediction, target, *, alpha, beta, smooth):
 def focal_tversky(prediction, target, *, alpha, beta, gamma, smooth):
     share = tversky(prediction, target, alpha=alpha, beta=beta, smooth=smooth)
     if 0 < share < mpf(10) ** -40 and gamma > 1:
-        raise ValueError("beside a perfect mask the slope grows without bound: it has no value there")
+        raise ValueError(
+            "beside a perfect mask the slope grows without bound: it has no value there"
+        )
     return share ** (1 / mpf(gamma))
