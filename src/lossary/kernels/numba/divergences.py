@@ -175,15 +175,17 @@ def compiled(loss: str, dtype: str, flags: tuple[str, ...]) -> Any:
     """The kernel of ``kl_divergence`` or ``jensen_shannon``."""
     names = dict(softmax.names(dtype, dtype, flags))
     names |= {"__name__": __name__, "KL": loss == "kl_divergence", "SMOOTHED": False}
+    mark = special.fingerprint(sys.modules[__name__], softmax)
+    variant = "_".join([loss, mark, dtype, *(name.lower() for name in flags)])
     for helper in (softmax.highest, softmax.find, powers):
-        names[helper.__name__] = special.bind(helper, names, special.LOOSE)
+        names[helper.__name__] = special.bind(helper, names, special.LOOSE, variant)
     parts = {
         "kl_divergence": (kullback_leibler, kullback_leibler_slope),
         "jensen_shannon": (jensen_shannon, jensen_shannon_slope),
     }[loss]
-    names["terms"], names["slopes"] = (special.bind(p, names, special.LOOSE) for p in parts)
-    mark = special.fingerprint(sys.modules[__name__], softmax)
-    variant = "_".join([loss, mark, dtype, *(name.lower() for name in flags)])
+    names["terms"], names["slopes"] = (
+        special.bind(part, names, special.LOOSE, variant) for part in parts
+    )
     return special.entry(divergence, names, void(*[intp] * 9, float64, float64), variant)
 
 

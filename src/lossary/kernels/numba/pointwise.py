@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import ast
 import functools
-import hashlib
 import inspect
 import math
+import sys
 import textwrap
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import numba
 import numpy as np
-from numba import float64, intp, njit
+from numba import float64, intp
 
 from lossary.kernels import formulas
-from lossary.kernels.numba import machine, pool, scalar
+from lossary.kernels.numba import machine, pool, scalar, special
 from lossary.kernels.numba.memory import address
 
 REAL = {"float32": np.float32, "float64": np.float64}
@@ -63,12 +61,6 @@ def formula_parameters(loss: str) -> tuple[str, ...]:
 
 
 @functools.cache
-def _fingerprint() -> str:
-    parts = [Path(str(module.__file__)).read_bytes() for module in (formulas, machine, scalar)]
-    return hashlib.sha256(b"".join([*parts, Path(__file__).read_bytes()])).hexdigest()[:12]
-
-
-@functools.cache
 def _tests(loss: str) -> tuple[Any, ...]:
     """The questions that a formula's branches ask about its parameters, in order."""
     tree = ast.parse(inspect.getsource(getattr(formulas, loss)))
@@ -86,9 +78,7 @@ def branches(loss: str, given: tuple[float, ...]) -> tuple[bool, ...]:
 
 
 @functools.cache
-def _formula(
-    loss: str, real: type, taken: tuple[bool, ...]
-) -> tuple[Callable[..., Any], dict[str, Any]]:
+def _formula(loss: str, real: type, taken: tuple[bool, ...]) -> Callable[..., Any]:
     tree = ast.parse(textwrap.dedent(inspect.getsource(getattr(formulas, loss))))
     constants = _Specialised(taken)
     tree = constants.visit(tree)
@@ -97,7 +87,7 @@ def _formula(
     space["always_inline"] = machine.always_inline
     ast.fix_missing_locations(tree)
     exec(compile(tree, formulas.__file__, "exec"), space)
-    return njit(fastmath={"contract"}, error_model="numpy")(space[loss]), space
+    return cast(Callable[..., Any], space[loss])
 
 
 def source(loss: str, *, weighted: bool, gradient: bool, values: bool) -> str:
@@ -125,7 +115,7 @@ def source(loss: str, *, weighted: bool, gradient: bool, values: bool) -> str:
         "        total += float64(value)",
         "    return total",
         "",
-        f"def {loss}_{_fingerprint()}(first, last, size, prediction_at, target_at, weights_at,",
+        f"def {loss}(first, last, size, prediction_at, target_at, weights_at,",
         f"    gradient_at, values_at, partial_at, factor{''.join(f', {p}' for p in parameters)}):",
         *(f"    {name} = array_at({name}_at, size)" for name in arrays),
         "    partial = doubles_at(partial_at, last)",
@@ -149,24 +139,23 @@ def kernel(
     """The compiled kernel; compiled once per machine, then read from Numba's disk cache."""
     text = source(loss, weighted=weighted, gradient=gradient, values=values)
     text = text.replace("{block_size}", str(BLOCK[real]))
-    formula, space = _formula(loss, real, taken)
-    space = space | {
-        "__name__": __name__, "formula": formula, "real": real, "zero": real(0),
+    formula = _formula(loss, real, taken)
+    space = formula.__globals__ | {
+        "__name__": __name__, "real": real, "zero": real(0),
         "float64": np.float64,
         "array_at": machine.ARRAY_AT[real], "doubles_at": machine.ARRAY_AT[np.float64],
         "full_width": machine.full_width,
     }  # fmt: skip
     # Compiled under this file's name: Numba keeps its cache beside the file of the source.
     exec(compile(text, __file__, "exec"), space)
-    fast = {"reassoc", "contract", "nsz"}
-    space["block"] = njit(fastmath=fast, error_model="numpy")(space["block"])
-    function = space[f"{loss}_{_fingerprint()}"]
-    purpose = f"{real.__name__}{'_weighted' * weighted}{'_gradient' * gradient}{'_values' * values}"
-    purpose += "".join(f"_{int(yes)}" for yes in taken)
-    function.__name__ = function.__qualname__ = f"{function.__name__}_{purpose}"
+    variant = f"{special.fingerprint(sys.modules[__name__])}_{loss}_{real.__name__}"
+    variant += f"{'_weighted' * weighted}{'_gradient' * gradient}{'_values' * values}"
+    variant += "".join(f"_{int(yes)}" for yes in taken)
+    space["formula"] = special.bind(formula, space, special.EXACT, variant)
+    space["block"] = special.bind(space["block"], space, special.LOOSE, variant)
     integers, reals = 9, 1 + len(formula_parameters(loss))
     signature = float64(*[intp] * integers, *[float64] * reals)
-    return numba.njit(signature, nogil=True, cache=True, error_model="numpy")(function)
+    return special.entry(space[loss], space, signature, variant)
 
 
 def launch(

@@ -380,11 +380,11 @@ def names(dtype: str, target: str, flags: tuple[str, ...]) -> dict[str, Any]:
 def compiled(part: str, dtype: str, target: str, flags: tuple[str, ...]) -> Any:
     """``rows``, ``tiles`` or ``outside`` for these dtypes and flags."""
     bound = names(dtype, target, flags)
-    for helper in (highest, tally, find, finish, tile_highest, tile_tally, tile_value, tile_finish,
-                   gather, scatter):  # fmt: skip
-        bound[helper.__name__] = special.bind(helper, bound, special.LOOSE)
     mark = special.fingerprint(sys.modules[__name__])
     variant = "_".join([mark, dtype, target, *(name.lower() for name in flags)])
+    for helper in (highest, tally, find, finish, tile_highest, tile_tally, tile_value, tile_finish,
+                   gather, scatter):  # fmt: skip
+        bound[helper.__name__] = special.bind(helper, bound, special.LOOSE, variant)
     parts: dict[str, tuple[Any, int]] = {
         "rows": (rows, 10),
         "tiles": (tiles, 12),

@@ -1,7 +1,9 @@
 """Compile a plain function several times, with other names bound: precision, flags, helpers.
 
 Numba's disk cache does not know closures again in another process. A function object with its own
-globals it does: the source stays in one file, and the name tells the variants apart.
+globals it does: the source stays in one file, and the name tells the variants apart. Helpers need
+such a name as well: Numba numbers functions per process, the linker keeps the first of two equal
+symbols, and so a kernel from disk would lend its helper to one that was compiled just now.
 """
 
 from __future__ import annotations
@@ -31,16 +33,24 @@ def fingerprint(*modules: ModuleType) -> str:
     return hashlib.sha256(contents).hexdigest()[:12]
 
 
-def bind(function: Callable[..., Any], names: Mapping[str, Any], flags: set[str]) -> Any:
+def bind(
+    function: Callable[..., Any], names: Mapping[str, Any], flags: set[str], variant: str
+) -> Any:
     """``function`` compiled as a helper, with ``names`` as its globals."""
-    bound = FunctionType(function.__code__, dict(names), function.__name__)
-    return njit(fastmath=flags, error_model="numpy")(bound)
+    return njit(fastmath=flags, error_model="numpy")(_variant(function, names, variant))
 
 
 def entry(
     function: Callable[..., Any], names: Mapping[str, Any], signature: Any, variant: str
 ) -> Any:
     """``function`` compiled for one signature, kept on disk, run without the interpreter's lock."""
+    bound = _variant(function, names, variant)
+    return njit(signature, nogil=True, cache=True, error_model="numpy")(bound)
+
+
+def _variant(
+    function: Callable[..., Any], names: Mapping[str, Any], variant: str
+) -> Callable[..., Any]:
     bound = FunctionType(function.__code__, dict(names), f"{function.__name__}_{variant}")
     bound.__qualname__ = bound.__name__
-    return njit(signature, nogil=True, cache=True, error_model="numpy")(bound)
+    return bound

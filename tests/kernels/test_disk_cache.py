@@ -1,0 +1,58 @@
+"""Kernels from Numba's disk cache: each keeps to its own code, whichever process compiled it."""
+
+import os
+import subprocess
+import sys
+
+PROGRAM = """
+import sys
+import numpy as np
+from lossary import kernels
+from lossary.contract import contract_of
+
+generator = np.random.default_rng(0)
+logits, classes = generator.normal(size=(5, 60)), generator.integers(0, 60, 5)
+spread = generator.dirichlet(np.ones(60), 5)
+data = {
+    "hinge": (logits[0], np.sign(logits[1]), {"margin": 4.0}),
+    "tukey_biweight": (logits[0], logits[1], {"scale": 4.0}),
+    "cross_entropy": (logits, classes, {"axis": -1}),
+    "kl_divergence": (logits, spread, {"axis": -1}),
+    "jensen_shannon": (logits, spread, {"axis": -1, "beta": 0.5}),
+}
+for call in sys.argv[1:]:
+    loss, method = call.split(":")
+    prediction, target, given = data[loss]
+    expected = contract_of(loss).compute(prediction, target, **given)
+    kernel = kernels.find(loss, "numpy")[0]
+    if method == "values":
+        found = kernel.values(prediction, target, **given)
+    else:
+        found = kernel.value_and_grad(prediction, target, factor=1.0, **given)[0]
+        expected = expected.sum()
+    np.testing.assert_allclose(found, expected, rtol=1e-12, err_msg=call)
+"""
+
+
+def _run(cache, *calls):
+    # Symbols depend on the order of sets: one order for all, so that equal ones would meet.
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(cache), "PYTHONHASHSEED": "0"}
+    finished = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *calls], env=environment, capture_output=True, text=True
+    )
+    assert finished.returncode == 0, finished.stderr
+
+
+def test_kernels_of_two_processes_meet_in_a_third(tmp_path):
+    """Equal symbols of two kernels once gave the second one the first one's loop."""
+    pairs = [
+        ("hinge:values", "tukey_biweight:values"),
+        ("cross_entropy:values", "cross_entropy:gradient"),
+        ("kl_divergence:values", "jensen_shannon:values"),
+    ]
+    for number, pair in enumerate(pairs):
+        cache = tmp_path / str(number)
+        for call in pair:  # each compiled as the first of its process
+            _run(cache, call)
+        _run(cache, *pair)
+        _run(cache, *reversed(pair))
