@@ -12,7 +12,7 @@ from lossary.lab.choose import fitted
 from lossary.lab.data import from_arrays, read
 from lossary.lab.heads import head_for
 from lossary.lab.metrics import fast_score, find_metric, metrics_for, views
-from lossary.lab.network import Adam, Modules, Perceptrons, small_convolution
+from lossary.lab.network import Modules, Perceptrons, adam, small_convolution
 from lossary.lab.split import Corruption, split
 from lossary.lab.train import Budget, train
 
@@ -79,20 +79,39 @@ def test_every_loss_starts_from_the_same_weights_and_batches(wine):
     assert not torch.equal(first.parameters[0][0], first.parameters[0][1])
 
 
-def test_adam_with_one_rate_each_equals_torchs(wine):
-    ours = [torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()]
-    theirs = [ours[0][k].detach().clone().requires_grad_() for k in range(2)]
-    rates = [0.1, 0.003]
-    mine = Adam(ours, torch.tensor(rates))
+def test_adam_with_one_rate_each_equals_torchs():
+    ours = [torch.randn(3, 3, 4, generator=torch.Generator().manual_seed(0))]
+    ours[0].grad = torch.zeros_like(ours[0])
+    theirs = [ours[0][k].detach().clone().requires_grad_() for k in range(3)]
+    rates = [0.1, 0.1, 0.003]
+    mine = adam(ours, rates)
     others = [torch.optim.Adam([p], lr=rate) for p, rate in zip(theirs, rates, strict=True)]
     for step in range(20):
-        gradient = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(step))
-        mine.step([gradient])
+        gradient = torch.randn(3, 3, 4, generator=torch.Generator().manual_seed(step))
+        ours[0].grad.copy_(gradient)
+        mine.step()
         for k, (parameter, other) in enumerate(zip(theirs, others, strict=True)):
             parameter.grad = gradient[k]
             other.step()
-    for k in range(2):
+    for k in range(3):
         torch.testing.assert_close(ours[0][k], theirs[k], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("hidden", [(), (5,), (7, 6)])
+def test_the_chain_rule_by_hand_is_autograds(hidden):
+    stack = Perceptrons(4, hidden, 3, (0, 1))
+    draw = torch.Generator().manual_seed(0)
+    rows, slopes = (torch.randn(2, 9, size, generator=draw) for size in (4, 3))
+    leaves = [parameter.detach().clone().requires_grad_() for parameter in stack.parameters]
+    reached = rows
+    for layer in range(0, len(leaves), 2):
+        reached = torch.relu(reached) if layer else reached
+        reached = reached @ leaves[layer] + leaves[layer + 1]
+    wanted = torch.autograd.grad(reached, leaves, slopes)
+    torch.testing.assert_close(stack.forward(rows), reached.detach())
+    stack.backward(slopes)
+    for parameter, gradient in zip(stack.parameters, wanted, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
 
 
 def test_replicas_do_not_touch_each_other(wine):

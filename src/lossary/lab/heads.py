@@ -96,6 +96,15 @@ class Head:
             return torch.stack(each)
         return self.unreduced(predictions, target).reshape(len(outputs), -1).mean(1)
 
+    def values_and_slopes(self, outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """The ``values``, and their gradient by the outputs: replicas share nothing, so that of
+        the sum is every replica's own.
+        """
+        leaf = outputs.detach().requires_grad_()
+        values = self.values(leaf, target)
+        (slopes,) = torch.autograd.grad(values.sum(), leaf)
+        return values.detach(), slopes
+
     def unreduced(self, predictions: Sequence[Tensor], target: Tensor) -> Tensor:
         """The loss's values; by name, since the target may stand between the predictions."""
         contract = self.loss.contract

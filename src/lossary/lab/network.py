@@ -15,12 +15,18 @@ Tensor = torch.Tensor
 
 
 class Stack(Protocol):
-    """Replicas of one architecture."""
+    """Replicas of one architecture; ``backward`` leaves each parameter's gradient in its
+    ``grad``.
+    """
 
     parameters: list[Tensor]
 
     def forward(self, rows: Tensor) -> Tensor:
         """(replicas, batch, ...) to linear outputs (replicas, batch, width)."""
+        ...
+
+    def backward(self, slopes: Tensor) -> None:
+        """Gradients from ``slopes``, those by the outputs of the latest forward pass."""
         ...
 
 
@@ -46,17 +52,30 @@ class Perceptrons:
             stacked = torch.stack(draws)
             self.parameters += [stacked[:, :-1].contiguous(), stacked[:, -1:].contiguous()]
         for parameter in self.parameters:
-            parameter.requires_grad_()
+            parameter.grad = torch.zeros_like(parameter)
+        self._seen: list[Tensor] = []  # each layer's input in the latest forward pass
 
     def forward(self, rows: Tensor) -> Tensor:
         """(replicas, batch, inputs) to (replicas, batch, width)."""
         weights, biases = self.parameters[0::2], self.parameters[1::2]
-        last = len(weights) - 1
+        self._seen = []
         for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+            if layer:
+                rows = rows.relu_()
+            self._seen.append(rows)
             rows = torch.baddbmm(bias, rows, weight)
-            if layer < last:
-                rows = torch.relu(rows)
         return rows
+
+    def backward(self, slopes: Tensor) -> None:
+        """The chain rule by hand: a third of the time of autograd on networks this small."""
+        for layer in reversed(range(len(self._seen))):
+            weight, bias = self.parameters[2 * layer : 2 * layer + 2]
+            before = self._seen[layer]
+            torch.bmm(before.mT, slopes, out=weight.grad)
+            torch.sum(slopes, 1, keepdim=True, out=bias.grad)
+            if layer:
+                # After relu the sign is its derivative, 0 or 1; the input is not needed again.
+                slopes = torch.bmm(slopes, weight.mT).mul_(before.sign_())
 
 
 class Modules:
@@ -87,6 +106,9 @@ class Modules:
         named, self._buffers = torch.func.stack_module_state(modules)
         self._names = list(named)
         self.parameters = [named[name].detach().clone().requires_grad_() for name in self._names]
+        for parameter in self.parameters:
+            parameter.grad = torch.zeros_like(parameter)
+        self._outputs = torch.empty(0)
         skeleton = modules[0].to("meta")
 
         def one(parameters: Any, buffers: Any, rows: Tensor) -> Tensor:
@@ -97,7 +119,15 @@ class Modules:
     def forward(self, rows: Tensor) -> Tensor:
         """(replicas, batch, ...) to (replicas, batch, width)."""
         named = dict(zip(self._names, self.parameters, strict=True))
-        return self._map(named, self._buffers, rows)
+        self._outputs = self._map(named, self._buffers, rows)
+        return self._outputs.detach()
+
+    def backward(self, slopes: Tensor) -> None:
+        """Gradients by autograd."""
+        found = torch.autograd.grad(self._outputs, self.parameters, slopes, allow_unused=True)
+        for parameter, gradient in zip(self.parameters, found, strict=True):
+            if gradient is not None:
+                parameter.grad.copy_(gradient)
 
 
 def small_convolution(inputs: tuple[int, int, int], width: int) -> torch.nn.Module:
@@ -115,31 +145,17 @@ def small_convolution(inputs: tuple[int, int, int], width: int) -> torch.nn.Modu
     )
 
 
-class Adam:
-    """Adam (Kingma and Ba 2015) with one learning rate per replica.
+def adam(parameters: Sequence[Tensor], rates: Sequence[float]) -> torch.optim.Adam:
+    """PyTorch's fused Adam for stacked parameters, replica r at ``rates[r]``.
 
-    torch.optim.Adam takes one rate for all; a search over rates wants many in one batched pass.
+    Runs of replicas with one rate are one group of slices, which share memory with the whole.
     """
-
-    def __init__(self, parameters: list[Tensor], rates: Tensor) -> None:
-        self._parameters = parameters
-        self._rates = [rates.reshape(-1, *[1] * (p.ndim - 1)) for p in parameters]
-        self._first = [torch.zeros_like(p) for p in parameters]
-        self._second = [torch.zeros_like(p) for p in parameters]
-        self._steps = 0
-
-    @torch.no_grad()
-    def step(self, gradients: tuple[Tensor, ...] | list[Tensor]) -> None:
-        """One update of every replica."""
-        self._steps += 1
-        first_bias, second_bias = 1 - 0.9**self._steps, 1 - 0.999**self._steps
-        torch._foreach_lerp_(self._first, gradients, 0.1)
-        torch._foreach_mul_(self._second, 0.999)
-        torch._foreach_addcmul_(self._second, gradients, gradients, 0.001)
-        sizes = torch._foreach_sqrt(self._second)
-        torch._foreach_div_(sizes, math.sqrt(second_bias))
-        torch._foreach_add_(sizes, 1e-8)
-        for parameter, first, size, rate in zip(
-            self._parameters, self._first, sizes, self._rates, strict=True
-        ):
-            parameter.sub_(torch.div(first, size).mul_(rate / first_bias))
+    starts = [r for r, rate in enumerate(rates) if r == 0 or rate != rates[r - 1]]
+    groups = []
+    for first, last in pairwise([*starts, len(rates)]):
+        slices = [parameter.detach()[first:last] for parameter in parameters]
+        for part, parameter in zip(slices, parameters, strict=True):
+            assert parameter.grad is not None
+            part.grad = parameter.grad[first:last]
+        groups.append({"params": slices, "lr": rates[first]})
+    return torch.optim.Adam(groups, fused=True)

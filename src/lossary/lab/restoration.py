@@ -9,7 +9,7 @@ import torch
 
 from lossary.evaluate import Loss
 from lossary.lab.need import need
-from lossary.lab.network import Adam, Modules
+from lossary.lab.network import Modules, adam
 
 SIDE = 32
 NOISE = 0.1
@@ -28,15 +28,17 @@ def denoise(name: str, seeds: Sequence[int], rate: float = 0.002) -> dict[str, n
     test = torch.stack([_patches(picture[:, middle:]) for picture in pictures]).flatten(0, 1)
     loss = Loss(name)
     stack = Modules(_network, None, 1, list(seeds))
-    optimiser = Adam(stack.parameters, torch.full((len(seeds),), rate))
+    optimiser = adam(stack.parameters, [rate] * len(seeds))
     draws = [torch.Generator().manual_seed(seed) for seed in seeds]
     for _ in range(STEPS):
         clean = torch.stack([_crops(train, draw) for draw in draws])
         noisy = clean + NOISE * torch.stack(
             [torch.randn(clean.shape[1:], generator=draw) for draw in draws]
         )
-        values = loss.values(stack.forward(noisy), clean).flatten(1).mean(1)
-        optimiser.step(torch.autograd.grad(values.sum(), stack.parameters))
+        restored = stack.forward(noisy).requires_grad_()
+        value = loss.values(restored, clean).flatten(1).mean(1).sum()
+        stack.backward(*torch.autograd.grad(value, restored))
+        optimiser.step()
     noise = torch.randn(test.shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         many = (test + NOISE * noise)[None].expand(len(seeds), *test.shape)

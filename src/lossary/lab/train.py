@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from lossary.lab.heads import Head
-from lossary.lab.network import Adam, Stack
+from lossary.lab.network import Stack, adam
 from lossary.lab.split import Split
 
 Tensor = torch.Tensor
@@ -70,7 +70,7 @@ def train(
     targets = encoded.flatten(0, 1)
     start = (which * rows)[:, None]
     validation, test = (part.features[which] for part in (parts.validation, parts.test))
-    optimiser = Adam(stack.parameters, torch.as_tensor(list(rates), dtype=torch.float32))
+    optimiser = adam(stack.parameters, rates)
     draws = [torch.Generator().manual_seed(10_007 * seed + 1) for seed in parts.seeds]
     steps = max(1, rows // budget.batch)
     replicas = len(which)
@@ -88,10 +88,9 @@ def train(
             chosen = order[:, step * budget.batch : (step + 1) * budget.batch].reshape(-1)
             batch = flat.index_select(0, chosen).view(replicas, -1, *flat.shape[1:])
             wanted = targets.index_select(0, chosen).view(replicas, -1, *targets.shape[1:])
-            values = head.values(stack.forward(batch), wanted)
-            # Replicas share nothing, so the gradient of the sum is every replica's own gradient.
-            optimiser.step(torch.autograd.grad(values.sum(), stack.parameters))
-            seen[step] = values.detach()
+            seen[step], slopes = head.values_and_slopes(stack.forward(batch), wanted)
+            stack.backward(slopes)
+            optimiser.step()
         durations.append(time.perf_counter() - began)
         nonfinite += (~torch.isfinite(seen)).sum(0).numpy()
         with torch.no_grad():
