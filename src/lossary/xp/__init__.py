@@ -64,9 +64,10 @@ def _find(kind: type) -> ModuleType:
         home = _HOMES.get(base.__module__.partition(".")[0])
         if home:
             return _FOUND.setdefault(kind, import_module(home))
+    home = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
     raise LossError(
-        f"{kind.__module__}.{kind.__qualname__} is not an array of a supported library; pass "
-        "arrays of NumPy, PyTorch, JAX, TensorFlow, CuPy or Dask"
+        f"{home}{kind.__qualname__} is not an array of a supported library; pass an array of NumPy "
+        "(numpy.asarray makes one), PyTorch, JAX, TensorFlow, CuPy or Dask"
     )
 
 
@@ -124,15 +125,18 @@ def tracing(array: Array) -> bool:
 
 def signature(arrays: tuple[Array, ...]) -> tuple[Any, ...] | None:
     """Libraries, dtypes and shapes, as a key; None where values are traced or not arrays."""
-    first = arrays[0]
-    if type(first) in _NUMBERS or tracing(first):
-        return None
-    key = []
-    for array in arrays:
-        kind = type(array)
-        if kind is not type(first) and (kind in _NUMBERS or tracing(array)):
+    first = type(arrays[0])
+    try:
+        if first in _NUMBERS or tracing(arrays[0]):
             return None
-        key.append((kind, array.dtype, tuple(array.shape)))
+        key = []
+        for array in arrays:
+            kind = type(array)
+            if kind is not first and (kind in _NUMBERS or tracing(array)):
+                return None
+            key.append((kind, array.dtype, tuple(array.shape)))
+    except LossError:  # no array at all: the checks that follow say so, and name the loss
+        return None
     return tuple(key)
 
 
