@@ -141,15 +141,22 @@ def _condition(function, p, t):
     return sensitivity / abs(value)
 
 
-def check_accuracy(name, given, dtype, targets):
-    """Value and slope within 4 ulp, and one more for each ulp by which rounded inputs move them."""
-    p, t = _points(dtype, targets)
-    if name == "squared_logarithmic_error":
-        p = abs(p)
+def _numba(name, p, t, given):
     kernel = kernels.find(name, "numpy")[0]
     assert kernel.supports(p, t, **given) is None
     values = kernel.values(p, t, **given)
-    total, slopes = kernel.value_and_grad(p, t, factor=1.0, **given)
+    return values, *kernel.value_and_grad(p, t, factor=1.0, **given)
+
+
+def check_accuracy(name, given, dtype, targets, run=_numba):
+    """Value and slope within 4 ulp, and one more for each ulp by which rounded inputs move them.
+
+    ``run(name, prediction, target, parameters)`` returns values, their sum, and the slopes.
+    """
+    p, t = _points(dtype, targets)
+    if name == "squared_logarithmic_error":
+        p = abs(p)
+    values, total, slopes = run(name, p, t, given)
     pairs = [(mp.mpf(float(a)), mp.mpf(float(b))) for a, b in zip(p, t, strict=True)]
     exact = [TEXTBOOK[name](a, b, **given) for a, b in pairs]
     for i, (a, b) in enumerate(zip(p, t, strict=True)):

@@ -12,9 +12,8 @@ import functools
 import inspect
 import math
 import sys
-import textwrap
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numba import float64, intp
@@ -22,6 +21,8 @@ from numba import float64, intp
 from lossary.kernels import formulas
 from lossary.kernels.numba import machine, pool, scalar, special
 from lossary.kernels.numba.memory import address
+from lossary.kernels.numba.source import inlined
+from lossary.kernels.pointwise import parameter_names
 
 REAL = {"float32": np.float32, "float64": np.float64}
 
@@ -29,35 +30,6 @@ REAL = {"float32": np.float32, "float64": np.float64}
 # depend on the number of threads.
 BLOCK: dict[Any, int] = {np.float32: 2048, np.float64: 512}
 SMALLEST_SHARE = 1 << 17  # elements below which waking a thread costs more than it saves
-
-
-class _Specialised(ast.NodeTransformer):
-    """A formula with its branches taken, and its numbers as constants of its precision.
-
-    A bare 0.5 would widen float32. A branch asks about a parameter (an ``if`` statement, not
-    ``where``); it is decided before compiling, for a loop with both halves would compute both.
-    """
-
-    def __init__(self, taken: tuple[bool, ...]) -> None:
-        self.values: dict[str, float] = {}
-        self.taken = iter(taken)
-
-    def visit_If(self, node: ast.If) -> list[ast.stmt]:
-        kept = node.body if next(self.taken) else node.orelse
-        return [self.visit(statement) for statement in kept]
-
-    def visit_Constant(self, node: ast.Constant) -> ast.AST:
-        if not isinstance(node.value, float):
-            return node
-        name = f"constant{len(self.values)}"
-        self.values[name] = node.value
-        return ast.Name(name, ast.Load())
-
-
-@functools.cache
-def formula_parameters(loss: str) -> tuple[str, ...]:
-    """The names of a formula's parameters, in order."""
-    return tuple(inspect.signature(getattr(formulas, loss)).parameters)[2:]
 
 
 @functools.cache
@@ -73,21 +45,14 @@ def _tests(loss: str) -> tuple[Any, ...]:
 
 def branches(loss: str, given: tuple[float, ...]) -> tuple[bool, ...]:
     """Which branches of the formula these parameters take."""
-    names = dict(zip(formula_parameters(loss), given, strict=True))
+    names = dict(zip(parameter_names(loss), given, strict=True))
     return tuple(bool(eval(test, {}, names)) for test in _tests(loss))
 
 
 @functools.cache
 def _formula(loss: str, real: type, taken: tuple[bool, ...]) -> Callable[..., Any]:
-    tree = ast.parse(textwrap.dedent(inspect.getsource(getattr(formulas, loss))))
-    constants = _Specialised(taken)
-    tree = constants.visit(tree)
-    tree.body[0].body.insert(0, ast.parse("always_inline()").body[0])
-    space = scalar.functions(real) | {k: real(v) for k, v in constants.values.items()}
-    space["always_inline"] = machine.always_inline
-    ast.fix_missing_locations(tree)
-    exec(compile(tree, formulas.__file__, "exec"), space)
-    return cast(Callable[..., Any], space[loss])
+    text = inspect.getsource(getattr(formulas, loss))
+    return inlined(text, loss, formulas.__file__, scalar.functions(real), real, taken)
 
 
 def source(loss: str, *, weighted: bool, gradient: bool, values: bool) -> str:
@@ -98,7 +63,7 @@ def source(loss: str, *, weighted: bool, gradient: bool, values: bool) -> str:
     """
     arrays = ["prediction", "target"]
     arrays += ["weights"] * weighted + ["gradient"] * gradient + ["values"] * values
-    parameters = formula_parameters(loss)
+    parameters = parameter_names(loss)
     call = ", ".join(["prediction[i]", "target[i]", *parameters])
     body = [f"value, slope = formula({call})"]
     if weighted:  # a weight of 0 means absent, whatever is there
@@ -153,7 +118,7 @@ def kernel(
     variant += "".join(f"_{int(yes)}" for yes in taken)
     space["formula"] = special.bind(formula, space, special.EXACT, variant)
     space["block"] = special.bind(space["block"], space, special.LOOSE, variant)
-    integers, reals = 9, 1 + len(formula_parameters(loss))
+    integers, reals = 9, 1 + len(parameter_names(loss))
     signature = float64(*[intp] * integers, *[float64] * reals)
     return special.entry(space[loss], space, signature, variant)
 

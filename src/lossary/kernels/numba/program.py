@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import functools
 import importlib
-import inspect
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from lossary.kernels import WHOLE_ARRAY, formulas, manifest
+from lossary.kernels import WHOLE_ARRAY, manifest, pointwise
 
 Shape = tuple[int, ...]
 REAL = ("float32", "float64")
@@ -43,7 +42,8 @@ def from_size(library: str, loss: str) -> int:
     Below, the definition's few operations are quicker than loading Numba; where the framework has a
     fused operation of its own, that stays ahead until the arrays leave the cache.
     """
-    return 32768 if len(manifest()[loss, library]) > 1 else 256
+    native = any(module.startswith("native.") for module in manifest()[loss, library])
+    return 32768 if native else 256
 
 
 @functools.cache
@@ -60,23 +60,12 @@ class Pointwise:
 
     def __init__(self, loss: str) -> None:
         self.loss = loss
-        self.names = tuple(inspect.signature(getattr(formulas, loss)).parameters)[2:]
 
     def decline(
         self, shape: Shape, dtype: str, target_shape: Shape, target_dtype: str,
         parameters: Mapping[str, Any],
     ) -> str | None:  # fmt: skip
-        if target_dtype != dtype:
-            return f"the target is {target_dtype}, the prediction {dtype}"
-        if target_shape != shape:
-            return f"the target has shape {target_shape}, the prediction {shape}"
-        for name, value in parameters.items():
-            unused = value is None or value is False
-            if name not in self.names and not unused:
-                return f"{name} has no compiled form"
-            if name in self.names and not (unused or isinstance(value, (int, float))):
-                return f"{name} is {type(value).__name__}, the compiled form takes a number"
-        return None
+        return pointwise.decline(self.loss, shape, dtype, target_shape, target_dtype, parameters)
 
     def unit_axis(self, parameters: Mapping[str, Any]) -> int | None:
         return None
@@ -85,12 +74,9 @@ class Pointwise:
         self, shape: Shape, dtype: str, target_dtype: str, *, prediction: int, target: int,
         weights: int, gradient: int, values: int, factor: float, parameters: Mapping[str, Any],
     ) -> float:  # fmt: skip
-        from lossary.kernels.numba import pointwise
+        from lossary.kernels.numba import pointwise as blocks
 
-        given = tuple(
-            -1.0 if parameters[name] is None else float(parameters[name]) for name in self.names
-        )
-        total = pointwise.launch(
-            self.loss, dtype, shape, prediction, target, weights, gradient, values, factor, given
-        )
-        return total * factor
+        return factor * blocks.launch(
+            self.loss, dtype, shape, prediction, target, weights, gradient, values, factor,
+            pointwise.numbers(self.loss, parameters),
+        )  # fmt: skip

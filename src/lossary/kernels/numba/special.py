@@ -17,8 +17,8 @@ from typing import Any
 
 from numba import njit
 
-from lossary.kernels import formulas
-from lossary.kernels.numba import machine, scalar
+from lossary.kernels import elementary, formulas
+from lossary.kernels.numba import machine, scalar, source
 
 # A sum may be reordered; a difference may not, and NaN and infinity keep their meaning.
 LOOSE = {"reassoc", "contract", "nsz"}
@@ -28,7 +28,8 @@ EXACT = {"contract"}
 @functools.cache
 def fingerprint(*modules: ModuleType) -> str:
     """A short hash of the sources that a kernel is made of: part of its name in the disk cache."""
-    files = [module.__file__ for module in (formulas, machine, scalar, *modules)] + [__file__]
+    parts = (elementary, formulas, machine, scalar, source, *modules)
+    files = [module.__file__ for module in parts] + [__file__]
     contents = b"".join(Path(str(file)).read_bytes() for file in files)
     return hashlib.sha256(contents).hexdigest()[:12]
 

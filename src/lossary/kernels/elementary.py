@@ -1,0 +1,135 @@
+"""The elementary functions that formulas use, accurate to 1.5 ulp and made to be vectorised.
+
+Each once, as mathematics, in single or double precision; the toolchains compile them with their own
+``where``, ``bits`` (of a float, as an integer of its width), ``from_bits``, ``integer``, ``real``
+and with the constants of the precision. Numba's ``exp`` and ``log1p`` call the system's scalar
+library, a GPU's multiply by log2(e) first and lose what that rounds. These are polynomials after
+the classical range reductions (Cody and Waite 1980; Tang 1990); the coefficients are Chebyshev fits
+of (e^r - 1 - r) / r^2 on |r| <= 0.347 and of (log((1 + s) / (1 - s)) - 2 s) / s^3 in s^2. A product
+and a sum may be fused; reassociation would undo the corrections.
+"""
+
+# ruff: noqa: D103, F821  (the names of functions and constants are bound by the toolchains)
+# mypy: ignore-errors
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+SINGLE = SimpleNamespace(
+    mantissa=23, bias=127, shifter=12582912.0,
+    origin=0x4B400000, one_bits=0x3F800000, root_half=0x3F3504F3,
+    ln2_high=0.693359375, ln2_low=-2.1219444005469057e-4,
+    log_high=0.693145751953125, log_low=1.4286068203094172e-6,
+    lowest=-104.0, highest=89.0, flat=-18.0,
+    exponential=(0.5000000013557447, 0.16666666681725002, 0.041666464010785556,
+                 0.0083333108239232112, 0.0013933751387987224, 0.00019891103420544327),
+    unit=(0.66666666650023614, 0.40000010769949664, 0.28570305721883662, 0.22264711209001325,
+          0.17464702445440774, 0.20787616855746752),
+    reduced=(0.66666666545081146, 0.40000129463830023, 0.28549964490048431, 0.23353537011868429),
+)  # fmt: skip
+DOUBLE = SimpleNamespace(
+    mantissa=52, bias=1023, shifter=6755399441055744.0,
+    origin=0x4338000000000000, one_bits=0x3FF0000000000000, root_half=0x3FE6A09E667F3BCD,
+    ln2_high=0.6931471803691238, ln2_low=1.9082149292705877e-10,
+    log_high=0.6931471803691238, log_low=1.9082149292705877e-10,
+    lowest=-746.0, highest=710.0, flat=-38.0,
+    exponential=(0.5, 0.16666666666666667, 0.041666666666666677, 0.008333333333333334,
+                 0.0013888888888878985, 0.0001984126984126324, 2.4801587336679384e-5,
+                 2.7557319247376794e-6, 2.7557263025575629e-7, 2.5052070925322047e-8,
+                 2.0918231419370054e-9, 1.6086690397461099e-10),
+    unit=(0.66666666666666667, 0.4, 0.28571428571428822, 0.22222222222172789, 0.18181818186880556,
+          0.15384615076709173, 0.13333345323305978, 0.11764394102673769, 0.10531837812039884,
+          0.094571632072114847, 0.092319442733682474, 0.052834122281372716, 0.14938828485979846),
+    reduced=(0.66666666666666666, 0.4000000000000101, 0.28571428570722847, 0.22222222409839561,
+             0.18181793722741448, 0.15386342949303698, 0.13266035693718339, 0.13114969366725221),
+)  # fmt: skip
+
+
+def polynomial(coefficients: tuple[float, ...]) -> str:
+    """Horner's scheme in x as an expression; written out, for compilers unroll no tuples."""
+    text = repr(coefficients[-1])
+    for coefficient in reversed(coefficients[:-1]):
+        text = f"({coefficient!r} + x * {text})"
+    return text
+
+
+def constants(precision: SimpleNamespace) -> tuple[dict[str, float], dict[str, int]]:
+    """(numbers of the precision, integers of its width) by the names used below."""
+    reals = ("shifter", "ln2_high", "ln2_low", "log_high", "log_low", "lowest", "highest", "flat")
+    integers = ("mantissa", "bias", "origin", "one_bits", "root_half")
+    numbers = {name: getattr(precision, name) for name in reals}
+    patterns = {name: getattr(precision, name) for name in integers}
+    numbers |= {"log2e": 1 / math.log(2), "infinity": math.inf}
+    return numbers, patterns | {"fraction": (1 << precision.mantissa) - 1, "shift_one": 1}
+
+
+def sign(x):
+    # 0 and NaN stay what they are.
+    return where(x > 0.0, 1.0, where(x < 0.0, -1.0, x))
+
+
+def exp(x):
+    # Clamped by comparisons that are false for NaN, so NaN goes through.
+    x = where(x < lowest, lowest, x)
+    x = where(x > highest, highest, x)
+    # Adding 1.5 * 2^mantissa rounds to an integer and leaves it in the low bits.
+    shifted = x * log2e + shifter
+    n = shifted - shifter
+    r = (x - n * ln2_high) - n * ln2_low
+    k = integer(bits(shifted) - origin)
+    # Two factors, so that subnormal results and the last binade come out.
+    first = integer(k >> shift_one)
+    second = integer(k - first)
+    value = 1.0 + (r + r * r * exponential(r))
+    value = value * from_bits(integer((first + bias) << mantissa))
+    return value * from_bits(integer((second + bias) << mantissa))
+
+
+def expm1(x):
+    """exp(x) - 1 for x <= 0."""
+    x = where(x < flat, flat, x)
+    shifted = x * log2e + shifter
+    n = shifted - shifter
+    r = (x - n * ln2_high) - n * ln2_low
+    power = from_bits(integer((integer(bits(shifted) - origin) + bias) << mantissa))
+    return (power - 1.0) + power * (r + r * r * exponential(r))
+
+
+def log1p_unit(u):
+    """log(1 + u) for u in [0, 1]."""
+    s = u / (2.0 + u)
+    z = s * s
+    return u - s * (u - z * unit(z))
+
+
+def log1p(u):
+    """log(1 + u) for u > -1."""
+    w = 1.0 + u
+    moved = integer(bits(w) + (one_bits - root_half))
+    k = integer((moved >> mantissa) - bias)
+    lost = (u - (w - 1.0)) / w
+    m = from_bits(integer((moved & fraction) + root_half)) - 1.0
+    m = where(k == 0, u, m)
+    lost = where(k == 0, 0.0, lost)
+    s = m / (2.0 + m)
+    z = s * s
+    square = 0.5 * m * m
+    n = real(k)
+    tail = s * (square + z * reduced(z)) + (n * log_low + lost)
+    result = n * log_high + (m - (square - tail))
+    return where(w < infinity, result, w)
+
+
+def log(x):
+    """log(x) for normal x > 0."""
+    moved = integer(bits(x) + (one_bits - root_half))
+    n = real(integer((moved >> mantissa) - bias))
+    m = from_bits(integer((moved & fraction) + root_half)) - 1.0
+    s = m / (2.0 + m)
+    z = s * s
+    square = 0.5 * m * m
+    tail = s * (square + z * reduced(z)) + n * log_low
+    result = n * log_high + (m - (square - tail))
+    return where(x < infinity, result, x)

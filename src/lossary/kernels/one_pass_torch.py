@@ -1,0 +1,222 @@
+# mypy: disable-error-code="no-untyped-call"
+"""Kernels of torch that make the value and its slopes in one pass, as autograd sees them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.autograd import forward_ad
+
+from lossary.contract import contract_of
+from lossary.kernels import Kernel
+
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
+_REAL = (torch.float32, torch.float64)
+Tensor = torch.Tensor
+
+
+def transformed() -> str | None:
+    """Why a transformation in progress needs the definition; None if there is none."""
+    if torch.compiler.is_compiling():
+        return "torch.compile compiles the definition"
+    if torch._C._are_functorch_transforms_active():
+        return "a torch.func transformation differentiates the definition"
+    if forward_ad._current_level >= 0:
+        return "forward-mode derivatives go through the definition"
+    if torch._C._len_torch_dispatch_stack() > 0 or torch._C._get_tracing_state() is not None:
+        return "a tracing mode looks at every operation"
+    return None
+
+
+class OnePass:
+    """The calls of one loss; a toolchain says how it runs over memory.
+
+    ``decline`` is what ``supports`` asks about a contiguous plain prediction in single or double
+    precision; ``unit_axis`` the axis of the prediction that units lack (None: one unit per
+    element); ``run`` fills ``gradient`` with ``factor * weight * slope`` and ``values`` with the
+    unreduced units, where they are given, and returns the scalar ``factor * sum(weights *
+    values)``.
+    """
+
+    toolchain: str
+    devices: tuple[str, ...]
+
+    def __init__(self, loss: str) -> None:
+        self.loss = loss
+
+    def unavailable(self, device: str) -> str | None:
+        """Why the toolchain cannot run on this kind of device."""
+        raise NotImplementedError
+
+    def decline(self, prediction: Tensor, target: Tensor, parameters: Any) -> str | None:
+        raise NotImplementedError
+
+    def unit_axis(self, parameters: Any) -> int | None:
+        raise NotImplementedError
+
+    def empty_like(self, tensor: Tensor) -> Tensor:
+        return torch.empty_like(tensor, memory_format=torch.contiguous_format)
+
+    def scaled(self, gradient: Tensor, upstream: Tensor) -> Tensor:
+        """``gradient`` times a scalar, in place."""
+        return gradient.mul_(upstream)
+
+    def run(
+        self, prediction: Tensor, target: Tensor, weights: Tensor | None,
+        gradient: Tensor | None, values: Tensor | None, factor: float, parameters: Any,
+    ) -> Tensor:  # fmt: skip
+        raise NotImplementedError
+
+    # -- what a kernel offers -------------------------------------------------------------------
+
+    def kernel(self, from_size: int) -> Kernel:
+        """The manifest's object."""
+        return Kernel(
+            self.toolchain, self.loss, "torch", self.supports, self.values, self.scaled_sum,
+            self.value_and_grad, from_size,
+        )  # fmt: skip
+
+    def supports(self, prediction: Tensor, target: Tensor, **parameters: Any) -> str | None:
+        for name, tensor in (("prediction", prediction), ("target", target)):
+            if type(tensor) not in _PLAIN:
+                return f"the {name} is a {type(tensor).__name__}"
+            if tensor.device.type not in self.devices:
+                return f"the {name} is on {tensor.device}"
+            if not tensor.is_contiguous():
+                return f"the {name} is not contiguous"
+        if prediction.device != target.device:
+            return f"the prediction is on {prediction.device}, the target on {target.device}"
+        if prediction.dtype not in _REAL:
+            return f"the prediction is {str(prediction.dtype).removeprefix('torch.')}"
+        if target.requires_grad:
+            return "the target asks for a gradient too"
+        return (
+            transformed()
+            or self.unavailable(prediction.device.type)
+            or self.decline(prediction, target, parameters)
+        )
+
+    def values(self, prediction: Tensor, target: Tensor, **parameters: Any) -> Tensor:
+        if torch.is_grad_enabled() and prediction.requires_grad:
+            return _Values.apply(prediction, target, self, parameters)
+        return self.run_values(prediction, target, parameters, gradient=False)[0]
+
+    def scaled_sum(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        *,
+        factor: float,
+        weights: Tensor | None = None,
+        **parameters: Any,
+    ) -> Tensor:
+        if weights is not None and (
+            weights.requires_grad
+            or weights.dtype != prediction.dtype
+            or not weights.is_contiguous()
+        ):
+            # A gradient by the weights needs the values themselves.
+            values = self.values(prediction, target, **parameters)
+            return factor * torch.where(weights == 0, 0.0, weights * values).sum()
+        if torch.is_grad_enabled() and prediction.requires_grad:
+            return _ScaledSum.apply(prediction, target, weights, self, factor, parameters)
+        return self.run(prediction, target, weights, None, None, factor, parameters)
+
+    def value_and_grad(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        *,
+        factor: float,
+        weights: Tensor | None = None,
+        **parameters: Any,
+    ) -> tuple[Tensor, Tensor]:
+        if weights is not None:
+            weights = weights.detach().to(prediction.dtype).contiguous()
+        gradient = self.empty_like(prediction)
+        total = self.run(prediction.detach(), target, weights, gradient, None, factor, parameters)
+        return total, gradient
+
+    def run_values(
+        self, prediction: Tensor, target: Tensor, parameters: Any, gradient: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        slopes = self.empty_like(prediction) if gradient else None
+        axis = self.unit_axis(parameters)
+        unit = prediction
+        if axis is not None:
+            some = prediction.shape[axis] > 0
+            unit = prediction.select(axis, 0) if some else prediction.sum(axis)
+        values = self.empty_like(unit)
+        self.run(prediction, target, None, slopes, values, 1.0, parameters)
+        return values, slopes
+
+
+def _through_definition(
+    ctx: Any, upstream: Tensor, weights: Tensor | None, factor: float
+) -> Tensor:
+    """The gradient as a function that can be differentiated again."""
+    prediction, target = ctx.saved_tensors[:2]
+    kept, axis = prediction, ctx.bound.unit_axis(ctx.parameters)
+    if weights is not None:
+        # Absent units are blanked first: a NaN there would reach the derivative through 0 * NaN.
+        present = weights != 0
+        whole = present if axis is None else present.unsqueeze(axis)
+        kept = torch.where(whole, prediction, 0.0)
+        target = torch.where(whole if target.ndim == prediction.ndim else present, target, 0)
+        upstream = upstream * weights
+    values = contract_of(ctx.bound.loss).compute(kept, target, **ctx.parameters)
+    (gradient,) = torch.autograd.grad(
+        (values * upstream).sum() * factor, prediction, create_graph=True
+    )
+    return gradient
+
+
+class _ScaledSum(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, prediction: Tensor, target: Tensor, weights: Tensor | None, bound: OnePass,
+        factor: float, parameters: Any,
+    ) -> Tensor:  # fmt: skip
+        ctx.gradient = bound.empty_like(prediction)
+        total = bound.run(prediction, target, weights, ctx.gradient, None, factor, parameters)
+        ctx.bound, ctx.scale, ctx.parameters = bound, factor, parameters
+        ctx.save_for_backward(prediction, target, weights)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> Any:
+        nothing = (None,) * 5
+        if torch.is_grad_enabled():
+            weights = ctx.saved_tensors[2]
+            return (_through_definition(ctx, upstream, weights, ctx.scale), *nothing)
+        # Handed out once, so that autograd may keep it without a copy; then computed again.
+        gradient, ctx.gradient = ctx.gradient, None
+        if gradient is None:
+            prediction, target, weights = ctx.saved_tensors
+            gradient = ctx.bound.empty_like(prediction)
+            ctx.bound.run(prediction, target, weights, gradient, None, ctx.scale, ctx.parameters)
+        return (ctx.bound.scaled(gradient, upstream), *nothing)
+
+
+class _Values(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, prediction: Tensor, target: Tensor, bound: OnePass, parameters: Any
+    ) -> Tensor:
+        values, ctx.gradient = bound.run_values(prediction, target, parameters, gradient=True)
+        ctx.bound, ctx.parameters = bound, parameters
+        ctx.save_for_backward(prediction, target)
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> Any:
+        nothing = (None,) * 3
+        if torch.is_grad_enabled():
+            return (_through_definition(ctx, upstream, None, 1.0), *nothing)
+        gradient, ctx.gradient = ctx.gradient, None
+        if gradient is None:
+            prediction, target = ctx.saved_tensors
+            _, gradient = ctx.bound.run_values(prediction, target, ctx.parameters, gradient=True)
+        axis = ctx.bound.unit_axis(ctx.parameters)
+        return (gradient.mul_(upstream if axis is None else upstream.unsqueeze(axis)), *nothing)
