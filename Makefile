@@ -13,7 +13,7 @@ help:  ## the targets
 demo: .venv/lab  ## compare losses on real data and write a report
 	$(BIN)/lossary compare digits --losses cross_entropy,squared_error,categorical_hinge --seeds 5
 
-test: .venv/dev .venv/browser  ## every test
+test: .venv/dev .venv/triton .venv/browser  ## every test
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 check: .venv/dev  ## format, lint, types and quick tests: what pre-commit runs
@@ -50,6 +50,12 @@ table: .venv/dev  ## the doctor's checks: caught and quiet
 .venv/dev: .venv/torch pyproject.toml
 	$(PIP) -e '.[dev]'
 	@touch $@ .venv/lab
+
+# Apart from the rest: torch.compile imports Triton wherever it finds it, and in one process with
+# TensorFlow Triton aborts.
+.venv/triton: .venv/torch constraints.txt
+	$(PIP) --no-deps --upgrade --target $@ triton
+	@touch $@
 
 # The report is tested in a real browser.
 .venv/browser: .venv/bin/python

@@ -57,8 +57,12 @@ def _plain_scale(loss: Loss, arrays: dict[str, Array]) -> float:
 def _definition_only(loss: Loss, arrays: dict[str, Array]) -> str | None:
     contract = loss.contract
     unit = contract.unit.name if contract.unit else None
-    if len(arrays) != 2 or contract.target_name is None or unit not in ("element", "sample"):
-        return "kernels take one prediction and one target, and return one value for each"
+    if len(arrays) != 2 or contract.target_name is None:
+        return "kernels take one prediction and one target"
+    if unit not in ("element", "sample", "region"):
+        return "kernels return one value for each unit of the prediction"
+    if unit == "region" and loss.ignore is not None:
+        return "places inside a region are ignored"
     if loss.predictions is not None:
         return f"predictions arrive as {loss.predictions}"
     if loss.validate:
@@ -91,6 +95,8 @@ class Call(NamedTuple):
                 f"{contract.name}: implementation={implementation!r} was asked for, but "
                 f"{self.plan.definition_only}; use implementation='auto'"
             )
+        if self.mask is not None and "mask" in contract.accepts:  # places inside a unit
+            return None
         for companion in (self.weights, self.class_weights):
             if getattr(companion, "requires_grad", False):  # kernels differentiate predictions
                 return None

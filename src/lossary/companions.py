@@ -74,6 +74,8 @@ def units(contract: Contract, prediction: Array, parameters: Mapping[str, Any]) 
     """An array of the shape of the unreduced values, for its shape and dtype alone."""
     if contract.unit is not None and contract.unit.name == "element":
         return prediction
+    if contract.unit is not None and contract.unit.name == "region":
+        return prediction[(slice(None), *(0,) * (prediction.ndim - 1))]
     index = [slice(None)] * prediction.ndim
     index[class_axis(contract, prediction, parameters)] = 0  # type: ignore[call-overload]
     return prediction[tuple(index)]
@@ -84,6 +86,8 @@ def counted(contract: Contract, mask: Array, values: Array, parameters: Mapping[
     region = contract.unit is not None and contract.unit.name == "region"
     if region and "mask" in contract.accepts:
         xp, axis = namespace(mask), parameters.get("axis")
+        if contract.inputs[contract.predictions[0]].layout == "class axis":
+            axis = None  # it names the classes; a region is the rest
         if axis is not None:
             axes = axis if isinstance(axis, tuple) else (axis,)
             missing = values.ndim + len(axes) - mask.ndim

@@ -11,12 +11,15 @@ from lossary import Loss, kernels
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
+# Triton lies apart from the other packages, for it aborts in one process with TensorFlow.
+TRITON = Path(sys.prefix) / "triton"
 
 
 def _run(*command, **environment):
+    assert TRITON.is_dir(), "make .venv/triton installs it"
     run = subprocess.run(
         [sys.executable, *command], capture_output=True, text=True, cwd=ROOT,
-        env=os.environ | environment,
+        env=os.environ | {"PYTHONPATH": str(TRITON)} | environment,
     )  # fmt: skip
     assert run.returncode == 0, run.stdout + run.stderr
     return run.stdout

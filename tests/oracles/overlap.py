@@ -1,6 +1,6 @@
 """Overlap losses from their papers: flat lists of probabilities and of mask values."""
 
-from mpmath import fsum, mpf
+from mpmath import exp, fsum, log, mpf
 
 
 def _counts(p, y):
@@ -41,3 +41,17 @@ def focal_tversky(prediction, target, *, alpha, beta, gamma, smooth):
             "beside a perfect mask the slope grows without bound: it has no value there"
         )
     return share ** (1 / mpf(gamma))
+
+
+def dice_cross_entropy(prediction, target, *, dice_weight, smooth, background):
+    """A region of one pixel: the logits of its classes, and its class or its share of each."""
+    total = fsum(exp(z) for z in prediction)
+    p = [exp(z) / total for z in prediction]
+    if isinstance(target, int):
+        target = [mpf(k == target) for k in range(len(p))]
+    surprise = fsum(y * (log(total) - z) for z, y in zip(prediction, target, strict=True) if y)
+    wrong = [
+        1 - _coefficient(2 * a * b + smooth, a + b + smooth) for a, b in zip(p, target, strict=True)
+    ]
+    wrong = wrong if background else wrong[1:]
+    return surprise + dice_weight * fsum(wrong) / len(wrong)

@@ -77,6 +77,7 @@ WHOLE_ARRAY: dict[str, str] = {
     "cross_entropy": "softmax",
     "kl_divergence": "divergences",
     "jensen_shannon": "divergences",
+    "dice_cross_entropy": "dice",
 }
 # The frameworks' own operations of the same meaning that are exact; the small arrays' choice.
 NATIVE: dict[tuple[str, str], tuple[str, ...]] = {

@@ -33,10 +33,9 @@ class OnePass:
     """The calls of one loss; a toolchain says how it runs over memory.
 
     ``decline`` is what ``supports`` asks about a contiguous plain prediction in single or double
-    precision; ``unit_axis`` the axis of the prediction that units lack (None: one unit per
-    element); ``run`` fills ``gradient`` with ``factor * weight * slope`` and ``values`` with the
-    unreduced units, where they are given, and returns the scalar ``factor * sum(weights *
-    values)``.
+    precision; ``unit_axes`` the axes of the prediction that units lack; ``run`` fills ``gradient``
+    with ``factor * weight * slope`` and ``values`` with the unreduced units, where they are given,
+    and returns the scalar ``factor * sum(weights * values)``.
     """
 
     toolchain: str
@@ -52,7 +51,7 @@ class OnePass:
     def decline(self, prediction: Tensor, target: Tensor, parameters: Any) -> str | None:
         raise NotImplementedError
 
-    def unit_axis(self, parameters: Any) -> int | None:
+    def unit_axes(self, prediction: Tensor, parameters: Any) -> tuple[int, ...]:
         raise NotImplementedError
 
     def empty_like(self, tensor: Tensor) -> Tensor:
@@ -142,14 +141,19 @@ class OnePass:
         self, prediction: Tensor, target: Tensor, parameters: Any, gradient: bool
     ) -> tuple[Tensor, Tensor | None]:
         slopes = self.empty_like(prediction) if gradient else None
-        axis = self.unit_axis(parameters)
-        unit = prediction
-        if axis is not None:
-            some = prediction.shape[axis] > 0
-            unit = prediction.select(axis, 0) if some else prediction.sum(axis)
-        values = self.empty_like(unit)
+        lacking = self.unit_axes(prediction, parameters)
+        shape = [n for axis, n in enumerate(prediction.shape) if axis not in lacking]
+        values = self.empty_like(prediction.new_empty(shape) if lacking else prediction)
         self.run(prediction, target, None, slopes, values, 1.0, parameters)
         return values, slopes
+
+
+def _spread(units: Tensor, prediction: Tensor, lacking: tuple[int, ...]) -> Tensor:
+    """One number per unit, shaped to meet the prediction."""
+    if not lacking:
+        return units
+    shape = [1 if axis in lacking else n for axis, n in enumerate(prediction.shape)]
+    return units.reshape(shape)
 
 
 def _through_definition(
@@ -157,13 +161,19 @@ def _through_definition(
 ) -> Tensor:
     """The gradient as a function that can be differentiated again."""
     prediction, target = ctx.saved_tensors[:2]
-    kept, axis = prediction, ctx.bound.unit_axis(ctx.parameters)
+    kept, lacking = prediction, ctx.bound.unit_axes(prediction, ctx.parameters)
     if weights is not None:
         # Absent units are blanked first: a NaN there would reach the derivative through 0 * NaN.
         present = weights != 0
-        whole = present if axis is None else present.unsqueeze(axis)
-        kept = torch.where(whole, prediction, 0.0)
-        target = torch.where(whole if target.ndim == prediction.ndim else present, target, 0)
+        kept = torch.where(_spread(present, prediction, lacking), prediction, 0.0)
+        whole = target.ndim == prediction.ndim
+        trailing = (1,) * (target.ndim - present.ndim)
+        known = (
+            _spread(present, prediction, lacking)
+            if whole
+            else present.reshape(*present.shape, *trailing)
+        )
+        target = torch.where(known, target, 0)
         upstream = upstream * weights
     values = contract_of(ctx.bound.loss).compute(kept, target, **ctx.parameters)
     (gradient,) = torch.autograd.grad(
@@ -218,5 +228,6 @@ class _Values(torch.autograd.Function):
         if gradient is None:
             prediction, target = ctx.saved_tensors
             _, gradient = ctx.bound.run_values(prediction, target, ctx.parameters, gradient=True)
-        axis = ctx.bound.unit_axis(ctx.parameters)
-        return (gradient.mul_(upstream if axis is None else upstream.unsqueeze(axis)), *nothing)
+        prediction = ctx.saved_tensors[0]
+        lacking = ctx.bound.unit_axes(prediction, ctx.parameters)
+        return (gradient.mul_(_spread(upstream, prediction, lacking)), *nothing)

@@ -12,10 +12,13 @@ from typing import Any
 
 from lossary.contract import (
     NONNEGATIVE,
+    SHIFT_INVARIANT,
     SMOOTH,
     SYMMETRIC,
     ZERO_AT_TARGET,
     Array,
+    Classes,
+    ClassLogits,
     Mask,
     Nonnegative,
     PerRegion,
@@ -24,7 +27,7 @@ from lossary.contract import (
     loss,
     named,
 )
-from lossary.numerics import sigmoid
+from lossary.numerics import log_softmax, one_hot, one_minus_exp, pick, sigmoid
 from lossary.xp import namespace
 
 Axis = int | tuple[int, ...] | None
@@ -271,3 +274,58 @@ def focal_tversky(
         axis=axis,
         mask=mask,
     )
+
+
+@loss(
+    properties={NONNEGATIVE, SMOOTH, SHIFT_INVARIANT},
+    aliases=("dice_ce", "dc_and_ce"),
+    paper="doi:10.1038/s41592-020-01008-z",
+)
+def dice_cross_entropy(
+    prediction: ClassLogits,
+    target: Classes,
+    *,
+    dice_weight: Nonnegative = 1.0,
+    smooth: Positive = 1e-5,
+    background: bool = True,
+    axis: int = 1,
+    mask: Array | None = None,
+) -> PerRegion:
+    r"""Mean surprise of a region's pixels, and what its softmax masks lack in overlap.
+
+    .. math:: \ell(z, y) = \frac{1}{n} \sum_i \Bigl(\log \sum_k e^{z_{ki}} - z_{y_i i}\Bigr)
+              + \frac{w}{K} \sum_k \Bigl(1 - \frac{2 \sum_i p_{ki} [y_i = k] + s}
+              {\sum_i p_{ki} + \sum_i [y_i = k] + s}\Bigr)
+
+    Use it to segment images: the surprise gives every pixel a steady gradient, Dice sees to it that
+    small classes count as much as large ones (Isensee 2021; MONAI's DiceCELoss). ``prediction`` has
+    shape (regions, classes, ...), ``target`` class indices (regions, ...) or one-hot masks and
+    distributions of the prediction's shape; one value per region. ``dice_weight`` is w, ``smooth``
+    s; ``background=False`` leaves class 0 out of the overlap, as nnU-Net does.
+    """
+    xp = namespace(prediction, target)
+    surprise = -log_softmax(prediction, axis=axis)
+
+    def flat(array: Array) -> Array:
+        whole = xp.moveaxis(array, axis, 1)
+        return xp.reshape(whole, (*whole.shape[:2], -1))
+
+    hit = pick(surprise, target, axis=axis)
+    hit = xp.reshape(hit, (hit.shape[0], -1))
+    hot = flat(one_hot(target, prediction, axis=axis))
+    inside, outside = flat(xp.exp(-surprise)), flat(one_minus_exp(-surprise))
+    pixels = xp.zeros_like(hit[:, 0]) + hit.shape[1]
+    if mask is not None:
+        kept = xp.reshape(mask, tuple(mask.shape) + (1,) * (prediction.ndim - 1 - mask.ndim))
+        shape = prediction.shape
+        without = (*shape[: axis % len(shape)], *shape[axis % len(shape) + 1 :])
+        kept = xp.reshape(xp.broadcast_to(kept, without), tuple(hit.shape))
+        hit = xp.where(kept, hit, 0.0)
+        pixels = xp.sum(xp.astype(kept, hit.dtype), axis=1)
+        pixels = xp.where(pixels == 0, 1.0, pixels)
+        mask = kept[:, None, :]
+    share = _tversky(
+        inside, outside, hot, alpha=0.5, beta=0.5, smooth=0.5 * smooth, axis=2, mask=mask
+    )
+    share = share if background else share[:, 1:]
+    return xp.sum(hit, axis=1) / pixels + dice_weight * xp.mean(share, axis=1)

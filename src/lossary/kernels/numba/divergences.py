@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numba import float64, intp, void
 
-from lossary.kernels.numba import pool, softmax, special
+from lossary.kernels.numba import pool, softmax, softmax_rows, special
 from lossary.kernels.numba.memory import address
 from lossary.kernels.numba.program import Shape
 
@@ -175,9 +175,9 @@ def compiled(loss: str, dtype: str, flags: tuple[str, ...]) -> Any:
     """The kernel of ``kl_divergence`` or ``jensen_shannon``."""
     names = dict(softmax.names(dtype, dtype, flags))
     names |= {"__name__": __name__, "KL": loss == "kl_divergence", "SMOOTHED": False}
-    mark = special.fingerprint(sys.modules[__name__], softmax)
+    mark = special.fingerprint(sys.modules[__name__], softmax, softmax_rows)
     variant = "_".join([loss, mark, dtype, *(name.lower() for name in flags)])
-    for helper in (softmax.highest, softmax.find, powers):
+    for helper in (softmax_rows.highest, softmax_rows.find, powers):
         names[helper.__name__] = special.bind(helper, names, special.LOOSE, variant)
     parts = {
         "kl_divergence": (kullback_leibler, kullback_leibler_slope),
@@ -207,8 +207,8 @@ class Divergence:
             return "the target is not a distribution of the prediction's shape and dtype"
         return None
 
-    def unit_axis(self, parameters: Mapping[str, Any]) -> int | None:
-        return -1
+    def unit_axes(self, shape: Shape, parameters: Mapping[str, Any]) -> tuple[int, ...]:
+        return (len(shape) - 1,)
 
     def launch(
         self, shape: Shape, dtype: str, target_dtype: str, *, prediction: int, target: int,

@@ -37,8 +37,8 @@ class _Compiled(OnePass):
             tuple(target.shape), _NAMES.get(target.dtype, str(target.dtype)), parameters,
         )  # fmt: skip
 
-    def unit_axis(self, parameters: Any) -> int | None:
-        return program(self.loss).unit_axis(parameters)
+    def unit_axes(self, prediction: Tensor, parameters: Any) -> tuple[int, ...]:
+        return program(self.loss).unit_axes(tuple(prediction.shape), parameters)
 
     def empty_like(self, tensor: Tensor) -> Tensor:
         return memory.tensor(tensor)

@@ -17,10 +17,9 @@ INDEX = ("int32", "int64")
 class Program(Protocol):
     """One loss over contiguous CPU memory.
 
-    ``decline`` looks at shapes and dtype names; ``unit_axis`` is the axis of the prediction that
-    units lack (None: one unit per element); ``launch`` takes addresses, 0 for what is not wanted,
-    and returns ``factor * sum(weights * values)``. ``gradient`` receives ``factor * weight *
-    slope``.
+    ``decline`` looks at shapes and dtype names; ``unit_axes`` are the axes of the prediction that
+    units lack, from the front; ``launch`` takes addresses, 0 for what is not wanted, and returns
+    ``factor * sum(weights * values)``. ``gradient`` receives ``factor * weight * slope``.
     """
 
     def decline(
@@ -28,7 +27,7 @@ class Program(Protocol):
         parameters: Mapping[str, Any],
     ) -> str | None: ...  # fmt: skip
 
-    def unit_axis(self, parameters: Mapping[str, Any]) -> int | None: ...
+    def unit_axes(self, shape: Shape, parameters: Mapping[str, Any]) -> tuple[int, ...]: ...
 
     def launch(
         self, shape: Shape, dtype: str, target_dtype: str, *, prediction: int, target: int,
@@ -55,6 +54,12 @@ def program(loss: str) -> Program:
     return Pointwise(loss)
 
 
+def unit_shape(loss: str, shape: Shape, parameters: Mapping[str, Any]) -> Shape:
+    """The shape of the unreduced values."""
+    lacking = program(loss).unit_axes(shape, parameters)
+    return tuple(length for axis, length in enumerate(shape) if axis not in lacking)
+
+
 class Pointwise:
     """A loss of ``formulas``: one unit per element."""
 
@@ -67,8 +72,8 @@ class Pointwise:
     ) -> str | None:  # fmt: skip
         return pointwise.decline(self.loss, shape, dtype, target_shape, target_dtype, parameters)
 
-    def unit_axis(self, parameters: Mapping[str, Any]) -> int | None:
-        return None
+    def unit_axes(self, shape: Shape, parameters: Mapping[str, Any]) -> tuple[int, ...]:
+        return ()
 
     def launch(
         self, shape: Shape, dtype: str, target_dtype: str, *, prediction: int, target: int,

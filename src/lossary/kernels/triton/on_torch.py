@@ -52,8 +52,8 @@ class _Pointwise(_Triton):
             target.dtype, parameters,
         )  # fmt: skip
 
-    def unit_axis(self, parameters: Any) -> int | None:
-        return None
+    def unit_axes(self, prediction: Tensor, parameters: Any) -> tuple[int, ...]:
+        return ()
 
     def launch(self, arrays: tuple[Any, ...], factor: Tensor, parameters: Any) -> Tensor:
         from lossary.kernels.triton import pointwise as blocks
@@ -82,8 +82,8 @@ class _Softmax(_Triton):
             return "the target is not one class index per sample"
         return None
 
-    def unit_axis(self, parameters: Any) -> int | None:
-        return -1
+    def unit_axes(self, prediction: Tensor, parameters: Any) -> tuple[int, ...]:
+        return (prediction.ndim - 1,)
 
     def launch(self, arrays: tuple[Any, ...], factor: Tensor, parameters: Any) -> Tensor:
         from lossary.kernels.triton import softmax

@@ -1,0 +1,316 @@
+# ruff: noqa: D103, F821  (names bound when a variant is compiled)
+# mypy: disable-error-code="no-untyped-def,name-defined,no-untyped-call"
+"""Dice with softmax cross-entropy over the pixels of regions, class axis second.
+
+The logits are read once: ``gather`` keeps the probabilities p where the gradient goes, and sums the
+surprise and each class's overlap. An overlap's derivative by p is one number for pixels of the
+class and one for the others, so with these known ``spread`` turns p into slopes in place. Slopes
+are differences to the likeliest class's, so that nothing cancels where a pixel is sure.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numba import intp, void
+
+from lossary.kernels.numba import pool, softmax, softmax_tiles, special
+from lossary.kernels.numba.memory import address
+from lossary.kernels.numba.program import INDEX, Shape
+from lossary.kernels.numba.softmax_tiles import tile_highest
+
+TILE = 512  # pixels side by side
+SMALLEST_SHARE = 1 << 16
+
+
+def powers(z, high, e, rest, peak, k):
+    full_width()
+    for i in range(z.size):
+        power = exp(z[i] - high[i])
+        e[i] = power
+        rest[i] += power if peak[i] != k else zero
+
+
+def overlap(z, high, y, t, e, rest, lack, peak, k):
+    """e becomes p; sums of the surprise, and of p and 1 - p in and out of the class."""
+    full_width()
+    surprise, found, invented, missed = zero, zero, zero, zero
+    for i in range(z.size):
+        total = one + rest[i]
+        p = e[i] / total
+        # 1 - p: the likeliest class's is the others' sum.
+        q = rest[i] / total if peak[i] == k else one - p
+        hit = y[i] if SOFT else (one if t[i] == k else zero)
+        e[i] = p
+        found += p * hit
+        invented += p * (one - hit)
+        missed += q * hit
+        surprise += hit * ((high[i] - z[i]) + lack[i]) if hit != zero else zero
+    return surprise, found, invented, missed
+
+
+def lacking(rest, lack):
+    full_width()
+    for i in range(rest.size):
+        lack[i] = log1p(rest[i])
+
+
+def most(p, high, peak, k):
+    full_width()
+    for i in range(p.size):
+        above = p[i] > high[i]
+        high[i] = p[i] if above else high[i]
+        peak[i] = k if above else peak[i]
+
+
+def pull_at_peak(y, t, pull, peak, k, inside, outside):
+    """The overlap's derivative by the likeliest class's probability."""
+    full_width()
+    for i in range(peak.size):
+        hit = y[i] if SOFT else (one if t[i] == k else zero)
+        pull[i] = hit * inside + (one - hit) * outside if peak[i] == k else pull[i]
+
+
+def moments(p, y, t, pull, peak, rest, mass, lean, k, inside, outside):
+    """Over the other classes: sums of p, of the target, of p times their pull less the peak's."""
+    full_width()
+    for i in range(p.size):
+        hit = y[i] if SOFT else (one if t[i] == k else zero)
+        other = peak[i] != k
+        share = p[i] if other else zero
+        rest[i] += share
+        mass[i] += hit if other else zero
+        lean[i] += share * ((hit * inside + (one - hit) * outside) - pull[i])
+
+
+def slopes(p, y, t, pull, peak, rest, mass, lean, own, k, inside, outside, portion, factor):
+    full_width()
+    for i in range(p.size):
+        hit = y[i] if SOFT else (one if t[i] == k else zero)
+        top = peak[i] == k
+        apart = (hit * inside + (one - hit) * outside) - pull[i]
+        plain = p[i] * (mass[i] + own[i]) - hit
+        sure = mass[i] * p[i] - hit * rest[i]
+        slope = portion * (sure if top else plain) + p[i] * ((zero if top else apart) - lean[i])
+        p[i] = slope * factor
+
+
+def own_target(y, t, own, peak, k):
+    full_width()
+    for i in range(peak.size):
+        hit = y[i] if SOFT else (one if t[i] == k else zero)
+        own[i] = hit if peak[i] == k else own[i]
+
+
+def gather(
+    first, last, classes, pixels, per_region, prediction_at, target_at, keep_at, sums_at
+):  # fmt: skip
+    """``sums`` receives (surprise, and found, invented, missed of each class) of every tile."""
+    regions = (last - 1) // per_region + 1
+    size = regions * classes * pixels
+    z_all = reals_at(prediction_at, size)
+    y_all = reals_at(target_at, size if SOFT else 0)
+    t_all = indices_at(target_at, 0 if SOFT else regions * pixels)
+    e_all = reals_at(keep_at, size if GRADIENT else 0)
+    width_of_sums = 1 + 3 * classes
+    sums = doubles_at(sums_at, last * width_of_sums)
+    spare = np.empty(0 if GRADIENT else classes * TILE, real)
+    high, rest, lack = np.empty(TILE, real), np.empty(TILE, real), np.empty(TILE, real)
+    peak, unused = np.empty(TILE, np.int32), np.empty(TILE, real)
+    for tile in range(first, last):
+        region, low = tile // per_region, (tile % per_region) * TILE
+        width = min(TILE, pixels - low)
+        base = region * classes * pixels + low
+        t = t_all[region * pixels + low : region * pixels + low + width]
+        high[:width] = -infinity
+        rest[:width] = zero
+        peak[:width] = 0
+        for k in range(classes):
+            at = base + k * pixels
+            tile_highest(z_all[at : at + width], high[:width], peak[:width], unused[:width], k)
+        for k in range(classes):
+            at = base + k * pixels
+            e = e_all[at : at + width] if GRADIENT else spare[k * TILE : k * TILE + width]
+            powers(z_all[at : at + width], high[:width], e, rest[:width], peak[:width], k)
+        lacking(rest[:width], lack[:width])
+        place = tile * width_of_sums
+        sums[place] = 0.0
+        for k in range(classes):
+            at = base + k * pixels
+            e = e_all[at : at + width] if GRADIENT else spare[k * TILE : k * TILE + width]
+            y = y_all[at : at + width] if SOFT else lack[:width]
+            surprise, found, invented, missed = overlap(
+                z_all[at : at + width], high[:width], y, t, e, rest[:width], lack[:width],
+                peak[:width], k,
+            )  # fmt: skip
+            sums[place] += surprise
+            sums[place + 1 + 3 * k] = found
+            sums[place + 2 + 3 * k] = invented
+            sums[place + 3 + 3 * k] = missed
+
+
+def spread(
+    first, last, classes, pixels, per_region, target_at, keep_at, pulls_at, factors_at
+):  # fmt: skip
+    """From probabilities to slopes; ``pulls``: for each region and class, inside and outside it."""
+    regions = (last - 1) // per_region + 1
+    size = regions * classes * pixels
+    y_all = reals_at(target_at, size if SOFT else 0)
+    t_all = indices_at(target_at, 0 if SOFT else regions * pixels)
+    p_all = reals_at(keep_at, size)
+    pulls = doubles_at(pulls_at, regions * classes * 2)
+    factors = doubles_at(factors_at, regions)
+    high, pull, lean = np.empty(TILE, real), np.empty(TILE, real), np.empty(TILE, real)
+    rest, mass, own = np.empty(TILE, real), np.empty(TILE, real), np.empty(TILE, real)
+    peak = np.empty(TILE, np.int32)
+    portion = real(1.0 / pixels)
+    for tile in range(first, last):
+        region, low = tile // per_region, (tile % per_region) * TILE
+        width = min(TILE, pixels - low)
+        base = region * classes * pixels + low
+        t = t_all[region * pixels + low : region * pixels + low + width]
+        factor = real(factors[region])
+        if factor == zero:
+            for k in range(classes):
+                p_all[base + k * pixels : base + k * pixels + width] = zero
+            continue
+        high[:width] = -one
+        peak[:width] = 0
+        for state in (pull, lean, rest, mass, own):
+            state[:width] = zero
+        for k in range(classes):
+            at = base + k * pixels
+            most(p_all[at : at + width], high[:width], peak[:width], k)
+        for k in range(classes):
+            at = base + k * pixels
+            y = y_all[at : at + width] if SOFT else high[:width]
+            inside = real(pulls[2 * (region * classes + k)])
+            outside = real(pulls[2 * (region * classes + k) + 1])
+            pull_at_peak(y, t, pull[:width], peak[:width], k, inside, outside)
+            own_target(y, t, own[:width], peak[:width], k)
+        for k in range(classes):
+            at = base + k * pixels
+            y = y_all[at : at + width] if SOFT else high[:width]
+            inside = real(pulls[2 * (region * classes + k)])
+            outside = real(pulls[2 * (region * classes + k) + 1])
+            moments(
+                p_all[at : at + width], y, t, pull[:width], peak[:width], rest[:width],
+                mass[:width], lean[:width], k, inside, outside,
+            )  # fmt: skip
+        for k in range(classes):
+            at = base + k * pixels
+            y = y_all[at : at + width] if SOFT else high[:width]
+            inside = real(pulls[2 * (region * classes + k)])
+            outside = real(pulls[2 * (region * classes + k) + 1])
+            slopes(
+                p_all[at : at + width], y, t, pull[:width], peak[:width], rest[:width],
+                mass[:width], lean[:width], own[:width], k, inside, outside, portion, factor,
+            )  # fmt: skip
+
+
+@functools.cache
+def compiled(part: str, dtype: str, target: str, gradient: bool) -> Any:
+    """``gather`` or ``spread`` for these dtypes."""
+    names = softmax.names(dtype, target, ("GRADIENT",) if gradient else ())
+    names = names | {"__name__": __name__, "TILE": TILE, "SMOOTHED": False}
+    mark = special.fingerprint(sys.modules[__name__], softmax, softmax_tiles)
+    variant = "_".join([mark, dtype, target, *(["gradient"] if gradient else [])])
+    for helper in (tile_highest, powers, overlap, lacking, most, pull_at_peak, moments, slopes,
+                   own_target):  # fmt: skip
+        names[helper.__name__] = special.bind(helper, names, special.LOOSE, variant)
+    function = {"gather": gather, "spread": spread}[part]
+    return special.entry(function, names, void(*[intp] * 9), variant)
+
+
+class DiceCrossEntropy:
+    """Dice with cross-entropy of regions as a program."""
+
+    def decline(
+        self, shape: Shape, dtype: str, target_shape: Shape, target_dtype: str,
+        parameters: Mapping[str, Any],
+    ) -> str | None:  # fmt: skip
+        if parameters.get("mask") is not None:
+            return "a mask inside the regions has no compiled form"
+        if len(shape) < 3 or parameters.get("axis", 1) % len(shape) != 1 or shape[1] < 2:
+            return f"a prediction of shape {shape} is not (regions, classes, ...)"
+        index = target_dtype in INDEX and target_shape == shape[:1] + shape[2:]
+        if not index and not (target_dtype == dtype and target_shape == shape):
+            return "the target is neither class indices nor masks of the prediction's dtype"
+        return None
+
+    def unit_axes(self, shape: Shape, parameters: Mapping[str, Any]) -> tuple[int, ...]:
+        return tuple(range(1, len(shape)))
+
+    def launch(
+        self, shape: Shape, dtype: str, target_dtype: str, *, prediction: int, target: int,
+        weights: int, gradient: int, values: int, factor: float, parameters: Mapping[str, Any],
+    ) -> float:  # fmt: skip
+        regions, classes, pixels = shape[0], shape[1], math.prod(shape[2:])
+        if regions * pixels == 0:
+            return 0.0
+        real = np.float32 if dtype == "float32" else np.float64
+        given = np.ones(regions) if weights == 0 else _read(weights, regions, real)
+        if target_dtype in INDEX:
+            _check_range(target, given, pixels, classes, dtype, target_dtype)
+        per_region = -(-pixels // TILE)
+        blocks = regions * per_region
+        sums = np.empty((regions, per_region, 1 + 3 * classes))
+        parts = min(pool.threads(), -(-regions * pixels * classes // SMALLEST_SHARE))
+        where = (classes, pixels, per_region)
+        run = compiled("gather", dtype, target_dtype, gradient != 0)
+        pool.run(run, blocks, parts, *where, prediction, target, gradient, address(sums))
+        found, pulls = _combine(sums.sum(axis=1), pixels, parameters)
+        found = np.where(given == 0, 0.0, found)
+        if values:
+            _read(values, regions, real)[:] = found
+        if gradient:
+            factors = given * factor
+            run = compiled("spread", dtype, target_dtype, True)
+            pool.run(run, blocks, parts, *where, target, gradient, address(pulls), address(factors))
+        return float(np.sum(np.where(given == 0, 0.0, given * found)) * factor)
+
+
+def _combine(
+    sums: np.ndarray, pixels: int, parameters: Mapping[str, Any]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Each region's value, and its derivative by a class's probability in and out of the class."""
+    overlap = sums[:, 1:].reshape(len(sums), -1, 3)
+    right = overlap[..., 0] + 0.5 * parameters["smooth"]
+    wrong = 0.5 * (overlap[..., 1] + overlap[..., 2])
+    whole = wrong + right
+    share, per_right = wrong / whole, wrong / whole / whole
+    per_wrong = right / whole / whole
+    first = 0 if parameters["background"] else 1
+    scale = np.zeros(whole.shape[1])
+    scale[first:] = parameters["dice_weight"] / (whole.shape[1] - first)
+    pulls = np.stack([-(per_right + 0.5 * per_wrong), 0.5 * per_wrong], axis=-1)
+    pulls = np.ascontiguousarray(pulls * scale[:, None])
+    return sums[:, 0] / pixels + (share * scale).sum(axis=1), pulls
+
+
+def _read(at: int, size: int, real: Any) -> np.ndarray:
+    """The numbers at an address, as an array over the same memory."""
+    import ctypes
+
+    kind = ctypes.c_float if real is np.float32 else ctypes.c_double
+    return np.ctypeslib.as_array((kind * size).from_address(at))
+
+
+def _check_range(
+    target: int, given: np.ndarray, pixels: int, classes: int, dtype: str, target_dtype: str
+) -> None:
+    outside = softmax.compiled("outside", dtype, target_dtype, ())
+    width = np.dtype(target_dtype).itemsize
+    for region in np.flatnonzero(given):
+        start = int(region) * pixels
+        where = outside(pixels, classes, target + start * width, 0)
+        if where >= 0:
+            raise softmax.no_such_class("dice_cross_entropy", start + where, classes)
+
+
+PROGRAMS = {"dice_cross_entropy": DiceCrossEntropy()}

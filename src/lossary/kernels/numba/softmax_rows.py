@@ -1,0 +1,162 @@
+# ruff: noqa: F821  (names bound when a variant is compiled)
+# mypy: disable-error-code="no-untyped-def,name-defined,no-untyped-call"
+"""Softmax cross-entropy of long rows, class axis last: vectorised along the classes.
+
+Rows are read three times, but from the second time on out of the cache.
+"""
+
+from __future__ import annotations
+
+import math
+
+from numba import float64
+
+BLOCK = 512  # classes summed in the array's precision before the sum goes on in double
+
+
+def highest(z, high):
+    """The larger of ``high`` and the block's maximum, as ordered integers; the finite entries."""
+    full_width()
+    finite = zero
+    for i in range(z.size):
+        pattern = bits(z[i])
+        # Ordered as the numbers are, NaN on top.
+        key = integer(pattern ^ integer(integer(pattern >> sign_bit) & no_sign))
+        high = key if key > high else high
+        if SMOOTHED:
+            finite += one if absolute(z[i]) < infinity else zero
+    return high, finite
+
+
+def tally(z, y, c, e, high, keep, share):
+    """exp(z - high) into ``e``; the sums of it, of q, and of q (high - z)."""
+    full_width()
+    rest, mass, gap = zero, zero, zero
+    for i in range(z.size):
+        below = z[i] - high
+        power = exp(below)
+        rest += power
+        if GRADIENT:
+            e[i] = power
+        if DENSE:
+            q = keep * y[i] if SOFT else zero
+            if SMOOTHED:
+                q += share if absolute(z[i]) < infinity else zero
+            if CLASSES:
+                q *= c[i]
+            mass += q
+            # A weight of 0 wins over an infinite distance. Adding "0 if q is 0, else q * below"
+            # would say the same, but such a sum is not vectorised.
+            gap -= q * (deepest if below < deepest else below)
+            gap += infinity if below < deepest and q != zero else zero
+    return rest, mass, gap
+
+
+def finish(z, y, c, e, keep, share, ratio, factor):
+    """From exp(z - high) to the slope."""
+    full_width()
+    for i in range(z.size):
+        if DENSE:
+            q = keep * y[i] if SOFT else zero
+            if SMOOTHED:
+                q += share if absolute(z[i]) < infinity else zero
+            if CLASSES:
+                q *= c[i]
+            e[i] = (e[i] * ratio - q) * factor
+        else:
+            e[i] = e[i] * ratio * factor
+
+
+def find(z, high):
+    """Where ``high`` is first met."""
+    for i in range(z.size):
+        if z[i] == high:
+            return i
+    return 0
+
+
+def rows(
+    first, last, classes, prediction_at, target_at, weights_at, gradient_at, values_at,
+    partial_at, class_weights_at, smoothing, factor,
+):  # fmt: skip
+    """Class axis last, any number of classes; ``partial`` receives each row's weighted value."""
+    z_all = reals_at(prediction_at, last * classes)
+    g_all = reals_at(gradient_at, last * classes if GRADIENT else 0)
+    y_all = reals_at(target_at, last * classes if SOFT else 0)
+    t_all = indices_at(target_at, 0 if SOFT else last)
+    c = reals_at(class_weights_at, classes if CLASSES else 0)
+    weights = reals_at(weights_at, last if WEIGHTED else 0)
+    values = reals_at(values_at, last if VALUES else 0)
+    partial = doubles_at(partial_at, last)
+    keep = real(1.0 - smoothing)
+    for row in range(first, last):
+        z = z_all[row * classes : (row + 1) * classes]
+        y = y_all[row * classes : (row + 1) * classes] if SOFT else z
+        g = g_all[row * classes : (row + 1) * classes] if GRADIENT else z
+        weight = weights[row] if WEIGHTED else one
+        if weight == zero:
+            partial[row] = 0.0
+            if GRADIENT:
+                g[:] = zero
+            if VALUES:
+                values[row] = zero
+            continue
+        key, finite, best = lowest_key, 0.0, 0
+        for low in range(0, classes, BLOCK):
+            grown, count = highest(z[low : low + BLOCK], key)
+            finite += count
+            best = low if grown > key else best
+            key = grown
+        high = from_bits(integer(key ^ integer(integer(key >> sign_bit) & no_sign)))
+        peak = best + find(z[best : best + BLOCK], high)
+        share = real(smoothing / max(finite, 1.0)) if SMOOTHED else zero
+        rest, mass, gap = 0.0, 0.0, 0.0
+        for low in range(0, classes, BLOCK):
+            end = min(low + BLOCK, classes)
+            # The likeliest class stays out of the sums.
+            middle = peak if low <= peak < end else end
+            a, b, d = tally(
+                z[low:middle], y[low:middle], c[low:middle], g[low:middle], high, keep, share
+            )
+            rest, mass, gap = rest + a, mass + b, gap + d
+            if middle < end:
+                start = middle + 1
+                a, b, d = tally(
+                    z[start:end], y[start:end], c[start:end], g[start:end], high, keep, share
+                )
+                rest, mass, gap = rest + a, mass + b, gap + d
+        at_peak = float64(keep * y[peak]) if SOFT else 0.0
+        if SMOOTHED:
+            at_peak += float64(share) if absolute(z[peak]) < infinity else 0.0
+        if CLASSES:
+            at_peak *= c[peak]
+        hit, q_hit, smooth_hit = 0, 0.0, 0.0
+        if not SOFT:
+            hit = t_all[row]
+            class_weight = float64(c[hit]) if CLASSES else 1.0
+            q_hit = float64(keep) * class_weight
+            if SMOOTHED:
+                smooth_hit = class_weight * (share if absolute(z[hit]) < infinity else zero)
+            if hit == peak:
+                at_peak += q_hit
+            else:
+                mass += q_hit
+                gap += q_hit * (float64(high) - float64(z[hit])) if q_hit != 0.0 else 0.0
+        value = gap + (mass + at_peak) * math.log1p(rest)
+        partial[row] = float64(weight) * value
+        if VALUES:
+            values[row] = real(value)
+        if GRADIENT:
+            share_of_all = 1.0 / (1.0 + rest)
+            ratio = (mass + at_peak) * share_of_all
+            portion = float64(weight) * factor
+            power_hit = float64(g[hit])
+            for low in range(0, classes, BLOCK):
+                end = min(low + BLOCK, classes)
+                finish(
+                    z[low:end], y[low:end], c[low:end], g[low:end],
+                    keep, share, real(ratio), real(portion),
+                )  # fmt: skip
+            if not SOFT and hit != peak:
+                g[hit] = real((power_hit * ratio - (q_hit + smooth_hit)) * portion)
+            g[peak] = real((mass - at_peak * rest) * share_of_all * portion)
