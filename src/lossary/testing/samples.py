@@ -100,7 +100,7 @@ def hard_samples(
         made = _tensor_batches(contract, rng)
     elif "image" in layouts:
         made = {"images": _image_batch(contract, given, rng)}
-    elif unit == "region":
+    elif unit == "region" and "class axis" not in layouts:
         made = {"regions": _region_batch(contract, rng)}
     elif "class axis" in layouts:
         made = _class_batches(contract, classes_of(given))
