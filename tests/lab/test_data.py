@@ -67,7 +67,7 @@ def test_several_label_columns_train(tmp_path):
     assert data.target.task == "multi-label"
     assert data.target.labels == ("hot", "cold")
     losses = ["binary_cross_entropy", "squared_error", "hinge"]
-    account = compare(data, losses, seeds=2, epochs=20, rate=0.01)
+    account = compare(data, losses=losses, seeds=2, epochs=20, rate=0.01)
     for name in losses:
         row = account["tables"]["as is"]["losses"][name]
         assert np.mean(row["best"]["macro F1"]) > 0.9
@@ -79,7 +79,7 @@ def test_counts_train_under_their_own_losses(tmp_path):
     data = read(tmp_path / "n.csv", "n")
     assert data.target.task == "count"
     losses = ["poisson_nll", "negative_binomial_nll", "poisson_deviance", "squared_error"]
-    account = compare(data, losses, seeds=2, epochs=20, rate=0.01, metric="Poisson deviance")
+    account = compare(data, losses=losses, seeds=2, epochs=20, rate=0.01, metric="Poisson deviance")
     part = account["tables"]["as is"]
     constant = np.mean(account["baselines"]["constant: mean"]["Poisson deviance"])
     for name in losses[:3]:

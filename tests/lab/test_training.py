@@ -232,7 +232,7 @@ def test_images_train_a_convolutional_network():
     digits = read("digits")
     pictures = digits.features[:200].reshape(-1, 1, 8, 8)
     data = from_arrays(pictures, digits.target.values[:200])
-    account = compare(data, ["cross_entropy"], seeds=2, epochs=4, rate=0.01)
+    account = compare(data, losses=["cross_entropy"], seeds=2, epochs=4, rate=0.01)
     row = account["tables"]["as is"]["losses"]["cross_entropy"]
     assert np.mean(row["best"]["accuracy"]) > 0.3
     modules = Modules(small_convolution, (1, 8, 8), 10, [0, 1])
@@ -253,11 +253,15 @@ def raising_model(inputs, outputs):
 
 
 def test_the_users_own_model(wine):
-    account = compare(wine, ["cross_entropy"], model=small_model, seeds=2, epochs=3, rate=0.01)
+    account = compare(
+        wine, losses=["cross_entropy"], model=small_model, seeds=2, epochs=3, rate=0.01
+    )
     assert account["plan"]["model"].endswith(":small_model")
     with pytest.raises(LossError, match="the factory raised RuntimeError: no such layer"):
-        compare(wine, ["cross_entropy"], model=raising_model, seeds=2, epochs=1)
-    with pytest.raises(LossError, match="cannot be found by its name"):
-        compare(wine, ["cross_entropy"], model=lambda i, o: None, seeds=2, epochs=1)
+        compare(wine, losses=["cross_entropy"], model=raising_model, seeds=2, epochs=1)
+    with pytest.raises(LossError, match="the factory returned NoneType"):
+        compare(wine, losses=["cross_entropy"], model=lambda i, o: None, seeds=2, epochs=1)
+    with pytest.raises(LossError, match="is a Linear; expected a factory"):
+        compare(wine, losses=["cross_entropy"], model=torch.nn.Linear(13, 3), seeds=2, epochs=1)
     with pytest.raises(LossError, match=r"--model nowhere:build: .*expected package\.module:build"):
-        compare(wine, ["cross_entropy"], model="nowhere:build", seeds=2, epochs=1)
+        compare(wine, losses=["cross_entropy"], model="nowhere:build", seeds=2, epochs=1)

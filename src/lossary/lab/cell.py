@@ -5,7 +5,6 @@ A cell depends on nothing but its description and the data, so any worker can ru
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -30,6 +29,7 @@ from lossary.lab.metrics import (
     table,
     views,
 )
+from lossary.lab.model import load_model
 from lossary.lab.network import Modules, Perceptrons, Stack, small_convolution
 from lossary.lab.split import Corruption, Split, split
 from lossary.lab.train import Budget, train
@@ -92,15 +92,6 @@ def build_stack(plan: Plan, data: Data, width: int, seeds: Sequence[int]) -> Sta
     if len(shape) == 3:
         return Modules(small_convolution, tuple(shape), width, seeds)
     return Perceptrons(shape[0], plan.hidden, width, seeds)
-
-
-def load_model(path: str) -> Callable[..., Any]:
-    """The factory of ``package.module:build``."""
-    module, _, name = path.partition(":")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise LossError(f"--model {path}: {error}; expected package.module:build") from None
 
 
 def run_cell(

@@ -13,20 +13,24 @@ import numpy as np
 from lossary.advice.target import Target, describe
 from lossary.contract import LossError
 from lossary.lab.need import need
-from lossary.lab.table import read_table
+from lossary.lab.table import as_frame, read_frame, tabulate
 
 SETS = ("digits", "diabetes", "breast-cancer", "wine")
 
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """Features (n, columns) or images (n, channels, height, width), float32, and their target."""
+    """Features (n, columns) or images (n, channels, height, width), float32, and their target.
+
+    ``held_out``: the last so many rows are never trained on: every seed is judged on them.
+    """
 
     name: str
     features: np.ndarray
     columns: tuple[str, ...]
     target: Target
     notes: tuple[str, ...] = ()
+    held_out: int = 0
 
     @property
     def digest(self) -> str:
@@ -34,6 +38,8 @@ class Data:
         content = hashlib.sha256(np.ascontiguousarray(self.features).tobytes())
         content.update(np.ascontiguousarray(self.target.values).tobytes())
         content.update(repr((self.columns, self.target.labels, self.target.task)).encode())
+        if self.held_out:
+            content.update(str(self.held_out).encode())
         return content.hexdigest()[:16]
 
 
@@ -63,7 +69,9 @@ def read(
     return reader(path, target, task, drop_missing)
 
 
-def from_arrays(features: Any, target: Any, *, name: str = "arrays") -> Data:
+def from_arrays(
+    features: Any, target: Any, *, name: str = "arrays", task: str | None = None
+) -> Data:
     """Data from features (n, columns) or images (n, channels, height, width), and targets."""
     numbers = np.asarray(features)
     if numbers.ndim not in (2, 4) or numbers.dtype.kind not in "iufb":
@@ -79,7 +87,7 @@ def from_arrays(features: Any, target: Any, *, name: str = "arrays") -> Data:
     if bad:
         raise LossError(f"{name}: {bad} rows of features hold NaN or infinity; remove or fill them")
     columns = tuple(map(str, range(numbers.shape[1]))) if numbers.ndim == 2 else ("pixels",)
-    return Data(name, numbers, columns, describe(target))
+    return Data(name, numbers, columns, describe(target, task=task))
 
 
 def _from_sklearn(name: str, target: str | None, task: str | None) -> Data:
@@ -100,11 +108,87 @@ def _from_sklearn(name: str, target: str | None, task: str | None) -> Data:
 
 
 def _from_table(path: Path, target: str | None, task: str | None, drop_missing: bool) -> Data:
-    table = read_table(path, target, drop_missing)
+    return from_frame(read_frame(path), path.name, target, task, drop_missing)
+
+
+def from_frame(
+    frame: Any, name: str, target: str | None, task: str | None, drop_missing: bool, held: int = 0
+) -> Data:
+    """Data from a polars frame, of which the last ``held`` rows are held out."""
+    table = tabulate(frame, name, target, drop_missing)
     described = describe(table.target, name=table.target_name, task=task)
     if described.task == "multi-label":
         described = replace(described, labels=tuple(table.target_name.split(",")))
-    return Data(path.name, table.features, table.columns, described, table.notes)
+    held = int((table.rows >= frame.height - held).sum())
+    return Data(name, table.features, table.columns, described, table.notes, held)
+
+
+def load(
+    train: Any,
+    validation: Any = None,
+    target: str | None = None,
+    *,
+    task: str | None = None,
+    drop_missing: bool = False,
+) -> Data:
+    """Data from what Python has: a file or set by name, a DataFrame, or (features, target).
+
+    ``validation``, of the same kind, is held out: networks are judged on it and never see it.
+    """
+    if validation is None and isinstance(train, (str, Path)):
+        return read(train, target, task=task, drop_missing=drop_missing)
+    sides = [train] if validation is None else [train, validation]
+    if all(isinstance(side, (tuple, list)) and len(side) == 2 for side in sides):
+        pairs = [_arrays(side, place) for side, place in zip(sides, PLACES, strict=False)]
+        if len({features.shape[1:] for features, _ in pairs}) > 1:
+            shapes = " and ".join(str(features.shape) for features, _ in pairs)
+            raise LossError(f"train and validation: features have shapes {shapes}")
+        features, values = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+        data = from_arrays(features, values, task=task)
+        return _judged_on(replace(data, held_out=0 if len(pairs) == 1 else len(pairs[1][0])))
+    frames = [_frame_of(side, place) for side, place in zip(sides, PLACES, strict=False)]
+    if len(frames) == 2 and frames[0].schema != frames[1].schema:
+        differ = set(frames[0].schema.items()) ^ set(frames[1].schema.items())
+        names = ", ".join(sorted({name for name, _ in differ})) or "their order"
+        raise LossError(f"train and validation: columns differ: {names}")
+    name = Path(train).name if isinstance(train, (str, Path)) else "frame"
+    held = frames[1].height if len(frames) == 2 else 0
+    joined = need("polars").concat(frames)
+    return _judged_on(from_frame(joined, name, target, task, drop_missing, held))
+
+
+PLACES = ("train", "validation")
+
+
+def _arrays(pair: Any, place: str) -> tuple[np.ndarray, np.ndarray]:
+    features, values = (np.asarray(item) for item in pair)
+    if features.ndim < 2 or len(features) != len(values):
+        raise LossError(
+            f"{place}: features have shape {features.shape}, targets {values.shape}; expected "
+            "(rows, columns) and (rows,)"
+        )
+    return features, values
+
+
+def _frame_of(side: Any, place: str) -> Any:
+    if isinstance(side, (str, Path)):
+        return read_frame(Path(side))
+    if hasattr(side, "columns") and hasattr(side, "shape"):
+        return as_frame(side, place)
+    raise LossError(
+        f"{place}: is a {type(side).__name__}; expected a pair (features, target), a DataFrame or "
+        "a file, and for validation the same kind"
+    )
+
+
+def _judged_on(data: Data) -> Data:
+    if not data.held_out:
+        return data
+    note = (
+        f"judged on the {data.held_out} validation rows given, the same for every seed: intervals "
+        "are about training, not about other rows"
+    )
+    return replace(data, notes=(*data.notes, note))
 
 
 def _from_npz(path: Path, target: str | None, task: str | None, drop_missing: bool) -> Data:

@@ -79,7 +79,9 @@ class Perceptrons:
 
 
 class Modules:
-    """Any PyTorch modules of one architecture, stacked with torch.func and mapped by vmap."""
+    """Any PyTorch modules of one architecture, stacked with torch.func and mapped by vmap; one
+    after the other where vmap has no rule for an operation (recurrent layers).
+    """
 
     def __init__(
         self, build: Callable[..., Any], inputs: Any, width: int, seeds: Sequence[int]
@@ -99,27 +101,46 @@ class Modules:
                 f"model: the factory returned {type(modules[0]).__name__}, expected a "
                 "torch.nn.Module"
             )
-        if len({type(module) for module in modules}) > 1:
-            raise LossError(
-                "model: the factory returns modules of different classes; return one class"
-            )
-        named, self._buffers = torch.func.stack_module_state(modules)
+        named, self._buffers = (_stacked(modules, kind) for kind in ("parameters", "buffers"))
+        if not named:
+            raise LossError("model: the factory returned a module without parameters to train")
         self._names = list(named)
-        self.parameters = [named[name].detach().clone().requires_grad_() for name in self._names]
+        self.parameters = [named[name].requires_grad_() for name in self._names]
         for parameter in self.parameters:
             parameter.grad = torch.zeros_like(parameter)
         self._outputs = torch.empty(0)
-        skeleton = modules[0].to("meta")
+        self._skeleton = skeleton = modules[0].to("meta")
 
         def one(parameters: Any, buffers: Any, rows: Tensor) -> Tensor:
             return torch.func.functional_call(skeleton, (parameters, buffers), (rows,))
 
-        self._map = torch.vmap(one, randomness="different")
+        def one_by_one(parameters: Any, buffers: Any, rows: Tensor) -> Tensor:
+            def pick(named: Any, k: int) -> Any:
+                return {name: tensor[k] for name, tensor in named.items()}
+
+            return torch.stack(
+                [one(pick(parameters, k), pick(buffers, k), rows[k]) for k in range(len(rows))]
+            )
+
+        self._ways = [torch.vmap(one, randomness="different"), one_by_one]
 
     def forward(self, rows: Tensor) -> Tensor:
-        """(replicas, batch, ...) to (replicas, batch, width)."""
+        """(replicas, batch, ...) to (replicas, batch, width); without gradients, in the module's
+        evaluation mode.
+        """
         named = dict(zip(self._names, self.parameters, strict=True))
-        self._outputs = self._map(named, self._buffers, rows)
+        self._skeleton.train(torch.is_grad_enabled())
+        try:
+            self._outputs = self._ways[0](named, self._buffers, rows)
+        except Exception as error:
+            if len(self._ways) > 1:
+                del self._ways[0]
+                return self.forward(rows)
+            first = str(error).strip().partition("\n")[0]
+            raise LossError(
+                f"model: its forward raised {type(error).__name__} on rows of shape "
+                f"{tuple(rows.shape[1:])}: {first}"
+            ) from error
         return self._outputs.detach()
 
     def backward(self, slopes: Tensor) -> None:
@@ -127,7 +148,20 @@ class Modules:
         found = torch.autograd.grad(self._outputs, self.parameters, slopes, allow_unused=True)
         for parameter, gradient in zip(self.parameters, found, strict=True):
             if gradient is not None:
+                assert parameter.grad is not None
                 parameter.grad.copy_(gradient)
+
+
+def _stacked(modules: Sequence[torch.nn.Module], kind: str) -> dict[str, Tensor]:
+    """Parameters or buffers of all modules by name, stacked."""
+    states = [dict(getattr(module, f"named_{kind}")()) for module in modules]
+    try:
+        return {name: torch.stack([state[name].detach() for state in states]) for name in states[0]}
+    except (KeyError, RuntimeError):
+        raise LossError(
+            f"model: the factory returns modules with unlike {kind}; only their values may differ "
+            "from call to call"
+        ) from None
 
 
 def small_convolution(inputs: tuple[int, int, int], width: int) -> torch.nn.Module:

@@ -59,7 +59,8 @@ class Settings:
 def make_plan(data: Data, settings: Settings) -> Plan:
     """What all cells share."""
     metric = settings.metric or default_metric(data.target)
-    rows = int(len(data.features) * 0.64)
+    whole = len(data.features) - data.held_out
+    rows = int(whole * (0.8 if data.held_out else 0.64))
     budget = Budget.fitting(rows, settings.epochs, settings.batch)
     rates = (settings.rate,) if settings.rate else RATES
     name = find_metric(metric, data.target).name
@@ -239,15 +240,3 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "not installed as a package"
     return found
-
-
-def factory_path(model: str | Callable[..., Any] | None) -> str | None:
-    """A model factory as ``module:name``, by which any worker finds it."""
-    if model is None or isinstance(model, str):
-        return model
-    name = getattr(model, "__qualname__", "")
-    if not name.isidentifier():
-        raise LossError(
-            f"model: {model!r} cannot be found by its name; define the factory in a module"
-        )
-    return f"{model.__module__}:{name}"

@@ -43,7 +43,10 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Training, validation and test parts (60, 20 and 20 %), stacked over seeds."""
+    """Training, validation and test parts (60, 20 and 20 %), stacked over seeds.
+
+    Rows that the data hold out are the test part; the rest is cut into 80 and 20 %.
+    """
 
     seeds: tuple[int, ...]
     train: Part
@@ -86,12 +89,14 @@ def split(data: Data, seeds: Sequence[int], corruption: Corruption | None = None
 def _refuse_rare(data: Data) -> None:
     target = data.target
     rows = len(data.features)
-    if rows < 20:
+    if rows - data.held_out < 20:
         raise LossError(
-            f"{data.name}: {rows} rows are too few to train, validate and test on; give 20 or more"
+            f"{data.name}: {rows - data.held_out} rows are too few to train, validate and test on; "
+            "give 20 or more"
         )
     if target.task in ("binary", "classes"):
-        counts = target.class_counts
+        trained = target.values[: rows - data.held_out]
+        counts = np.bincount(trained, minlength=len(target.labels))
         rare = int(counts.argmin())
         if counts[rare] < 5:
             raise LossError(
@@ -105,8 +110,12 @@ def _indices(data: Data, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     kind = data.target.task
     classes = data.target.values if kind in ("binary", "classes") else None
     everything = np.arange(len(data.features))
-    fifth = math.ceil(len(everything) / 5)
-    kept, test = cut(everything, test_size=fifth, random_state=seed, stratify=classes)
+    if data.held_out:
+        kept, test = np.split(everything, [len(everything) - data.held_out])
+        fifth = math.ceil(len(kept) / 5)
+    else:
+        fifth = math.ceil(len(everything) / 5)
+        kept, test = cut(everything, test_size=fifth, random_state=seed, stratify=classes)
     again = None if classes is None else classes[kept]
     train, validation = cut(kept, test_size=fifth, random_state=seed, stratify=again)
     return train, validation, test

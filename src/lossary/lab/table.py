@@ -29,15 +29,15 @@ class Table:
     target: np.ndarray
     target_name: str
     notes: tuple[str, ...]
+    rows: np.ndarray  # which rows of the frame are left
 
 
-def read_table(path: Path, target: str | None, drop_missing: bool) -> Table:
-    """The table in ``path``; several target columns are named with commas between them."""
-    frame = _frame(path)
-    names = _target_names(frame, path, target)
-    frame, notes = _complete(frame, path, names, drop_missing)
+def tabulate(frame: Any, source: str, target: str | None, drop_missing: bool) -> Table:
+    """A polars frame in numbers; several target columns are named with commas between them."""
+    names = _target_names(frame, source, target)
+    frame, notes, rows = _complete(frame, source, names, drop_missing)
     chosen = frame.select(names)
-    values = chosen.to_numpy() if len(names) > 1 else _target_values(chosen.to_series(), path)
+    values = chosen.to_numpy() if len(names) > 1 else _target_values(chosen.to_series(), source)
     columns, blocks = [], []
     for name in frame.columns:
         if name in names:
@@ -48,9 +48,9 @@ def read_table(path: Path, target: str | None, drop_missing: bool) -> Table:
             columns.append(label)
             blocks.append(block)
     if not blocks:
-        raise LossError(f"{path.name}: no column is left to predict {', '.join(names)} from")
+        raise LossError(f"{source}: no column is left to predict {', '.join(names)} from")
     features = np.stack(blocks, axis=1).astype(np.float32)
-    return Table(features, tuple(columns), values, ",".join(names), notes)
+    return Table(features, tuple(columns), values, ",".join(names), notes, rows)
 
 
 def read_columns(path: Path, target: str | None, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -59,21 +59,24 @@ def read_columns(path: Path, target: str | None, names: list[str]) -> tuple[np.n
     """
     if not path.exists():
         raise LossError(f"{path}: no such file")
-    frame = _frame(path)
-    wanted = _target_names(frame, path, target)
+    frame = read_frame(path)
+    wanted = _target_names(frame, path.name, target)
     stripped = [name.strip() for name in names]
     for name in stripped:
-        _target_names(frame, path, name)
+        _target_names(frame, path.name, name)
         if not frame[name].dtype.is_numeric():
             raise LossError(
                 f"{path.name}: column {name!r} holds {frame[name].dtype}, expected numbers"
             )
-    frame, _ = _complete(frame.select([*wanted, *stripped]), path, wanted, False)
+    frame, _, _ = _complete(frame.select([*wanted, *stripped]), path.name, wanted, False)
     values = frame.select(stripped).to_numpy().astype(np.float64)
-    return _target_values(frame[wanted[0]], path), values[:, 0] if len(stripped) == 1 else values
+    return _target_values(frame[wanted[0]], path.name), values[:, 0] if len(
+        stripped
+    ) == 1 else values
 
 
-def _frame(path: Path) -> Any:
+def read_frame(path: Path) -> Any:
+    """The polars frame of a table file."""
     polars = need("polars")
     suffix = path.suffix.lower()
     if suffix not in FORMATS:
@@ -93,11 +96,7 @@ def _frame(path: Path) -> Any:
         raise LossError(f"{path.name}: cannot be read as {suffix[1:]}: {first}") from None
     if frame.height == 0:
         raise LossError(f"{path.name}: has a header but no rows")
-    if frame.width > MOST_COLUMNS:
-        raise LossError(
-            f"{path.name}: {frame.width} columns; the lab takes at most {MOST_COLUMNS}: "
-            "keep those that matter"
-        )
+    _refuse_columns(frame.columns, path.name)
     return frame
 
 
@@ -120,16 +119,7 @@ def _read_csv(polars: Any, path: Path) -> Any:
         raise LossError(f"{path.name}: is not text; a CSV has a line of column names")
     separator = max(",;\t|", key=header.count)
     names = [name.strip() for name in next(csv.reader([header], delimiter=separator), [])]
-    if len(names) > MOST_COLUMNS:
-        raise LossError(
-            f"{path.name}: {len(names)} columns; the lab takes at most {MOST_COLUMNS}: "
-            "keep those that matter"
-        )
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise LossError(
-            f"{path.name}: column {twice[0]!r} occurs {names.count(twice[0])} times; rename it"
-        )
+    _refuse_columns(names, path.name)
     frame = polars.read_csv(
         path,
         separator=separator,
@@ -140,10 +130,42 @@ def _read_csv(polars: Any, path: Path) -> Any:
     return frame.rename(dict(zip(frame.columns, names, strict=True)))
 
 
-def _target_names(frame: Any, path: Path, target: str | None) -> list[str]:
+def as_frame(table: Any, source: str) -> Any:
+    """A polars or pandas DataFrame as a polars frame, checked like a file."""
+    polars = need("polars")
+    names = [str(name) for name in table.columns]
+    _refuse_columns(names, source)
+    if isinstance(table, polars.DataFrame):
+        frame = table
+    else:
+        try:
+            columns = {name: table.iloc[:, k].tolist() for k, name in enumerate(names)}
+            frame = polars.DataFrame(columns, nan_to_null=True)
+        except (TypeError, polars.exceptions.PolarsError) as error:
+            first = str(error).strip().partition("\n")[0]
+            raise LossError(f"{source}: a column mixes types: {first}") from None
+    if frame.height == 0:
+        raise LossError(f"{source}: has columns but no rows")
+    return frame
+
+
+def _refuse_columns(names: list[str], source: str) -> None:
+    if len(names) > MOST_COLUMNS:
+        raise LossError(
+            f"{source}: {len(names)} columns; the lab takes at most {MOST_COLUMNS}: "
+            "keep those that matter"
+        )
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise LossError(
+            f"{source}: column {twice[0]!r} occurs {names.count(twice[0])} times; rename it"
+        )
+
+
+def _target_names(frame: Any, source: str, target: str | None) -> list[str]:
     if target is None:
         shown = ", ".join(frame.columns[:10])
-        raise LossError(f"{path.name}: say which column to predict: --target, one of {shown}")
+        raise LossError(f"{source}: say which column to predict: --target, one of {shown}")
     if target in frame.columns:
         return [target]
     names = [name.strip() for name in target.split(",")]
@@ -153,12 +175,16 @@ def _target_names(frame: Any, path: Path, target: str | None) -> list[str]:
 
         near = difflib.get_close_matches(missing[0], frame.columns, n=3, cutoff=0.4)
         shown = ", ".join(near or frame.columns[:10])
-        raise LossError(f"{path.name}: no column {missing[0]!r}; it has {shown}")
+        raise LossError(f"{source}: no column {missing[0]!r}; it has {shown}")
     return names
 
 
-def _complete(frame: Any, path: Path, names: list[str], drop: bool) -> tuple[Any, tuple[str, ...]]:
-    """The rows without missing values; an error that counts them unless ``drop``."""
+def _complete(
+    frame: Any, source: str, names: list[str], drop: bool
+) -> tuple[Any, tuple[str, ...], np.ndarray]:
+    """The rows without missing values, notes, and the rows' numbers; an error that counts the
+    missing unless ``drop``.
+    """
     polars = need("polars")
     empty = [n for n in frame.columns if n not in names and frame[n].null_count() == frame.height]
     notes = tuple(f"column {name!r} is empty and was left out" for name in empty)
@@ -170,31 +196,27 @@ def _complete(frame: Any, path: Path, names: list[str], drop: bool) -> tuple[Any
     rows = bad.select(polars.any_horizontal(polars.all())).to_series()
     count = int(rows.sum())
     if not count:
-        return frame, notes
+        return frame, notes, np.arange(frame.height)
     if not drop:
         where = {name: int(bad[name].sum()) for name in bad.columns if bad[name].any()}
         columns = ", ".join(f"{name} ({number})" for name, number in list(where.items())[:4])
         first = ", ".join(str(row + 1) for row in np.flatnonzero(rows.to_numpy())[:5])
         raise LossError(
-            f"{path.name}: {count} of {frame.height} rows hold missing or infinite values, in "
+            f"{source}: {count} of {frame.height} rows hold missing or infinite values, in "
             f"{columns}; first rows {first}; say --drop-missing to go on without them"
         )
     if count == frame.height:
-        raise LossError(
-            f"{path.name}: every row has a missing value; drop the emptiest columns first"
-        )
-    return frame.filter(~rows), (
-        *notes,
-        f"dropped {count} of {frame.height} rows with missing values",
-    )
+        raise LossError(f"{source}: every row has a missing value; drop the emptiest columns first")
+    note = f"dropped {count} of {frame.height} rows with missing values"
+    return frame.filter(~rows), (*notes, note), np.flatnonzero(~rows.to_numpy())
 
 
-def _target_values(series: Any, path: Path) -> np.ndarray:
+def _target_values(series: Any, source: str) -> np.ndarray:
     """The target as it came; a column of numbers with a few texts among them is an error."""
     polars = need("polars")
     if series.dtype.is_temporal():
         raise LossError(
-            f"{path.name}: target {series.name} holds dates; make the quantity to predict of them, "
+            f"{source}: target {series.name} holds dates; make the quantity to predict of them, "
             "such as the days until"
         )
     if series.dtype == polars.String:
@@ -203,7 +225,7 @@ def _target_values(series: Any, path: Path) -> np.ndarray:
         if 0.5 < share < 1:
             row = int(np.flatnonzero(numbers.is_null().to_numpy())[0])
             raise LossError(
-                f"{path.name}: target {series.name} mixes numbers and texts: "
+                f"{source}: target {series.name} mixes numbers and texts: "
                 f"{numbers.null_count()} "
                 f"texts, the first {series[row]!r} in row {row + 1}; correct or remove them"
             )

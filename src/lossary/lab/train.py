@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from lossary.contract import LossError
 from lossary.lab.heads import Head
 from lossary.lab.network import Stack, adam
 from lossary.lab.split import Split
@@ -105,7 +106,13 @@ def train(
             chosen = order[:, step * budget.batch : (step + 1) * budget.batch].reshape(-1)
             batch = flat.index_select(0, chosen).view(replicas, -1, *flat.shape[1:])
             wanted = targets.index_select(0, chosen).view(replicas, -1, *targets.shape[1:])
-            seen[step], slopes = head.values_and_slopes(stack.forward(batch), wanted)
+            outputs = stack.forward(batch)
+            if outputs.shape[2:] != (head.width,):
+                raise LossError(
+                    f"model: gives outputs of shape {tuple(outputs.shape[1:])} for a batch of "
+                    f"{batch.shape[1]}; expected {(batch.shape[1], head.width)}"
+                )
+            seen[step], slopes = head.values_and_slopes(outputs, wanted)
             stack.backward(slopes)
             optimiser.step()
         durations.append(time.perf_counter() - began)

@@ -1,0 +1,50 @@
+"""The user's own network: a factory by its path, or any function of this process."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from lossary.contract import LossError
+
+# Factories that no import finds (a notebook's, a lambda): known to this process alone.
+_HERE: dict[str, Callable[..., Any]] = {}
+
+
+def path_of(model: str | Callable[..., Any] | None) -> str | None:
+    """A model factory as ``module:name``, by which any worker finds it."""
+    if model is None or isinstance(model, str):
+        return model
+    if not callable(model) or (hasattr(model, "state_dict") and not isinstance(model, type)):
+        raise LossError(
+            f"model: is a {type(model).__name__}; expected a factory build(inputs, outputs) that "
+            "makes a new torch.nn.Module at each call"
+        )
+    name = getattr(model, "__qualname__", type(model).__name__)
+    path = f"{getattr(model, '__module__', None)}:{name}"
+    if name.isidentifier() and model.__module__ != "__main__" and _found(path) is model:
+        return path
+    # A study must tell two functions of one name apart: by what they compile to.
+    code = getattr(model, "__code__", None)
+    constants = [item for item in code.co_consts if not hasattr(item, "co_code")] if code else []
+    content = repr((code.co_code, code.co_names, constants)) if code else name
+    path = f"{path} {hashlib.sha256(content.encode()).hexdigest()[:8]}"
+    _HERE[path] = model
+    return path
+
+
+def load_model(path: str) -> Callable[..., Any]:
+    """The factory of ``package.module:build``."""
+    if path in _HERE:
+        return _HERE[path]
+    try:
+        return _found(path)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise LossError(f"--model {path}: {error}; expected package.module:build") from None
+
+
+def _found(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
