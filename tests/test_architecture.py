@@ -203,6 +203,7 @@ def test_library_means_what_numpy_means(name: str) -> None:
         "squeeze": lambda xp, x: xp.squeeze(x[:, :1], axis=1),
         "concat": lambda xp, x: xp.concat([x, x], axis=1),
         "stack": lambda xp, x: xp.stack([x, x], axis=1),
+        "unstack": lambda xp, x: xp.unstack(x, axis=1)[1],
         "permute_dims": lambda xp, x: xp.permute_dims(x, (1, 0)),
         "moveaxis": lambda xp, x: xp.moveaxis(x, 0, 1),
         "take": lambda xp, x: xp.take(x, xp.asarray([1, 0]), axis=0),

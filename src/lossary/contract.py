@@ -149,8 +149,18 @@ class Contract:
 
     @cached_property
     def predictions(self) -> tuple[str, ...]:
-        """The positional arguments that are differentiable: all but the target."""
-        return tuple(name for name in self.inputs if name != self.target_name)
+        """The positional arguments that are differentiable: all but the target and lengths."""
+        return tuple(
+            name
+            for name, space in self.inputs.items()
+            if name != self.target_name and space.layout != "label"
+        )
+
+    @cached_property
+    def learned(self) -> tuple[str, ...]:
+        """Inputs that are trained with the network: weight tensors beside other inputs."""
+        whole = tuple(name for name, space in self.inputs.items() if space.layout == "tensor")
+        return whole if len(whole) < len(self.inputs) else ()
 
     @property
     def target(self) -> Space | None:
@@ -159,9 +169,10 @@ class Contract:
 
     @cached_property
     def accepts(self) -> frozenset[str]:
-        """Arrays that the definition takes itself: any of mask and class_weights."""
+        """Arrays that the definition takes itself: mask, class_weights, references."""
         return frozenset(
-            {"mask", "class_weights"} & set(inspect.signature(self.compute).parameters)
+            {"mask", "class_weights", "references"}
+            & set(inspect.signature(self.compute).parameters)
         )
 
     @cached_property
@@ -200,7 +211,8 @@ class Contract:
 
     def read(self) -> None:
         """Read the signature now: a compiler that traces a call cannot."""
-        for fact in ("inputs", "target_name", "predictions", "accepts", "parameters", "unit"):
+        facts = "inputs target_name predictions learned accepts parameters unit"
+        for fact in facts.split():
             getattr(self, fact)
 
     def has(self, name: str, parameters: Mapping[str, Any] | None = None) -> bool:

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from lossary.contract import ANYTHING, Array, Contract, LossError, Space
 from lossary.cost import spread
 from lossary.numerics import interior, log1mexp, sigmoid
-from lossary.xp import namespace, visible
+from lossary.xp import namespace, to_numpy, visible
 
 Arrays = dict[str, Array]
 
@@ -105,6 +107,12 @@ def _check_shapes(contract: Contract, arrays: Arrays, parameters: Mapping[str, A
                 f"{contract.name}: {first_name} has shape {shape}, expected (rows, features)"
             )
         axis, without = len(shape) - 1, shape[:-1]
+    elif layout == "steps":
+        if len(shape) != 3:
+            raise LossError(
+                f"{contract.name}: {first_name} has shape {shape}, expected (batch, steps, classes)"
+            )
+        axis, without = 2, shape[:1]
     else:
         axis, without = -1, shape
         _check_region(contract, first_name, shape, parameters)
@@ -120,6 +128,12 @@ def _check_shapes(contract: Contract, arrays: Arrays, parameters: Mapping[str, A
         elif space.layout == "label":
             if came != without:
                 raise _shape_error(contract, name, came, first_name, shape, without, None)
+        elif space.layout == "sequence":
+            if len(came) != 2 or came[:1] != without:
+                raise LossError(
+                    f"{contract.name}: {name} has shape {came} but {first_name} has shape {shape}; "
+                    f"expected ({without[0]}, length): a row of class indices per sequence, padded"
+                )
         elif space is ANYTHING and _may_be_classes(array, came, shape):
             continue
         elif came != shape:
@@ -205,12 +219,21 @@ def check_classes(
 ) -> None:
     """Raise a LossError where a visible class index that counts is outside the classes."""
     name, space = contract.target_name, contract.target
-    if name is None or space is None or space.layout != "class":
+    if name is None or space is None or not contract.predictions:
         return
     target, prediction = arrays[name], arrays[contract.predictions[0]]
-    if target.ndim == prediction.ndim or not visible(target) or 0 in tuple(target.shape):
+    if not visible(target) or 0 in tuple(target.shape):
         return
-    xp, classes = namespace(target), prediction.shape[class_axis(contract, prediction, parameters)]
+    xp = namespace(target)
+    if space.layout == "sequence":
+        _check_sequences(contract, arrays, parameters, mask)
+        return
+    if space.layout == "class" and target.ndim < prediction.ndim:
+        classes = prediction.shape[class_axis(contract, prediction, parameters)]
+    elif space.layout == "label" and contract.learned:  # one learned row per class
+        classes = arrays[contract.learned[0]].shape[0]
+    else:
+        return
     if mask is not None:
         target = xp.where(
             spread(mask, target, "mask", contract.name), target, xp.zeros_like(target)
@@ -224,6 +247,34 @@ def check_classes(
         raise LossError(
             f"{contract.name}: {name} holds class {wrong}, but the prediction has {classes} "
             f"classes (0 to {classes - 1}); {hint}"
+        )
+
+
+def _check_sequences(
+    contract: Contract, arrays: Arrays, parameters: Mapping[str, Any], mask: Array | None
+) -> None:
+    """Raise a LossError where a visible length or label of a sequence that counts cannot be."""
+    name, blank = contract.name, parameters["blank"]
+    _, steps, classes = arrays[contract.predictions[0]].shape
+    if not 0 <= blank < classes:
+        raise LossError(f"{name}: blank={blank} is no class: there are {classes}, counted from 0")
+    lengths = [key for key, space in contract.inputs.items() if space.name == "length"]
+    if not all(visible(array) for array in (mask, *map(arrays.get, lengths)) if array is not None):
+        return
+    target = to_numpy(arrays[str(contract.target_name)])
+    keep = np.ones(len(target), bool) if mask is None else to_numpy(mask).astype(bool)
+    for key, most in zip(lengths, (steps, target.shape[1]), strict=True):
+        given = to_numpy(arrays[key])[keep]
+        wrong = given[(given < 0) | (given > most)]
+        if len(wrong):
+            raise LossError(f"{name}: {key} holds {wrong[0]}, expected lengths from 0 to {most}")
+    written = np.arange(target.shape[1]) < to_numpy(arrays[lengths[1]])[:, None]
+    labels = target[written & keep[:, None]]
+    wrong = labels[(labels < 0) | (labels >= classes) | (labels == blank)]
+    if len(wrong):
+        raise LossError(
+            f"{name}: {contract.target_name} holds {wrong[0]} within {lengths[1]}, expected "
+            f"classes from 0 to {classes - 1} without the blank, {blank}; shorten the length"
         )
 
 
@@ -266,7 +317,7 @@ def casts(contract: Contract, arrays: Arrays) -> tuple[dict[str, Any], Any]:
     needed = {}
     for name, array in arrays.items():
         space = contract.inputs[name]
-        codes = space.layout == "label" and space.integral
+        codes = space.layout in ("label", "sequence") and space.integral
         codes = codes or (space.layout == "class" and array.ndim == first.ndim - 1)
         codes = codes or (space is ANYTHING and not xp.isdtype(array.dtype, "real floating"))
         if not codes and array.dtype != wide:

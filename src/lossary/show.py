@@ -22,6 +22,8 @@ LAYOUTS = {
     "label": "one label per row",
     "image": "(batch, channels, one to three dimensions)",
     "tensor": "any shape",
+    "steps": "(batch, steps, classes)",
+    "sequence": "a row of class indices per sequence, padded, (batch, length)",
 }
 UNITS = {
     "element": "one value per element",
@@ -79,6 +81,7 @@ def head(contract: Contract) -> str:
     space = contract.inputs[contract.predictions[0]]
     units = {
         "class axis": "one unit per class",
+        "steps": "one unit per class at each step",
         "row": "as many units as the embedding has features",
         "image": "one unit per channel and pixel",
         "tensor": "none: it takes the weights themselves",
@@ -221,11 +224,16 @@ def curve(loss: Loss, points: int = 401) -> Curve:
 def _walk(loss: Loss, spaces: list[Space], points: int = 101) -> Curve:
     """From a random start to the second input (or, with a single one, from it to zero)."""
     shapes = {"row": (8, 4), "image": (1, 1, 176, 176), "class axis": (8, 4), "tensor": (4, 4)}
+    shapes |= {"steps": (8, 6, 4)}
     draw = np.random.default_rng(0)
     arrays: list[Array] = []
     for space in spaces:
         shape = shapes.get(space.layout, (8,))
-        if space.layout == "label":
+        if space.layout == "sequence":
+            arrays.append(np.ones((8, 1), int))
+        elif space.name == "length":  # of the steps, then of the labels
+            arrays.append(np.full(8, 1 if any(x.ndim == 1 for x in arrays) else 6))
+        elif space.layout == "label":
             arrays.append(np.arange(8) % 2)
         else:
             low, high = max(space.interval.low, -1.0), min(space.interval.high, 1.0)

@@ -28,7 +28,9 @@ class Interval:
         return f"{left}{self.low:g}, {self.high:g}{right}"
 
 
-Layout = Literal["element", "class axis", "class", "row", "label", "image", "tensor"]
+Layout = Literal[
+    "element", "class axis", "class", "row", "label", "image", "tensor", "steps", "sequence"
+]
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,9 @@ class Space:
 
     ``layout`` says how the array is arranged: one number per *element*; scores along a *class
     axis*; a *class* as an index, one-hot or a distribution; one vector per *row*; one *label* per
-    row; an *image* with channels; a whole *tensor*. ``activation`` maps a linear layer into the
-    space; ``example`` is a harmless member, used where an input is masked.
+    row; an *image* with channels; a whole *tensor*; class scores at the *steps* of a sequence; a
+    *sequence* of class indices. ``activation`` maps a linear layer into the space; ``example`` is a
+    harmless member, used where an input is masked.
     """
 
     name: str
@@ -127,6 +130,10 @@ MultiHot = Annotated[Array, Space("multi-hot", _unit, "class axis", "sigmoid")]
 Embeddings = Annotated[Array, Space("embeddings", layout="row", example=1.0)]
 Labels = Annotated[Array, Space("labels", layout="label", integral=True)]
 PairLabels = Annotated[Array, Space("pair labels", _unit, "label")]
+PairSigns = Annotated[Array, Space("sign", Interval(-1, 1), "label", example=1.0)]
+StepLogits = Annotated[Array, Space("class logits", layout="steps")]
+ClassSequence = Annotated[Array, Space("class sequence", _nonnegative, "sequence", integral=True)]
+Lengths = Annotated[Array, Space("length", _nonnegative, "label", integral=True)]
 Image = Annotated[Array, Space("image", _unit, "image", "sigmoid", 0.5)]
 Mask = Annotated[Array, Space("mask", _unit, activation="sigmoid")]
 Weights = Annotated[Array, Space("weights", layout="tensor")]

@@ -47,6 +47,17 @@ def multi_margin(prediction, target, *, p, margin, divide_by_classes):
     return total / len(prediction) if divide_by_classes else total
 
 
+def multilabel_margin(prediction, target, *, margin):
+    """Every label but itself owes a true label the margin, each pair by its shares."""
+    labels = range(len(prediction))
+    return fsum(
+        target[j] * (1 - target[k]) * max(mpf(0), margin - prediction[j] + prediction[k])
+        for j in labels
+        for k in labels
+        if j != k
+    ) / len(prediction)
+
+
 # The textbook's form first: with a zero rival, logarithms of probabilities (whose rivals never
 # exceed 0) make categorical_hinge 1 plus cross-entropy, which is proper on them alone.
 PARAMETERS = {

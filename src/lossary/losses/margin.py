@@ -14,6 +14,7 @@ from lossary.contract import (
     Classes,
     ClassLogits,
     Margin,
+    MultiHot,
     Nonnegative,
     PerElement,
     PerSample,
@@ -22,7 +23,7 @@ from lossary.contract import (
     loss,
     named,
 )
-from lossary.numerics import one_hot, positive_part, signs, softplus, times
+from lossary.numerics import class_range, one_hot, positive_part, signs, softplus, times
 from lossary.xp import namespace
 
 
@@ -154,3 +155,33 @@ def multi_margin(
     short = positive_part(margin + (rivals - true))
     total = xp.sum(xp.square(short) if p == 2 else short, axis=axis)
     return total / prediction.shape[axis] if divide_by_classes else total
+
+
+@loss(
+    properties={CONVEX, NONNEGATIVE, SHIFT_INVARIANT},
+    aliases=("multi_label_margin",),
+    paper="Crammer and Singer, JMLR 3 (2003) 1025-1058",
+)
+def multilabel_margin(
+    prediction: ClassLogits,
+    target: MultiHot,
+    *,
+    margin: Nonnegative = 1.0,
+    axis: int = -1,
+) -> PerSample:
+    r"""The shortfalls of every true label's margin over every other label, added.
+
+    .. math:: \ell(z, Y) = \frac1K \sum_{j \in Y} \sum_{k \notin Y} \max(0, m - z_j + z_k)
+
+    Use it when several labels are true at once and only their order before the others counts.
+    ``target`` holds 1 for true labels and 0 for others; shares between weigh pairs. It is divided
+    by the number K of labels, as in PyTorch, whose module takes indices.
+    """
+    xp = namespace(prediction, target)
+    score, true = xp.moveaxis(prediction, axis, -1), xp.moveaxis(target, axis, -1)
+    owed = margin + (xp.expand_dims(score, axis=-2) - xp.expand_dims(score, axis=-1))
+    weight = xp.expand_dims(true, axis=-1) * xp.expand_dims(positive_part(1.0 - true), axis=-2)
+    label = class_range(score, -1)
+    other = xp.expand_dims(label, axis=-1) != xp.expand_dims(label, axis=-2)
+    weight = xp.where(other, weight, 0.0)
+    return xp.sum(weight * positive_part(owed), axis=(-2, -1)) / prediction.shape[axis]

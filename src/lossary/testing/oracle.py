@@ -110,6 +110,7 @@ def truth_of(
         if key != "axis"
     }
     whole = contract.unit is not None and contract.unit.name in ("anchor", "tensor")
+    whole = whole or bool(contract.learned)
     values: list[Any] = []
     units = []
     slopes = {name: np.full(batch[name].shape, None, dtype=object) for name in contract.predictions}
@@ -144,9 +145,12 @@ def truth_of(
 
 
 def _normwise(slopes: Any, spaces: Mapping[str, Space], dtype: str) -> Any:
-    """What rounding the largest coordinate of vectors does: rotations mix their coordinates."""
+    """What rounding the largest coordinate of vectors does: rotations mix their coordinates.
+
+    So do sequences: the derivative at a step is the difference of two whole distributions.
+    """
     largest = max((max(map(abs, pair)) for pair in slopes.values() if pair), default=mp.mpf(0))
-    vectors = any(space.layout == "row" for space in spaces.values())
+    vectors = any(space.layout in ("row", "steps") for space in spaces.values())
     return largest * mp.mpf(float(np.finfo(dtype).eps)) if vectors else mp.mpf(0)
 
 

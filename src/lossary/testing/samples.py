@@ -20,6 +20,7 @@ ROWS = 144  # units of a hard batch
 CLASSES = 3
 FEATURES = 3
 ANCHORS = 6
+STEPS, LABELS = 4, 2  # of a sequence: few enough to list every reading
 
 # All orders of magnitude, and where known formulas lose digits: log-cosh at 1e-4, softmax beyond a
 # gap of 16.6 (float32) and 36.7 (float64), exponentials at 87 (smaller ones are flushed by JAX and
@@ -94,12 +95,14 @@ def hard_samples(
     unit = contract.unit.name if contract.unit else "element"
     layouts = {space.layout for space in contract.inputs.values()}
     rng = np.random.default_rng(20)
-    if unit == "anchor":
+    if unit == "anchor" or contract.learned:
         made = _anchor_batches(contract, rng)
     elif unit == "tensor" or layouts == {"tensor"}:
         made = _tensor_batches(contract, rng)
     elif "image" in layouts:
         made = {"images": _image_batch(contract, given, rng)}
+    elif "steps" in layouts:
+        made = {"sequences": _sequence_batch(contract, rng)}
     elif unit == "region" and "class axis" not in layouts:
         made = {"regions": _region_batch(contract, rng)}
     elif "class axis" in layouts:
@@ -108,7 +111,7 @@ def hard_samples(
         made = {"rows": _row_batch(contract, rng)}
     else:
         made = {"numbers": _element_batch(contract, given, rng)}
-    if thin and unit not in ("anchor", "tensor"):
+    if thin and unit not in ("anchor", "tensor") and not contract.learned:
         made = {
             name: {key: array[::5] for key, array in arrays.items()}
             for name, arrays in made.items()
@@ -271,6 +274,33 @@ def _anchor_batches(contract: Contract, rng: Any) -> dict[str, Batch]:
     return made
 
 
+def _sequence_batch(contract: Contract, rng: Any) -> Batch:
+    """Steps that are sure, torn and wrong, with every length that a target can be read from."""
+    rows = hard_logits(CLASSES)
+    rows = rows[np.abs(rows).max(axis=1) <= 1e4]
+    batch = _sequences(contract, 36, rng)
+    steps = rows[rng.integers(0, len(rows), (36, STEPS))]
+    plain = single(rng.standard_normal(steps.shape) * rng.choice([0.5, 2.0, 8.0], (36, 1, 1)))
+    ordinary = np.arange(36)[:, None, None] % 3 > 0
+    return batch | {contract.predictions[0]: np.where(ordinary, plain, steps)}
+
+
+def _sequences(contract: Contract, rows: int, rng: Any) -> Batch:
+    """Labels and lengths of sequences: none that its steps are too few for."""
+    batch, lengths = (
+        {},
+        [rng.integers(STEPS - 1, STEPS + 1, rows), rng.integers(0, LABELS + 1, rows)],
+    )
+    for name, space in contract.inputs.items():
+        if space.layout == "sequence":
+            batch[name] = rng.integers(1, CLASSES, (rows, LABELS))
+        elif space.name == "length":
+            batch[name] = lengths.pop(0)
+        else:
+            batch[name] = single(1.5 * rng.standard_normal((rows, STEPS, CLASSES)))
+    return batch
+
+
 def _region_batch(contract: Contract, rng: Any) -> Batch:
     """Rows of pixels: ordinary, empty, full, exactly right, exactly wrong."""
     count, pixels = 24, 4
@@ -342,6 +372,8 @@ def plain_batch(
     classes = classes_of(parameters)
     unit = contract.unit.name if contract.unit else "element"
     layouts = [space.layout for space in contract.inputs.values()]
+    if "steps" in layouts:
+        return _sequences(contract, rows, rng)
     batch = {}
     for name, space in contract.inputs.items():
         if space.layout == "tensor":

@@ -33,6 +33,10 @@ def batches(contract: Contract, parameters: Mapping[str, Any]) -> st.SearchStrat
 
 
 def _array(space: Space, like: np.ndarray, classes: int) -> st.SearchStrategy[np.ndarray]:
+    if space.name == "length":
+        return st.just(like)
+    if space.layout == "sequence":  # class 0 is the blank
+        return nps.arrays(np.int64, like.shape, elements=st.integers(1, classes - 1))
     if like.dtype.kind in "iu":
         return nps.arrays(np.int64, like.shape, elements=st.integers(0, classes - 1))
     if space.layout == "class" or space.name == "simplex":

@@ -56,7 +56,7 @@ class Subject:
     @property
     def independent(self) -> bool:
         """Whether one unit's value depends on that unit's inputs alone."""
-        return self.unit in ("element", "sample", "region")
+        return self.unit in ("element", "sample", "region") and not self.contract.learned
 
     @cached_property
     def settings(self) -> list[dict[str, Any]]:

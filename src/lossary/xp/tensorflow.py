@@ -179,6 +179,10 @@ def stack(arrays: Sequence[Tensor], *, axis: int = 0) -> Tensor:
     return tf.stack(arrays, axis)
 
 
+def unstack(x: Tensor, *, axis: int = 0) -> Sequence[Tensor]:
+    return tf.unstack(x, axis=axis)
+
+
 def permute_dims(x: Tensor, axes: Sequence[int]) -> Tensor:
     return tf.transpose(x, axes)
 

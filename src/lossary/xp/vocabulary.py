@@ -9,7 +9,7 @@ FUNCTIONS = frozenset(
     cumulative_sum equal exp expand_dims expm1 finfo floor full_like isdtype isfinite isnan
     log log1p logical_and logical_not logical_or matmul matrix_transpose max maximum mean
     min minimum moveaxis ones_like permute_dims reshape sign sort sqrt square squeeze stack
-    sum take take_along_axis tanh where zeros_like
+    sum take take_along_axis tanh unstack where zeros_like
     """.split()
 )
 DTYPES = frozenset("bool float32 float64 int32 int64".split())
