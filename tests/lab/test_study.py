@@ -7,7 +7,10 @@ import multiprocessing
 import os
 import random
 import signal
+import socket
 import sqlite3
+import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -73,10 +76,47 @@ def test_fifty_kills_lose_nothing_and_double_nothing(tmp_path, name):
     assert {result["made"] for result in known.values()}.isdisjoint(again)
 
 
-def test_workers_share_the_cells_and_do_each_once(tmp_path):
-    storage, journal = tmp_path / "study.db", tmp_path / "begun"
+@pytest.fixture(params=["study.db", "study.journal", "grpc"])
+def storage(request, tmp_path):
+    """An embedded file, or a server of Optuna's on a free port of the loopback."""
+    if request.param != "grpc":
+        yield tmp_path / request.param
+        return
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-c", SERVER, str(tmp_path / "served.db"), str(port)]
+    )
+    try:
+        yield f"grpc://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+SERVER = """
+import sys
+from optuna.storages import RDBStorage, run_grpc_proxy_server
+path, port = sys.argv[1:]
+storage = RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
+run_grpc_proxy_server(storage, host="127.0.0.1", port=int(port))
+"""
+
+
+def listening(storage):
+    """Wait until the server answers; files need no waiting."""
+    for _ in range(200 if "://" in str(storage) else 0):
+        with socket.socket() as trial:
+            if trial.connect_ex(("127.0.0.1", int(storage.rpartition(":")[2]))) == 0:
+                return
+        time.sleep(0.1)
+
+
+def test_workers_that_start_at_once_share_the_cells_and_do_each_once(tmp_path, storage):
+    journal = tmp_path / "begun"
     journal.touch()
-    Study(storage, some_data(), PLAN)
+    listening(storage)
     processes = [FORK.Process(target=worker, args=(storage, journal, 0.05)) for _ in range(3)]
     for process in processes:
         process.start()
@@ -116,6 +156,24 @@ def test_a_storage_that_cannot_be_used_gets_one_line(tmp_path):
         Study("/proc/nowhere/study.db", some_data(), PLAN)
     with pytest.raises(LossError, match="storage nonsense://x"):
         Study("nonsense://x", some_data(), PLAN)
+    with pytest.raises(LossError, match=r"storage grpc://127.0.0.1:1: .*connect") as caught:
+        Study("grpc://127.0.0.1:1", some_data(), PLAN)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "package"),
+    [
+        ("postgresql+psycopg2://me:hidden@h/d", "pip install psycopg2-binary"),
+        ("mysql://me:hidden@h/d", r"or write mysql\+pymysql:// and pip install pymysql"),
+    ],
+)
+def test_a_missing_driver_is_named_and_a_password_is_not(monkeypatch, url, package):
+    for module in ("psycopg2", "MySQLdb"):  # as if not installed, wherever the test runs
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(LossError, match=rf"storage .*//me:\*\*\*@h/d: .*{package}") as caught:
+        Study(url, some_data(), PLAN)
+    assert "hidden" not in str(caught.value)
 
 
 def test_a_full_disk_gets_one_line_and_keeps_what_is_finished(tmp_path):

@@ -10,9 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import socket
 import time
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from lossary.lab.data import Data
 from lossary.lab.need import need
 
 SILENT_AFTER = 1800.0  # seconds after which a claim from another machine counts as abandoned
+OPENING = (0.2, 0.5, 1.0)  # seconds between attempts to open, while another makes the tables
 
 
 class Study:
@@ -36,21 +40,37 @@ class Study:
         self._study = self._open(storage)
 
     def _open(self, storage: str | Path) -> Any:
+        """The study, made if need be; several workers may find it missing at once."""
+        for wait in OPENING:
+            try:
+                return self._make(storage)
+            except ImportError:
+                break
+            except Exception:  # the tables are half made: whatever is wrong for good comes again
+                time.sleep(wait)
+        with self._asking():
+            return self._make(storage)
+
+    def _make(self, storage: str | Path) -> Any:
         optuna = self._optuna
-        try:
-            backend = open_storage(optuna, storage)
-            study = optuna.create_study(
-                storage=backend,
-                study_name=self.name,
-                load_if_exists=True,
-                direction="maximize",
-                sampler=optuna.samplers.RandomSampler(seed=0),
-            )
-            if "plan" not in study.user_attrs:
-                study.set_user_attr("plan", json.dumps(self.plan.__dict__))
-        except Exception as error:  # SQLAlchemy, a driver, the file system: whatever opened it
-            raise storage_error(storage, error) from error
+        study = optuna.create_study(
+            storage=open_storage(optuna, storage),
+            study_name=self.name,
+            load_if_exists=True,
+            direction="maximize",
+            sampler=optuna.samplers.RandomSampler(seed=0),
+        )
+        if "plan" not in study.user_attrs:
+            study.set_user_attr("plan", json.dumps(self.plan.__dict__))
         return study
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Whatever the storage raises (SQLAlchemy, a driver, the file system) as one line."""
+        try:
+            yield
+        except Exception as error:
+            raise storage_error(self.storage, error) from error
 
     # -- reading --------------------------------------------------------------------------------
 
@@ -64,7 +84,8 @@ class Study:
         return found
 
     def _trials(self, states: tuple[Any, ...]) -> list[Any]:
-        return list(self._study.get_trials(deepcopy=False, states=states))
+        with self._asking():
+            return list(self._study.get_trials(deepcopy=False, states=states))
 
     # -- working --------------------------------------------------------------------------------
 
@@ -114,20 +135,20 @@ class Study:
         optuna = self._optuna
         states = optuna.trial.TrialState
         mine = f"{time.time_ns()}-{os.getpid()}-{os.urandom(4).hex()}"
-        self._study.add_trial(
-            optuna.trial.create_trial(
-                state=states.RUNNING,
-                user_attrs={
-                    "cell": key,
-                    "loss": cell.name,
-                    "purpose": cell.purpose,
-                    "corruption": str(cell.corruption),
-                    "seeds": f"{cell.seeds[0]}-{cell.seeds[-1]}",
-                    "claim": mine,
-                    "worker": this_worker(),
-                },
-            )
+        claim = optuna.trial.create_trial(
+            state=states.RUNNING,
+            user_attrs={
+                "cell": key,
+                "loss": cell.name,
+                "purpose": cell.purpose,
+                "corruption": str(cell.corruption),
+                "seeds": f"{cell.seeds[0]}-{cell.seeds[-1]}",
+                "claim": mine,
+                "worker": this_worker(),
+            },
         )
+        with self._asking():
+            self._study.add_trial(claim)
         rivals = [
             trial
             for trial in self._trials((states.RUNNING, states.COMPLETE))
@@ -147,22 +168,18 @@ class Study:
         except BaseException:
             self._tell(number, None, states.FAIL)
             raise
-        identity = self._study._storage.get_trial_id_from_study_id_trial_number(
-            self._study._study_id, number
-        )
-        try:
+        with self._asking():
+            identity = self._study._storage.get_trial_id_from_study_id_trial_number(
+                self._study._study_id, number
+            )
             self._study._storage.set_trial_user_attr(identity, "result", json.dumps(result))
-        except Exception as error:
-            raise storage_error(self.storage, error) from error
         scores = [value for value in result["best"][self.plan.metric] if value is not None]
         value = sum(scores) / len(scores) if scores else 0.0
         self._tell(number, value, states.COMPLETE)
 
     def _tell(self, number: int, value: float | None, state: Any) -> None:
-        try:
+        with self._asking():
             self._study.tell(number, value, state=state, skip_if_finished=True)
-        except Exception as error:
-            raise storage_error(self.storage, error) from error
 
 
 def key_of(cell: Cell) -> str:
@@ -184,7 +201,9 @@ def open_storage(optuna: Any, storage: str | Path) -> Any:
     text = str(storage)
     if text.startswith("grpc://"):
         host, _, port = text.removeprefix("grpc://").partition(":")
-        return optuna.storages.GrpcStorageProxy(host=host, port=int(port or 13000))
+        with warnings.catch_warnings():  # it is called experimental; a test sees that it works
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return optuna.storages.GrpcStorageProxy(host=host, port=int(port or 13000))
     if "://" not in text:
         Path(text).parent.mkdir(parents=True, exist_ok=True)
         if text.endswith((".log", ".journal")):
@@ -196,12 +215,37 @@ def open_storage(optuna: Any, storage: str | Path) -> Any:
 
 
 def storage_error(storage: str | Path, error: Exception) -> LossError:
-    """One line for a storage that is locked, read-only, full, or none at all."""
-    cause = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+    """One line for a storage that is locked, read-only, full, without its driver, or none at
+    all.
+    """
+    said = without_password(str(storage))
+    missing = error if isinstance(error, ModuleNotFoundError) else error.__cause__
+    if isinstance(missing, ModuleNotFoundError) and missing.name:
+        module = missing.name.partition(".")[0]
+        package, hint = DRIVERS.get(module, (module, ""))
+        return LossError(f"storage {said}: its driver is missing: pip install {package}{hint}")
+    details = getattr(error, "details", None)  # gRPC's
+    cause = details() if callable(details) else getattr(error, "orig", None) or error
+    cause = without_password(str(cause).strip().partition("\n")[0])
     return LossError(
-        f"storage {storage}: {type(error).__name__}: {cause}; finished cells are kept: free it, or "
+        f"storage {said}: {type(error).__name__}: {cause}; finished cells are kept: free it, or "
         "give another --storage"
     )
+
+
+# The packages that hold the modules SQLAlchemy and Optuna ask for, and a simpler way if any.
+DRIVERS = {
+    "psycopg": ("'psycopg[binary]'", ""),
+    "psycopg2": ("psycopg2-binary", ""),
+    "MySQLdb": ("mysqlclient, or write mysql+pymysql://", " and pip install pymysql"),
+    "grpc": ("grpcio protobuf", ""),
+    "google": ("grpcio protobuf", ""),
+}
+
+
+def without_password(text: str) -> str:
+    """The text with passwords in URLs hidden: it may be shown, stored and passed on."""
+    return re.sub(r"(://[^:/@\s]+):[^@/\s]*@", r"\1:***@", text)
 
 
 def this_worker() -> dict[str, Any]:
