@@ -19,6 +19,18 @@ def graft(value: Array, source: Array) -> Array:
     return stop_gradient(value) + (source - xp.where(xp.isfinite(root), root, 0.0))
 
 
+def sloped(slope: Array, x: Array) -> Array:
+    """0, whose derivative by ``x`` is ``slope``: for derivatives written out by hand.
+
+    ``slope`` may depend on ``x``: the second derivative is the slope's own (where the matrix of
+    second derivatives is symmetric, as every loss's is).
+    """
+    xp = namespace(slope, x)
+    root = stop_gradient(x)
+    step = xp.where(xp.isfinite(root), x - root, 0.0)
+    return 0.5 * (slope + stop_gradient(slope)) * step
+
+
 def reciprocal(x: Array) -> Array:
     """``1 / x``, differentiable as ``quotient``."""
     return quotient(namespace(x).ones_like(x), x)

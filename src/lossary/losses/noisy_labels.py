@@ -28,15 +28,16 @@ from lossary.numerics import (
     class_range,
     from_highest,
     is_index,
+    largest,
     log_normalized,
     log_of_weight,
     log_softmax,
     one_hot,
     one_minus_exp,
     pick,
-    power,
     stop_gradient,
 )
+from lossary.special import sloped
 from lossary.xp import namespace
 
 Order = Annotated[float, Interval(0, 1, "right")]
@@ -154,61 +155,113 @@ _STEPS = 8
 _NODES, _NODE_WEIGHTS = np.polynomial.legendre.leggauss(12)
 
 
-def _newton_step(logits: Array, normalizer: Array, slope: float, axis: int) -> Array:
-    """One step of Newton's method towards the normalizer of the tempered softmax.
+def _newton_step(gaps: Array, base: Array, slope: float, axis: int) -> Array:
+    """One step of Newton's method towards the base b at which sum (b + gap_k)^(-1/slope) is 1.
 
-    On (sum of probabilities) ** -slope, which is concave in the normalizer and nearly straight:
-    from the largest logit the steps only rise, and few are needed.
+    On the sum's power -slope, which is concave in the base and nearly straight: from 1, the base of
+    a single class, the steps only rise, and few are needed.
+    """
+    xp = namespace(gaps)
+    each = base + gaps
+    share = each ** (-1.0 / slope)
+    total = xp.sum(share, axis=axis, keepdims=True)
+    escort = xp.sum(share / each, axis=axis, keepdims=True)
+    return base + (1.0 - total ** (-slope)) * total ** (slope + 1.0) / escort
+
+
+def _tempered_base(logits: Array, slope: float, axis: int) -> tuple[Array, Array]:
+    """(b, x): the tempered probability of class k is (b (1 + x_k))^(-1/slope); x >= 0.
+
+    x is 0 for the likeliest class, so that the others' odds against it have all their digits.
     """
     xp = namespace(logits)
-    base = 1.0 + slope * (normalizer - logits)
-    share = base ** (-1.0 / slope)
-    total = xp.sum(share, axis=axis, keepdims=True)
-    escort = xp.sum(share / base, axis=axis, keepdims=True)
-    return normalizer + (1.0 - total ** (-slope)) * total ** (slope + 1.0) / (slope * escort)
-
-
-def _tempered_base(logits: Array, slope: float, axis: int) -> Array:
-    """1 + slope (n - z_k), whose power -1 / slope is the tempered probability of class k.
-
-    n makes the probabilities sum to 1.
-    """
-    logits = from_highest(logits, axis=axis)
-    fixed = stop_gradient(logits)
-    normalizer = namespace(logits).max(fixed, axis=axis, keepdims=True)
+    gaps = -slope * xp.clip(from_highest(logits, axis=axis), -0.01 * largest(logits), None)
+    fixed = stop_gradient(gaps)
+    base = xp.ones_like(xp.sum(fixed, axis=axis, keepdims=True))
     for _ in range(_STEPS):
-        normalizer = _newton_step(fixed, normalizer, slope, axis)
-    for _ in range(2):  # from the solution, two steps carry its first and second derivative
-        normalizer = _newton_step(logits, normalizer, slope, axis)
-    return 1.0 + slope * (normalizer - logits)
+        base = _newton_step(fixed, base, slope, axis)
+    base = _newton_step(gaps, base, slope, axis)  # from the solution: carries its derivative
+    return base, gaps / base
 
 
-def _doubt(share: Array, axis: int) -> tuple[Array, Array]:
-    """(one minus each probability, where that is the sum of the others because one is sure)."""
+def _power_of_one_plus(x: Array, exponent: float) -> Array:
+    """``(1 + x)^exponent`` for ``x >= 0``; by its logarithm where rounding 1 + x would show."""
+    xp = namespace(x)
+    near = x < 1.0
+    far = xp.where(near, 2.0, 1.0 + x) ** exponent
+    return xp.where(near, xp.exp(exponent * xp.log1p(xp.where(near, x, 0.0))), far)
+
+
+def _likeliest(x: Array, axis: int) -> Array:
+    xp = namespace(x)
+    return class_range(x, axis) == xp.expand_dims(xp.argmin(x, axis=axis), axis=axis)
+
+
+def _gap(weight: Array, share: Array, likeliest: Array, axis: int) -> Array:
+    """Target less probability; for a sure and right class the sum of the other probabilities."""
     xp = namespace(share)
-    likeliest = class_range(share, axis) == xp.expand_dims(xp.argmax(share, axis=axis), axis=axis)
     others = xp.sum(xp.where(likeliest, 0.0, share), axis=axis, keepdims=True)
-    sure = xp.logical_and(likeliest, others < 0.5)
-    return xp.where(sure, others, 1.0 - share), sure
+    sure = xp.logical_and(xp.logical_and(likeliest, others < 0.5), weight == 1)
+    return xp.where(sure, others, weight - share)
 
 
-def _bregman(target: Array, share: Array, gap: Array, power_of_share: Array, order: float) -> Array:
-    """t (t^s - p^s) / s - (t^(1 + s) - p^(1 + s)) / (1 + s) of order s and gap t - p.
+def _pull(
+    weight: Array, share: Array, power_of_share: Array, top: Array, base: Array, x: Array,
+    exponent: float, axis: int,
+) -> Array:  # fmt: skip
+    """The derivative by each logit: u_j (h_j - sum u h / sum u) for u = p / (b (1 + x)).
+
+    h is p^s - t p^(s - 1), less any constant: less 0 where the target is the likeliest class, else
+    less that class's p^s, so that classes of nearly one probability do not cancel. The likeliest
+    class's own is the sum of the others', where it has most of u. ``exponent`` is that of p^s.
+    """
+    xp = namespace(share)
+    likeliest = _likeliest(x, axis)
+    hit = xp.sum(xp.where(likeliest, weight, 0.0), axis=axis, keepdims=True) > 0.5
+    part = share * (top * xp.expm1(exponent * xp.log1p(x))) - weight * power_of_share
+    part = xp.where(hit, -_gap(weight, share, likeliest, axis) * power_of_share, part)
+    part, u = part / (base * (1.0 + x)), share / (base * (1.0 + x))
+    u = u / xp.sum(u, axis=axis, keepdims=True)
+    part = part - u * xp.sum(part, axis=axis, keepdims=True)
+    others = xp.sum(xp.where(likeliest, 0.0, part), axis=axis, keepdims=True)
+    return xp.where(xp.logical_and(likeliest, u > 0.5), -others, part)
+
+
+def _value_of_absent(
+    prediction: Array, weight: Array, share: Array, base: Array, x: Array, total: Array,
+    slope: float, order: float, axis: int,
+) -> Array:  # fmt: skip
+    """What the classes of weight 0 cost, with the derivative of the whole loss."""
+    xp = namespace(share)
+    exponent, top = -order / slope, total**-order
+    power_of_share = _power_of_one_plus(x, exponent) * top
+    pull = _pull(weight, share, power_of_share, top, base, x, exponent, axis)
+    steer = xp.sum(sloped(pull, prediction), axis=axis)
+    absent = xp.where(weight == 0, share * power_of_share, 0.0)
+    return stop_gradient(xp.sum(absent, axis=axis) / (1.0 + order)) + steer
+
+
+def _bregman(
+    target: Array, share: Array, gap: Array, x: Array, total: Array, slope: float, order: float
+) -> Array:
+    """t (t^s - p^s) / s - (t^(1 + s) - p^(1 + s)) / (1 + s) of order s, p a constant.
 
     Its terms cancel where t and p are close; there it is taken as gap^2 times the integral of
     u (t - gap u)^(s - 1) for u from 0 to 1, by Gauss-Legendre's rule.
     """
     xp = namespace(target)
+    share, gap, x, total = map(stop_gradient, (share, gap, x, total))
+    target = xp.where(target == 0, 1.0, target)
     near = xp.abs(gap) < 0.5 * target
-    inside = xp.where(near, gap, 0.0)
-    start = xp.where(near, target, 1.0)
+    inside, start = xp.where(near, gap, 0.0), xp.where(near, target, 1.0)
     integral = xp.zeros_like(start)
     for node, weight in zip(_NODES, _NODE_WEIGHTS, strict=True):
         place = 0.5 + 0.5 * float(node)
         integral = integral + 0.5 * float(weight) * place * (start - place * inside) ** (order - 1)
-    power_of_target = power(target, order)
-    far = target * (power_of_target - power_of_share) / order
-    far = far - (target * power_of_target - share * power_of_share) / (1.0 + order)
+    log_ratio = -xp.log1p(x) / slope - xp.log(total) - xp.log(target)
+    whole = target ** (1.0 + order)
+    far = -whole * xp.expm1(order * log_ratio) / order
+    far = far - (whole - share ** (1.0 + order)) / (1.0 + order)
     return xp.where(near, inside * inside * integral, far)
 
 
@@ -239,17 +292,15 @@ def bi_tempered_logistic(
     """
     xp = namespace(prediction, target)
     order, slope = 1.0 - t1, t2 - 1.0
-    base = _tempered_base(prediction, slope, axis)
-    doubt, sure = _doubt(base ** (-1.0 / slope), axis)
-    # A sure class by the others, or its large derivative drowns theirs.
-    base = xp.where(sure, (1.0 - xp.where(sure, doubt, 0.0)) ** (-slope), base)
-    # Powers of the base, not of the probability: that may be too small for a number.
-    share, power_of_share = base ** (-1.0 / slope), base ** (-order / slope)
     weight = one_hot(target, prediction, axis=axis)
-    absent = xp.where(weight == 0, share * power_of_share / (1.0 + order), 0.0)
+    base, x = _tempered_base(prediction, slope, axis)
+    share = _power_of_one_plus(x, -1.0 / slope)
+    total = xp.sum(share, axis=axis, keepdims=True)  # b^(1/slope), with more digits
+    share = share / total
+    value = _value_of_absent(prediction, weight, share, base, x, total, slope, order, axis)
+    given = (weight, share, _gap(weight, share, _likeliest(x, axis), axis), x)
     if is_index(target, prediction):
-        parts = (pick(x, target, axis=axis) for x in (weight, share, doubt, power_of_share))
-        return xp.sum(absent, axis=axis) + _bregman(*parts, order)
-    gap = xp.where(weight == 1, doubt, weight - share)
-    given = _bregman(weight, share, gap, power_of_share, order)
-    return xp.sum(xp.where(weight == 0, absent, given), axis=axis)
+        given = tuple(pick(each, target, axis=axis) for each in given)
+        return value + _bregman(*given, xp.squeeze(total, axis=axis), slope, order)
+    given = _bregman(*given, total, slope, order)
+    return value + xp.sum(xp.where(weight == 0, 0.0, given), axis=axis)
