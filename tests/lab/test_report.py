@@ -3,15 +3,19 @@ as text.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from browser import Browser
 
-from lossary.lab.data import read
-from lossary.lab.files import write_files
+from lossary.advice import describe
+from lossary.lab.data import from_arrays, read
+from lossary.lab.files import write_files, write_saved_files
 from lossary.lab.run import Settings, run
+from lossary.lab.samples import as_images
+from lossary.lab.saved import judge_saved
 
 HOSTILE = "<script>alert(1)</script>"
 SHOTS = Path(__file__).parents[2] / "build" / "screenshots"
@@ -90,6 +94,54 @@ def test_the_report_needs_no_network_and_prints(folder, browser):
     fetched = browser.evaluate("performance.getEntriesByType('resource').map(e => e.name)")
     assert [name for name in fetched if not name.startswith("data:")] == []
     assert browser.pdf().startswith(b"%PDF")
+
+
+def test_saved_predictions_get_a_page_of_their_own(tmp_path, browser):
+    random = np.random.default_rng(0)
+    truth = np.array(["no", HOSTILE])[random.integers(0, 2, 80)]
+    yes = np.clip(0.5 + 0.3 * (truth == "no") + random.normal(0, 0.1, 80), 0.01, 0.99)
+    target = describe(truth, name=f"{HOSTILE} target")
+    account = judge_saved(target, yes, ["binary_cross_entropy", "squared_hinge"])
+    page, report = write_saved_files(account | {"command": f"lossary {HOSTILE}"}, tmp_path)
+    browser.open(page, 400)
+    browser.wait("document.body && document.body.dataset.drawn")
+    assert browser.evaluate("document.querySelectorAll('.plot .main-svg').length") >= 3
+    assert browser.errors == []
+    assert browser.evaluate("document.documentElement.scrollWidth") <= 400
+    text = browser.evaluate("document.body.innerText")
+    assert text.count(HOSTILE) >= 3
+    assert "better than constant" in text
+    gradients = json.loads(report.read_text())["losses"]["squared_hinge"]
+    assert sum(gradients["tenths"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_worst_samples_are_shown_where_rows_are_pictures(tmp_path, browser):
+    random = np.random.default_rng(1)
+    labels = np.arange(60) % 3
+    pixels = random.random((60, 3, 5, 7)) + labels[:, None, None, None]
+    data = from_arrays(pixels, np.array([f"{HOSTILE} {k}" for k in range(3)])[labels])
+    losses = ["cross_entropy", "squared_error"]
+    account = run(data, losses, Settings(seeds=2, epochs=2, rate=0.01))
+    account["command"] = "lossary compare"
+    page = write_files(account, tmp_path)[0]
+    browser.open(page, 1400)
+    browser.wait("document.body && document.body.dataset.drawn")
+    sizes = browser.evaluate(
+        "[...document.images].map(i => [i.complete, i.naturalWidth, i.naturalHeight, i.alt])"
+    )
+    assert len(sizes) == 8 * (len(losses) + 1)
+    assert all(size[:3] == [True, 7, 5] for size in sizes)
+    assert all(HOSTILE in size[3] for size in sizes)
+    assert browser.errors == []
+
+
+def test_pixels_in_columns_are_pictures_only_if_the_grid_is_whole():
+    digits = read("digits")
+    images = as_images(digits)
+    np.testing.assert_array_equal(images[7, 0].ravel(), digits.features[7])
+    assert as_images(read("wine")) is None
+    part = replace(digits, features=digits.features[:, 1:], columns=digits.columns[1:])
+    assert as_images(part) is None
 
 
 def test_json_and_csv_hold_the_same_numbers(folder):

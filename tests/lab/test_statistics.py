@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from lossary.advice import describe
-from lossary.lab.metrics import find_metric
+from lossary.lab.metrics import View, find_metric
 from lossary.lab.statistics import difference, differences, holm
 from lossary.lab.verdict import judge
+from lossary.lab.words import listed, mean_and_spread, number
 
 
 def test_holm_by_hand():
@@ -70,3 +71,39 @@ def test_equals_get_no_difference_found_and_losers_a_warning():
     assert "No difference found" in text
     assert "no loss learnt anything" in text
     assert "5 seeds show large differences only" in text
+
+
+def test_words_hold_digits_that_mean_something():
+    assert number(-0.0) == "0"
+    assert number(-8.67e-18, scale=0.97) == "0"
+    assert number(-8.67e-18) == "-8.67e-18"
+    assert number(0.020833) == "0.0208"
+    assert number(float("nan")) == "-"
+    assert mean_and_spread([0.0051, 0.0049]) == "0.00500 ±0.00014"
+    assert mean_and_spread([1e-17, -1e-17]) == "0.000 ±0.000"
+    assert mean_and_spread([0.97, None]) == "- (1 failed)"
+    assert mean_and_spread([54.62]) == "54.62"
+    assert listed(["a", "b", "c"]) == "a, b and c"
+
+
+def test_equal_scores_are_said_to_be_equal_never_minus_zero():
+    target = describe(np.array(["a", "b"] * 20))
+    same = np.linspace(0.9, 0.99, 10)
+    shifted = same + np.where(np.arange(10) % 2, 1e-17, -1e-17)
+    for other in (same, shifted):
+        verdict = judge(find_metric("accuracy", target), {"a": same, "b": other}, {})
+        text = " ".join(verdict["sentences"])
+        assert "No difference found in accuracy between a and b" in text
+        assert "reached the same accuracy with every seed" in text
+        assert "-0" not in text
+
+
+def test_a_cost_may_be_decided_by_probability():
+    """At costs 1 and 5 the probability that tips the decision is 1/6, not 1/2."""
+    target = describe(np.array([0, 1] * 20))
+    view = View(
+        np.array([0, 1, 1]), decision=np.array([0, 0, 1]), probability=np.array([0.1, 0.2, 0.9])
+    )
+    plain = find_metric("mean cost [[0, 1], [5, 0]]", target)
+    assert plain(view) == pytest.approx(5 / 3)
+    assert find_metric("mean cost [[0, 1], [5, 0]] by probability", target)(view) == 0

@@ -67,6 +67,7 @@ def compare(
     from lossary.lab import data as lab_data
     from lossary.lab.choose import split_names
     from lossary.lab.run import Settings, run
+    from lossary.lab.study import without_password
 
     if predictions:
         _without_training(Path(data), target, predictions, losses, task, output, as_json)
@@ -93,7 +94,7 @@ def compare(
         account = run(loaded, names, settings, storage=place, note=note, join=join)
     if join:
         return
-    account["command"] = "lossary " + " ".join(sys.argv[1:])
+    account["command"] = without_password("lossary " + " ".join(sys.argv[1:]))
     _report(account, output, as_json)
 
 
@@ -109,6 +110,7 @@ def _without_training(
     """Losses on saved predictions: value, gradient scale and shares, curves; in seconds."""
     from lossary.advice import describe
     from lossary.lab.choose import split_names
+    from lossary.lab.files import write_saved_files
     from lossary.lab.saved import judge_saved
     from lossary.lab.table import read_columns
     from lossary.lab.terminal import show_saved
@@ -117,14 +119,13 @@ def _without_training(
     described = describe(values, name=target or "target", task=task)
     names = split_names(losses) if losses else _advised(described, None)
     account = judge_saved(described, columns, names)
-    output.mkdir(parents=True, exist_ok=True)
-    report = output / "predictions.json"
-    report.write_text(json.dumps(account, indent=1), encoding="utf-8")
+    account["command"] = without_password("lossary " + " ".join(sys.argv[1:]))
+    files = write_saved_files(account, output)
     if as_json:
         print(json.dumps(account))
     else:
         show_saved(account)
-    print(f"report: {report}", file=sys.stderr)
+    print(f"report: {' '.join(map(str, files))}", file=sys.stderr)
 
 
 def _report(account: dict[str, Any], output: Path, as_json: bool) -> None:

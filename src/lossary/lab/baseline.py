@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from lossary.advice.target import Target
 from lossary.lab.data import Data
-from lossary.lab.metrics import View, metrics_for, rounded, table
+from lossary.lab.metrics import Metric, View, metrics_for, rounded, table
 from lossary.lab.split import Split
 
 
@@ -22,6 +23,15 @@ def baselines(data: Data, parts: Split, metrics: dict[str, Any] | None = None) -
         seen = [predict(train, truth) for train, truth in zip(trained, truths, strict=True)]
         found[name] = rounded(table(metrics, seen))
     return found
+
+
+def constants(target: Target, metrics: Mapping[str, Metric]) -> dict[str, Any]:
+    """Metrics of the constants that fit all targets at hand, by name."""
+    truth = target.values
+    return {
+        name: table(metrics, [predict(truth, truth)])
+        for name, predict in _constants(target).items()
+    }
 
 
 def _constants(target: Target) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from lossary.contract import LossError
 from lossary.lab.need import need
-from lossary.lab.report import write_report
+from lossary.lab.report import write_report, write_saved_report
 
 
 def write_files(account: dict[str, Any], folder: Path) -> list[Path]:
@@ -27,6 +27,18 @@ def write_files(account: dict[str, Any], folder: Path) -> list[Path]:
             _curves(account, folder / "losses.csv"),
             _picture(account, folder / "losses.png"),
         ]
+    except OSError as error:
+        raise LossError(f"--output {folder}: cannot be written: {error}") from None
+
+
+def write_saved_files(account: dict[str, Any], folder: Path) -> list[Path]:
+    """Write predictions.html and predictions.json, or raise a LossError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        page = write_saved_report(account, folder / "predictions.html")
+        report = folder / "predictions.json"
+        report.write_text(json.dumps(account, indent=1), encoding="utf-8")
+        return [page, report]
     except OSError as error:
         raise LossError(f"--output {folder}: cannot be written: {error}") from None
 

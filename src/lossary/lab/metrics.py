@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
 from collections.abc import Callable, Mapping
@@ -192,13 +193,23 @@ def _named(name: str) -> Metric:
         return Metric(
             name, False, lambda v: m.mean_pinball_loss(v.truth, v.point, alpha=alpha), "point"
         )
-    cost = re.fullmatch(r"mean cost (\[.*\])", name)
+    cost = re.fullmatch(r"mean cost (\[.*\])( by probability)?", name)
     if cost:
-        import json
-
         matrix = np.array(json.loads(cost[1]), dtype=float)
+        if cost[2]:
+            return Metric(name, False, lambda v: _cost_by_probability(v, matrix), "probability")
         return Metric(name, False, lambda v: float(matrix[v.truth, v.decision].mean()), "decision")
     raise LossError(f"metric {name!r} is not known")
+
+
+def _cost_by_probability(view: View, matrix: Array) -> float:
+    """The mean cost of deciding, in each row, what costs least by the probabilities given.
+
+    ``matrix`` holds costs[truth][decision] (Elkan 2001).
+    """
+    p = view.probability
+    shares = np.stack([1 - p, p], axis=-1) if p.ndim == 1 else p
+    return float(matrix[view.truth, (shares @ matrix).argmin(-1)].mean())
 
 
 def _poisson_deviance(view: View) -> float | None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from lossary.lab.need import need
+from lossary.lab.words import number
 
 # Okabe and Ito's colours, told apart by colour-blind readers, then Plotly's own.
 COLOURS = [
@@ -36,6 +37,22 @@ def figures(account: dict[str, Any]) -> list[dict[str, Any]]:
         _shares(go, table),
         _robustness(go, account),
         *_sweeps(go, account),
+    ]
+    return [item for item in made if item is not None]
+
+
+def saved_figures(account: dict[str, Any]) -> list[dict[str, Any]]:
+    """The plots of saved predictions: calibration, curves, and who would get the gradient."""
+    go = need("plotly.graph_objects")
+    name = "saved predictions"
+    one = {"order": [name], "losses": {name: {"reliability": account["reliability"]}}}
+    losses = {
+        key: {"gradient": {"tenths": row["tenths"]}} for key, row in account["losses"].items()
+    }
+    made = [
+        _reliability(go, one),
+        _curves(go, account),
+        _shares(go, {"order": list(losses), "losses": losses}, "In the next step of training."),
     ]
     return [item for item in made if item is not None]
 
@@ -263,7 +280,7 @@ def _curves(go: Any, account: dict[str, Any]) -> Any:
                 y=(shares / shares.max() * tallest).tolist(),
                 width=float(edges[1] - edges[0]),
                 marker={"color": "rgba(128,128,128,0.35)"},
-                name="your test rows",
+                name="your rows",
                 showlegend=row == 1,
                 hoverinfo="skip",
             ),
@@ -292,7 +309,7 @@ def _curves(go: Any, account: dict[str, Any]) -> Any:
     return _entry(
         "Shape over your data",
         "Each loss and the size of its slope, scaled to the same mean over the range; the "
-        "bars are your own test rows.",
+        "bars are your own rows.",
         figure,
     )
 
@@ -303,13 +320,13 @@ def _scaled(item: dict[str, Any], key: str) -> np.ndarray:
     return values / size if size > 0 else values
 
 
-def _shares(go: Any, table: dict[str, Any]) -> Any:
+def _shares(go: Any, table: dict[str, Any], when: str = "At the end of training.") -> Any:
     figure = go.Figure()
     for position, name, row in _rows(table):
         if row["gradient"]:
             figure.add_trace(
                 go.Bar(
-                    x=[f"{10 * k}-{10 * k + 10} %" for k in range(10)],
+                    x=[f"{10 * k + 10}" for k in range(10)],
                     y=row["gradient"]["tenths"],
                     name=name,
                     marker={"color": _colour(position)},
@@ -317,12 +334,13 @@ def _shares(go: Any, table: dict[str, Any]) -> Any:
             )
     if not figure.data:
         return None
-    figure.update_xaxes(title="training rows, those with the largest gradient first")
+    figure.update_xaxes(
+        type="category", tickangle=0, title="% of the rows, the largest gradient first"
+    )
     figure.update_yaxes(title="share of the gradient", tickformat=".0%")
     return _entry(
         "Who gets the gradient",
-        "At the end of training. Even bars: every row pulls alike. A tall first bar: few "
-        "rows decide.",
+        f"{when} Even bars: every row pulls alike. A tall first bar: few rows decide.",
         figure,
     )
 
@@ -349,7 +367,8 @@ def _robustness(go: Any, account: dict[str, Any]) -> Any:
             )
         )
     figure.update_yaxes(title=metric)
-    figure.update_xaxes(type="category")
+    # Room for the names of the first and the last setting.
+    figure.update_xaxes(type="category", range=[-0.4, len(settings) - 0.6], automargin=True)
     return _entry(
         "Robustness",
         "The training part was harmed as named; validation and test rows stayed clean.",
@@ -366,8 +385,20 @@ def _sweeps(go: Any, account: dict[str, Any]) -> list[Any]:
         made.append(
             _entry(
                 f"{item['loss']}: {item['parameter']} is {item['verdict']}",
-                f"Spread over seeds: {item['spread over seeds']:.3g}.",
+                _sensitivity(account["metric"], item),
                 figure,
             )
         )
     return made
+
+
+def _sensitivity(metric: dict[str, Any], item: dict[str, Any]) -> str:
+    scores = _numbers(item["scores"])
+    if np.isnan(scores).all():
+        return "No value gave outputs that can be judged."
+    best = np.nanargmax(scores if metric["higher is better"] else -scores)
+    return (
+        f"{metric['name']} from {number(np.nanmin(scores), digits=4)} to "
+        f"{number(np.nanmax(scores), digits=4)}, best at {item['values'][best]:g}; spread over "
+        f"seeds {number(item['spread over seeds'])}."
+    )

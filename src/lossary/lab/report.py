@@ -10,29 +10,82 @@ from typing import Any
 import numpy as np
 
 from lossary.lab.need import need
-from lossary.lab.pictures import figures
-from lossary.lab.terminal import BANNER, mean_and_spread
-
-WORST = 8
+from lossary.lab.pictures import figures, saved_figures
+from lossary.lab.sections import saved_sections, sections
+from lossary.lab.terminal import BANNER
 
 
 def write_report(account: dict[str, Any], path: Path) -> Path:
-    """Write the account as HTML; names of columns and classes are data, and escaped."""
+    """Write the account of a comparison as HTML."""
+    data, plan = account["data"], account["plan"]
+    page = {
+        "title": f"Losses on {data['name']}",
+        "lead": (
+            f"{data['rows']} rows, {len(data['columns'])} columns, {data['task']} target "
+            f"{data['target']}; {account['seeds']} seeds, {plan['epochs']} epochs in batches of "
+            f"{plan['batch']}."
+        ),
+        "banner": BANNER.format(metric=account["metric"]["name"]),
+        "verdicts": [
+            {
+                "title": "Verdict"
+                if setting == "as is"
+                else f"Verdict, training part with {setting}",
+                "sentences": table["sentences"],
+            }
+            for setting, table in account["tables"].items()
+        ],
+        "remark": (
+            "Every loss had the same splits, initial weights, batch orders and epochs, and "
+            + (
+                f"a learning-rate search of the same size ({', '.join(map(str, plan['rates']))})"
+                if len(plan["rates"]) > 1
+                else f"the same learning rate ({plan['rates'][0]})"
+            )
+            + "; only the loss and the output layer that it needs differ. Rate and epoch were "
+            "chosen on validation rows."
+        ),
+        "call": account.get("calls"),
+        "sections": sections(account),
+        "columns": data["columns"],
+        "notes": data["notes"],
+        "repeat": [account["command"], f"data {data['digest']}", *_versions(account)],
+    }
+    return _render(page, figures(account), path)
+
+
+def write_saved_report(account: dict[str, Any], path: Path) -> Path:
+    """Write the account of saved predictions as HTML."""
+    page = {
+        "title": f"Losses on saved predictions of {account['target']}",
+        "lead": f"{account['rows']} rows, {account['task']} target {account['target']}; nothing "
+        "was trained.",
+        "banner": "Values of different losses are not comparable; shares of the gradient are.",
+        "verdicts": [{"title": "In short", "sentences": account["sentences"]}],
+        "sections": saved_sections(account),
+        "repeat": [account["command"], *_versions(account)],
+    }
+    return _render(page, saved_figures(account), path)
+
+
+def _versions(account: dict[str, Any]) -> list[str]:
+    return [f"{name} {version}" for name, version in account["versions"].items()]
+
+
+def _render(page: dict[str, Any], plots: list[dict[str, Any]], path: Path) -> Path:
+    """Fill the template; names of columns and classes are data, and escaped."""
     jinja = need("jinja2")
     environment = jinja.Environment(
         loader=jinja.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True
     )
-    plots = figures(account)
-    page = environment.get_template("report.html.j2").render(
-        account=account,
-        banner=BANNER.format(metric=account["metric"]["name"]),
-        sections=sections(account),
+    text = environment.get_template("report.html.j2").render(
+        page=page,
         plots=[{key: plot[key] for key in ("title", "remark", "height")} for plot in plots],
         # The two trusted parts: Plotly's own code, and JSON in which no tag can begin or end.
         script=_inline(need("plotly.offline").get_plotlyjs()),
         data=_json([plot["figure"] for plot in plots]),
     )
-    path.write_text(page, encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
     return path
 
 
@@ -57,202 +110,3 @@ def _plain(value: Any) -> Any:
 def _inline(code: str) -> str:
     """JavaScript that can stand inside a script element."""
     return code.replace("</script", "<\\/script")
-
-
-def sections(account: dict[str, Any]) -> list[dict[str, Any]]:
-    """Tables of the report: title, remark, header and rows of text."""
-    made = []
-    for setting, table in account["tables"].items():
-        suffix = "" if setting == "as is" else f", training part with {setting}"
-        made.append(_metric_table(account, table, "best", f"Metrics at the best epoch{suffix}"))
-        made.append(_difference_table(account, table, suffix))
-    table = next(iter(account["tables"].values()))
-    made += [
-        _metric_table(account, table, "last", "Metrics at the last epoch"),
-        _meaning_table(table),
-        _cost_table(table),
-        _gradient_table(table),
-        *_worst_tables(account, table),
-    ]
-    return [item for item in made if item["rows"]]
-
-
-def _metric_table(
-    account: dict[str, Any], table: dict[str, Any], when: str, title: str
-) -> dict[str, Any]:
-    main = account["metric"]["name"]
-    names = [main, *(name for name in account["metrics"] if name != main)]
-    rows = [
-        [loss, *[mean_and_spread(table["losses"][loss][when][name]) for name in names]]
-        for loss in table["order"]
-    ]
-    rows += [
-        [name, *[mean_and_spread(scores[key]) for key in names]]
-        for name, scores in account["baselines"].items()
-    ]
-    arrows = [f"{name} {'↑' if account['metrics'][name] else '↓'}" for name in names]
-    remark = "Mean ± standard deviation over seeds, on test rows. The first column orders."
-    return {"title": title, "remark": remark, "header": ["loss", *arrows], "rows": rows}
-
-
-def _difference_table(
-    account: dict[str, Any], table: dict[str, Any], suffix: str
-) -> dict[str, Any]:
-    sign = 1 if account["metric"]["higher is better"] else -1
-    rows = []
-    for name, item in table["differences"].items():
-        low, high = sorted((-sign * item["low"], -sign * item["high"]))
-        found = "better" if item["corrected"] < 0.05 else "no difference found"
-        rows.append(
-            [
-                name,
-                f"{-sign * item['mean']:.3g}",
-                f"{low:.3g} to {high:.3g}",
-                f"{item['corrected']:.2g}",
-                found,
-            ]
-        )
-    return {
-        "title": f"{table['reference']} against the others{suffix}",
-        "remark": (
-            "How much better the first loss is, paired by seed: bootstrap interval of 95 %; "
-            "p by the "
-            "t-test corrected for overlapping training rows (Nadeau and Bengio 2003), after Holm."
-        ),
-        "header": ["loss", f"better in {account['metric']['name']} by", "interval", "p", "verdict"],
-        "rows": rows,
-    }
-
-
-def _meaning_table(table: dict[str, Any]) -> dict[str, Any]:
-    rows = []
-    for name in table["order"]:
-        row = table["losses"][name]
-        heads = "; ".join(
-            f"{key}: {value['units']} × {value['activation']}" for key, value in row["head"].items()
-        )
-        effects = "; ".join(
-            f"{key} {value:.3g}" for key, value in row["side_effects"].items() if value is not None
-        )
-        rows.append([name, row["estimates"], heads, effects or "-"])
-    return {
-        "title": "What each loss estimates",
-        "remark": "From its contract; side effects as measured on test rows.",
-        "header": ["loss", "estimates", "head", "side effects"],
-        "rows": rows,
-    }
-
-
-def _cost_table(table: dict[str, Any]) -> dict[str, Any]:
-    fastest = min(row["seconds_per_step"] for row in table["losses"].values())
-    rows = []
-    for name in table["order"]:
-        row = table["losses"][name]
-        replicas = len(row["seeds"])
-        rows.append(
-            [
-                name,
-                f"{1e3 * row['seconds_per_step']:.2f} ms for {replicas} networks",
-                f"{row['seconds_per_step'] / fastest:.2f}",
-                f"{row['saved_bytes']} bytes",
-                str(sum(row["nonfinite"])),
-                f"{row['rate']:g}",
-                f"{np.mean(row['best_epoch']) + 1:.0f}",
-            ]
-        )
-    header = [
-        "loss",
-        "one step",
-        "of the fastest",
-        "kept per row",
-        "non-finite steps",
-        "rate",
-        "best epoch",
-    ]
-    remark = (
-        "A step is the whole network's (median over epochs); kept per row is what the loss holds "
-        "for its backward pass."
-    )
-    return {"title": "Cost and stability", "remark": remark, "header": header, "rows": rows}
-
-
-def _gradient_table(table: dict[str, Any]) -> dict[str, Any]:
-    scales = {name: table["losses"][name]["gradient_scale"] for name in table["order"]}
-    reference = scales[table["order"][0]]
-    rows = []
-    for name in table["order"]:
-        shares = table["losses"][name]["gradient"]
-        if not shares or not scales[name] or not reference:
-            continue
-        classes = shares.get("by class", {})
-        shown = ", ".join(f"{key} {value:.0%}" for key, value in list(classes.items())[:12])
-        harmed = shares.get("harmed rows")
-        rows.append(
-            [
-                name,
-                f"{scales[name]:.3g}",
-                f"{reference / scales[name]:.3g}",
-                f"{shares['top 1 %']:.0%}",
-                "-" if harmed is None else f"{harmed:.0%}",
-                shown or "-",
-            ]
-        )
-    return {
-        "title": "Gradients",
-        "remark": (
-            "Scale: mean size per row before training; the factor would give each loss the "
-            "first one's "
-            "scale under plain gradient descent (Adam removes it). Shares: at the end of training."
-        ),
-        "header": ["loss", "scale", "rate factor", "top 1 % of rows", "harmed rows", "by class"],
-        "rows": rows,
-    }
-
-
-def _worst_tables(account: dict[str, Any], table: dict[str, Any]) -> list[dict[str, Any]]:
-    errors = {
-        name: dict(zip(row["errors"]["rows"], _floats(row["errors"]["error"]), strict=True))
-        for name, row in table["losses"].items()
-        if row["errors"]
-    }
-    if not errors:
-        return []
-    worst = []
-    for name in table["order"]:
-        if name in errors:
-            ranked = sorted(errors[name].items(), key=lambda item: -item[1])[:WORST]
-            worst.append([name, ", ".join(f"{row + 1} ({value:.3g})" for row, value in ranked)])
-    measure = (
-        "mean absolute error"
-        if account["data"]["task"] in ("real", "count")
-        else "mean of 1 - probability of the truth, or share of wrong decisions"
-    )
-    made = [
-        {
-            "title": "Worst rows",
-            "remark": f"Row number in your data ({measure}), over the seeds that tested it.",
-            "header": ["loss", "rows"],
-            "rows": worst,
-        }
-    ]
-    if len(errors) > 1:
-        common = set.intersection(*(set(item) for item in errors.values()))
-        gaps = {row: np.ptp([item[row] for item in errors.values()]) for row in common}
-        ranked = sorted(gaps.items(), key=lambda item: -item[1])[:WORST]
-        names = [name for name in table["order"] if name in errors]
-        made.append(
-            {
-                "title": "Where the losses disagree most",
-                "remark": "Error of the same row under each loss.",
-                "header": ["row", *names],
-                "rows": [
-                    [str(row + 1), *[f"{errors[name][row]:.3g}" for name in names]]
-                    for row, _ in ranked
-                ],
-            }
-        )
-    return made
-
-
-def _floats(values: list[float | None]) -> list[float]:
-    return [math.inf if value is None else value for value in values]

@@ -21,6 +21,7 @@ from lossary.lab.curves import curves
 from lossary.lab.data import Data
 from lossary.lab.heads import head_for
 from lossary.lab.metrics import default_metric, find_metric, metrics_for, rounded
+from lossary.lab.samples import pictures_of
 from lossary.lab.split import Corruption, split
 from lossary.lab.study import Study, key_of
 from lossary.lab.sweep import sensitivity, sweep_cells
@@ -203,6 +204,7 @@ def gather(
     }
     clean = tables[str(Corruption())]
     account["curves"] = rounded(curves(losses, data.target, clean["losses"]))
+    account["pictures"] = pictures_of(data, clean)
     if clean["reference"]:
         account["calls"] = {
             "name": clean["reference"],

@@ -13,11 +13,21 @@ from lossary.advice.target import Target
 from lossary.contract import LossError
 from lossary.evaluate import Loss
 from lossary.lab import inspect
+from lossary.lab.baseline import constants
 from lossary.lab.cell import estimates
 from lossary.lab.choose import fitted_all
 from lossary.lab.curves import curves
 from lossary.lab.heads import Head, head_for
-from lossary.lab.metrics import metrics_for, rounded, table, views
+from lossary.lab.metrics import (
+    default_metric,
+    find_metric,
+    metrics_for,
+    rounded,
+    table,
+    views,
+)
+from lossary.lab.run import versions
+from lossary.lab.words import number
 
 
 def judge_saved(target: Target, predictions: np.ndarray, losses: Sequence[str]) -> dict[str, Any]:
@@ -36,18 +46,51 @@ def judge_saved(target: Target, predictions: np.ndarray, losses: Sequence[str]) 
         rows[name] = _row(loss, head, target, checked)
     first = head_for(parsed[next(iter(parsed))], target)
     seen = views(first, as_outputs(first, checked)[None], torch.from_numpy(target.values)[None])
+    metrics = metrics_for(target)
+    constant = constants(target, metrics)
+    found = table(metrics, seen)
     account = {
         "target": target.name,
         "task": target.task,
         "rows": len(checked),
-        "metrics": table(metrics_for(target), seen),
+        "metrics": found,
+        "constants": constant,
+        "sentences": _sentences(target, found, constant, rows),
         "reliability": inspect.pooled_reliability(seen),
         "side_effects": inspect.side_effects(target, seen),
         "losses": rows,
+        "versions": versions(),
     }
     shape = {name: {"margins": inspect.margins(first, seen)} for name in parsed}
     account["curves"] = curves(parsed, target, shape)
     return rounded(account)
+
+
+def _sentences(
+    target: Target,
+    found: dict[str, list[float]],
+    constant: dict[str, dict[str, list[float]]],
+    rows: dict[str, dict[str, Any]],
+) -> list[str]:
+    """What stands out: predictions no better than a constant, and who would get the gradient."""
+    metric = find_metric(default_metric(target), target)
+    reached = found[metric.name][0]
+    said = []
+    for name, row in constant.items():
+        other = row[metric.name][0]
+        verb = "are better than" if metric.sign * (reached - other) > 0 else "do not beat"
+        said.append(
+            f"In {metric.name} the predictions ({number(reached, digits=4)}) {verb} "
+            f"{name} ({number(other, digits=4)})."
+        )
+    shares = {name: row["top 1 %"] for name, row in rows.items()}
+    most, least = max(shares, key=shares.__getitem__), min(shares, key=shares.__getitem__)
+    if round(shares[most], 2) > round(shares[least], 2):
+        said.append(
+            f"The 1 % of rows pulled most would get {shares[most]:.0%} of the gradient under "
+            f"{most}, {shares[least]:.0%} under {least}."
+        )
+    return said
 
 
 def check_predictions(target: Target, predictions: np.ndarray) -> np.ndarray:
@@ -123,6 +166,7 @@ def _row(loss: Loss, head: Head, target: Target, predictions: np.ndarray) -> dic
         "gradient scale": float(total),
         "seconds": seconds,
         "top 1 %": float(ordered[: max(1, round(len(ordered) / 100))].sum()),
+        "tenths": [float(tenth.sum()) for tenth in np.array_split(ordered, 10)],
         "pulled most": [int(k) for k in np.argsort(-shares)[:8]],
     }
     if target.task in ("binary", "classes"):

@@ -8,6 +8,7 @@ import numpy as np
 
 from lossary.lab.metrics import Metric
 from lossary.lab.statistics import Difference, differences
+from lossary.lab.words import listed, number
 
 ALPHA = 0.05
 
@@ -45,49 +46,51 @@ def _sentences(
         return [f"No loss gave outputs that {metric.name} can judge."]
     first = judged[0]
     seeds = len(scores[first])
-    said = []
+    reached = number(mean[first], digits=4)
+    worse = [name for name in judged[1:] if name not in equal]
     if len(judged) == 1:
-        said.append(
-            f"{first}: {metric.name} {mean[first]:.4g} over {seeds} seeds; nothing to compare "
-            "it with."
-        )
-    elif len(equal) == len(judged) - 1:
-        said.append(
-            f"No difference found in {metric.name} between {_list(judged)} "
-            f"({first} has the best mean, {mean[first]:.4g})."
-        )
+        said = [f"{first}: {metric.name} {reached} over {seeds} seeds; nothing to compare it with."]
+    elif not worse:
+        said = [
+            f"No difference found in {metric.name} between {listed(judged)} "
+            f"({first} has the best mean, {reached})."
+        ]
     else:
-        worse = [name for name in judged[1:] if name not in equal]
-        said.append(
-            f"{first} is best in {metric.name} ({mean[first]:.4g}), better than {_list(worse)}."
-        )
-        if equal:
-            said.append(f"No difference found between {first} and {_list(equal)}.")
-    for name, item in list(found.items())[:3]:
-        gap, low, high = sorted_gap(item, metric.sign)
-        said.append(
-            f"{first} is {gap:.3g} better than {name} in {metric.name} "
-            f"(95 % interval {low:.3g} to {high:.3g}, corrected p {item.corrected:.2g})."
-        )
+        said = [f"{first} is best in {metric.name} ({reached}), better than {listed(worse)}."]
+        if len(equal) > 1:
+            said.append(f"No difference found between {first} and {listed(equal)}.")
+    said += [
+        _paired(metric, first, name, item, abs(mean[first])) for name, item in [*found.items()][:3]
+    ]
     for name, values in baselines.items():
         if np.isfinite(values).all() and metric.sign * (mean[first] - values.mean()) <= 0:
             said.append(
-                f"Warning: {name} reaches {values.mean():.4g}: no loss learnt anything that "
-                f"{metric.name} rewards."
+                f"Warning: {name} reaches {number(values.mean(), digits=4)}: no loss learnt "
+                f"anything that {metric.name} rewards."
             )
     if seeds < 10:
         said.append(f"{seeds} seeds show large differences only; --seeds 20 shows smaller ones.")
     return said
 
 
+def _paired(metric: Metric, first: str, name: str, item: Difference, scale: float) -> str:
+    """One difference to the best mean, in words."""
+    gap, low, high = sorted_gap(item, metric.sign)
+    if abs(gap) <= 1e-9 * scale and high - low <= 1e-9 * scale:
+        return f"{first} and {name} reached the same {metric.name} with every seed."
+    interval = f"95 % interval {number(low, scale)} to {number(high, scale)}"
+    better = number(gap, scale)
+    chance = f"({interval}, corrected p {_chance(item.corrected)})"
+    if item.corrected < ALPHA:
+        return f"{first} is {better} better than {name} in {metric.name} {chance}."
+    return f"{first} against {name}: {better} better in the mean {chance}: no difference found."
+
+
+def _chance(p: float) -> str:
+    return "below 0.0001" if p < 1e-4 else number(p, digits=2)
+
+
 def sorted_gap(item: Difference, sign: int) -> tuple[float, float, float]:
     """How much better the reference is: mean, low and high; positive is better."""
     ends = sorted((-sign * item.low, -sign * item.high))
-    return 0.0 - sign * item.mean, 0.0 + ends[0], 0.0 + ends[1]
-
-
-def _list(names: list[str]) -> str:
-    if len(names) < 2:
-        return "".join(names)
-    shown = names if len(names) <= 6 else [*names[:5], f"{len(names) - 5} others"]
-    return ", ".join(shown[:-1]) + " and " + shown[-1]
+    return -sign * item.mean, ends[0], ends[1]

@@ -1,0 +1,41 @@
+"""Numbers and lists as readers want them: as many digits as mean something."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def number(value: float, scale: float = 0.0, digits: int = 3) -> str:
+    """``value`` to so many significant digits; 0 where it is lost beside ``scale``; never -0."""
+    if not math.isfinite(value):
+        return "-"
+    if abs(value) <= 1e-9 * abs(scale):
+        return "0"
+    text = f"{value:.{digits}g}"
+    return "0" if float(text) == 0 else text
+
+
+def mean_and_spread(values: Sequence[float | None]) -> str:
+    """``0.974 ±0.003``: mean and standard deviation over seeds; a dash where undefined."""
+    numbers = np.array([np.nan if value is None else value for value in values], dtype=float)
+    if np.isnan(numbers).all():
+        return "-"
+    if np.isnan(numbers).any():
+        return f"- ({int(np.isnan(numbers).sum())} failed)"
+    mean, spread = numbers.mean(), numbers.std(ddof=1) if len(numbers) > 1 else 0.0
+    mean = 0.0 if abs(mean) < 1e-9 else mean
+    most = 3 if abs(mean) >= 0.01 or not mean else 5
+    digits = min(most, max(0, 3 - int(np.floor(np.log10(abs(mean)))))) if mean else most
+    shown = f"{mean:.{digits}f}"
+    return f"{shown} ±{spread:.{digits}f}" if len(numbers) > 1 else shown
+
+
+def listed(names: Sequence[str]) -> str:
+    """``a, b and c``; of more than six, five and the number of the others."""
+    if len(names) < 2:
+        return "".join(names)
+    shown = list(names) if len(names) <= 6 else [*names[:5], f"{len(names) - 5} others"]
+    return ", ".join(shown[:-1]) + " and " + shown[-1]
