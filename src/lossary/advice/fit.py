@@ -37,7 +37,7 @@ def meet(contract: Contract, target: Target) -> Meeting:
     if target.task in ("real", "count"):
         found = _quantity(contract, target, spaces, wanted)
     else:
-        found = _decision(target, spaces, wanted)
+        found = _decision(contract, target, spaces, wanted)
     if found is None:
         raise LossError(
             f"{contract.name}: compares {spaces[0].name} with {wanted.name}, which does not fit "
@@ -64,21 +64,26 @@ def _quantity(
     return Meeting((1,) * len(spaces), "quantity", natural)
 
 
-def _decision(target: Target, spaces: list[Space], wanted: Space) -> Meeting | None:
+def _decision(
+    contract: Contract, target: Target, spaces: list[Space], wanted: Space
+) -> Meeting | None:
     first, classes = spaces[0], len(target.labels)
     several = target.task == "multi-label"
     if len(spaces) > 1:
         return None
+    if first.layout == "class axis" and contract.unit and contract.unit.name == "region":
+        return None  # made for the classes of an image's pixels, not for one class per row
     if first.layout == "class axis" and wanted.layout in ("class", "class axis"):
         if several and wanted.layout == "class":
             return None
         encoding = "index" if wanted.layout == "class" else "one-hot"
-        return Meeting((classes,), encoding, True)
+        return Meeting((classes,), encoding, several or wanted.name != "multi-hot")
     if first.layout == wanted.layout == "row":
         return Meeting((classes,), "one-hot", False) if target.task == "classes" else None
     if first.name not in CERTAINTIES or wanted.name not in TRUTHS:
         return None
     units = 1 if target.task == "binary" else classes
     encoding = "sign" if wanted.name == "sign" else ("binary" if units == 1 else "one-hot")
-    natural = wanted.name in ("binary", "sign") and target.task != "classes"
+    yes_or_no = wanted.name in ("binary", "sign") and first.name != "real"
+    natural = yes_or_no and target.task != "classes"
     return Meeting((units,), encoding, natural)
