@@ -128,6 +128,19 @@ def test_workers_that_start_at_once_share_the_cells_and_do_each_once(tmp_path, s
     assert set(makers) == {process.pid for process in processes}
 
 
+def test_a_long_result_is_kept_in_pieces_that_every_database_holds(tmp_path):
+    study = Study(tmp_path / "study.db", some_data(), PLAN)
+    result = {"best": {"accuracy": [1.0]}, "text": '"\\' * 50_000, "number": list(range(20_000))}
+    study.work(CELLS[:1], lambda cell: result)
+    assert list(study.finished().values()) == [result]
+    rows = sqlite3.connect(tmp_path / "study.db").execute(
+        "select max(length(value_json)), count(*) from trial_user_attributes"
+    )
+    longest, count = rows.fetchone()
+    assert longest < 65_535
+    assert count > 10
+
+
 def test_a_cell_that_fails_leaves_the_study_usable(tmp_path):
     study = Study(tmp_path / "study.db", some_data(), PLAN)
 

@@ -25,6 +25,7 @@ from lossary.lab.data import Data
 from lossary.lab.need import need
 
 SILENT_AFTER = 1800.0  # seconds after which a claim from another machine counts as abandoned
+PIECE = 30_000  # characters of a result in one attribute: MySQL's TEXT holds 65,535, quotes doubled
 OPENING = (0.2, 0.5, 1.0)  # seconds between attempts to open, while another makes the tables
 
 
@@ -79,8 +80,10 @@ class Study:
         state = self._optuna.trial.TrialState.COMPLETE
         found: dict[str, dict[str, Any]] = {}
         for trial in self._trials((state,)):
-            if "result" in trial.user_attrs:
-                found.setdefault(trial.user_attrs["cell"], json.loads(trial.user_attrs["result"]))
+            kept = trial.user_attrs
+            pieces = [kept[name] for k in range(len(kept)) if (name := f"result {k}") in kept]
+            if pieces:
+                found.setdefault(kept["cell"], json.loads("".join(pieces)))
         return found
 
     def _trials(self, states: tuple[Any, ...]) -> list[Any]:
@@ -172,7 +175,10 @@ class Study:
             identity = self._study._storage.get_trial_id_from_study_id_trial_number(
                 self._study._study_id, number
             )
-            self._study._storage.set_trial_user_attr(identity, "result", json.dumps(result))
+            text = json.dumps(result)
+            for k, first in enumerate(range(0, len(text), PIECE)):
+                piece = text[first : first + PIECE]
+                self._study._storage.set_trial_user_attr(identity, f"result {k}", piece)
         scores = [value for value in result["best"][self.plan.metric] if value is not None]
         value = sum(scores) / len(scores) if scores else 0.0
         self._tell(number, value, states.COMPLETE)
