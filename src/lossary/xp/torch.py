@@ -3,7 +3,8 @@
 from typing import Any
 
 from array_api_compat.torch import *  # noqa: F403
-from torch import Tensor, clamp, gather, lgamma
+from torch import Tensor, clamp, compiler, gather, lgamma
+from torch import expm1 as _expm1
 from torch import sign as _sign
 from torch import squeeze as _squeeze
 
@@ -14,6 +15,22 @@ def stop_gradient(x: Tensor) -> Tensor:
 
 def log_gamma(x: Tensor) -> Tensor:
     return lgamma(x)
+
+
+def expm1(x: Tensor) -> Tensor:
+    """With its digits near 0 in compiled code too, where torch's becomes exp(x) - 1.
+
+    There (e^x - 1) x / log(e^x) (Kahan), whose roundings of e^x cancel, with the derivative e^x.
+    """
+    if not compiler.is_compiling():
+        return _expm1(x)
+    power = exp(x)
+    rounded = power.detach()
+    gap = rounded - 1.0
+    inside = (gap != 0) & (abs(x.detach()) < 1.0)
+    ratio = where(inside, x.detach(), 1.0) / log(where(inside, rounded, 2.718281828459045))
+    value = where(gap == 0, x.detach(), gap * ratio)
+    return value + (power - where(isfinite(rounded), rounded, 0.0))
 
 
 def squeeze(x: Tensor, axis: Any) -> Tensor:
