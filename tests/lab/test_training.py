@@ -9,6 +9,7 @@ from lossary.contract import LossError, contracts
 from lossary.lab import compare
 from lossary.lab.cell import Cell, Plan, best_rate, build_stack, run_cell
 from lossary.lab.choose import fitted
+from lossary.lab.cost import forget_peak, peak_bytes
 from lossary.lab.data import from_arrays, read
 from lossary.lab.heads import head_for
 from lossary.lab.metrics import fast_score, find_metric, metrics_for, views
@@ -224,8 +225,24 @@ def test_a_cell_is_reproducible(wine):
     cell = Cell("huber", fitted("huber", wine.target).config, (0, 1))
     plan = Plan("accuracy", 3, 8, (16,), (0.01,))
     one, two = (run_cell(cell, plan, wine) for _ in range(2))
-    one.pop("seconds_per_step"), two.pop("seconds_per_step")
+    for result in (one, two):
+        costs = [
+            result.pop(key) for key in ("seconds_per_step", "seconds_of_loss", "process_bytes")
+        ]
+        assert min(costs) > 0
     assert one == two
+
+
+def test_the_peak_of_memory_is_that_of_its_own_time():
+    forget_peak()
+    before = peak_bytes()
+    block = np.ones(40_000_000, dtype=np.int8)
+    with_block = peak_bytes()
+    del block
+    forget_peak()
+    after = peak_bytes()
+    assert with_block - before > 30_000_000
+    assert with_block - after > 30_000_000
 
 
 def test_images_train_a_convolutional_network():

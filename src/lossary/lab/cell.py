@@ -15,7 +15,7 @@ import torch
 from lossary.advice.target import Target
 from lossary.contract import LossError
 from lossary.evaluate import Loss
-from lossary.lab import inspect
+from lossary.lab import cost, inspect
 from lossary.lab.choose import of_counts
 from lossary.lab.data import Data
 from lossary.lab.heads import Head, head_for, output_of
@@ -101,6 +101,7 @@ def run_cell(
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """Search a learning rate, train every seed, judge; a JSON-able account of it all."""
+    cost.forget_peak()
     loss = Loss.from_config(cell.config)
     parts = split(data, cell.seeds, cell.corruption)
     target = data.target
@@ -131,6 +132,8 @@ def run_cell(
             "score": done.score,
             "nonfinite": done.nonfinite,
             "seconds_per_step": done.seconds_per_step,
+            "seconds_of_loss": cost.seconds_of_loss(head, done.outputs_last, parts, plan.batch),
+            "process_bytes": cost.peak_bytes(),
             "steps": plan.epochs * max(1, parts.train.features.shape[1] // plan.batch),
             "training_rows": parts.train.features.shape[1],
             "per_group": inspect.per_group(target, seen),
