@@ -44,7 +44,7 @@ def powers(z, e, high):
     return total
 
 
-def kullback_leibler(z, t, e, r, high, lack, share_of_all, beta):
+def kullback_leibler(z, t, e, r, high, lack, share_of_all, beta, missed):
     """Terms of the value, and of T."""
     full_width()
     value, mass = zero, zero
@@ -65,23 +65,30 @@ def kullback_leibler_slope(t, e, r, share_of_all, mass, beta, factor):
         e[i] = (e[i] * (share_of_all * mass) - t[i]) * factor
 
 
-def jensen_shannon(z, t, e, r, high, base, share_of_all, beta):
-    """Terms of the value, and of sum p r; r, less ``base``, is kept for the slope."""
+def jensen_shannon(z, t, e, r, high, base, share_of_all, beta, missed):
+    """Terms of the value, and of sum p r; r, less ``base``, is kept for the slope.
+
+    Where ``missed`` is 1, ``base`` is what r becomes without any target, -log(1 - beta): then
+    r - base = -log1p(beta / (1 - beta) t / p).
+    """
     full_width()
     value, mass = zero, zero
+    scale, here = beta / (one - missed * beta), one - missed
+    above = base if missed > zero else zero
+    below = base - above
     for i in range(z.size):
         p = e[i] * share_of_all
         weight = t[i]
         gap = weight - p
         divisor = p if p > zero else one
-        ratio = -log1p(beta * (gap / divisor))
+        ratio = -log1p(scale * ((weight - here * p) / divisor))
         ratio = ratio if p > zero else zero
         other = weight if weight > zero else one
         back = -log1p((beta - one) * (gap / other))
         back = back if weight > zero else zero
-        value += beta * weight * back + (one - beta) * (p * ratio)
-        mass += p * (ratio - base)
-        r[i] = ratio - base
+        value += beta * weight * back + (one - beta) * (p * (ratio + above))
+        mass += p * (ratio - below)
+        r[i] = ratio - below
     return value, mass
 
 
@@ -133,30 +140,35 @@ def divergence(
                 rest += powers(z[middle + 1 : end], e[middle + 1 : end], high)
         e[peak] = one
         lack, share_of_all = real(math.log1p(rest)), real(1.0 / (1.0 + rest))
-        base = lack if KL else zero
+        base, missed = lack if KL else zero, zero
+        if not KL and t[peak] + t[peak] < share_of_all:
+            base, missed = real(-math.log1p(-beta)), one
         one_class = slice(peak, peak + 1)
         value, mass = terms(
-            z[one_class], t[one_class], e[one_class], r[one_class], high, base, share_of_all, share
-        )
+            z[one_class], t[one_class], e[one_class], r[one_class],
+            high, base, share_of_all, share, missed,
+        )  # fmt: skip
         value, mass = float64(value), float64(mass)
-        if not KL:
+        if not KL and missed == zero:
             # Slopes are differences of r: taken from the likeliest class's, where p is nearly 1,
-            # they do not cancel.
+            # they do not cancel; nor from the r of classes that the target lacks, if it is one.
             base, mass, r[peak] = r[peak], 0.0, zero
+        top, peak_mass, mass = float64(r[peak]), mass, 0.0
         for at in range(0, classes, BLOCK):
             end = min(at + BLOCK, classes)
             middle = peak if at <= peak < end else end
             a, b = terms(
                 z[at:middle], t[at:middle], e[at:middle], r[at:middle],
-                high, base, share_of_all, share,
+                high, base, share_of_all, share, missed,
             )  # fmt: skip
             value, mass = value + a, mass + b
             if middle < end:
                 a, b = terms(
                     z[middle + 1 : end], t[middle + 1 : end], e[middle + 1 : end],
-                    r[middle + 1 : end], high, base, share_of_all, share,
+                    r[middle + 1 : end], high, base, share_of_all, share, missed,
                 )  # fmt: skip
                 value, mass = value + a, mass + b
+        others, mass = mass, peak_mass + mass
         partial[row] = float64(weight) * value
         if VALUES:
             values[row] = real(value)
@@ -168,6 +180,9 @@ def divergence(
             if KL:  # p T - t at the likeliest class, where p is nearly 1
                 own = float64(t[peak])
                 e[peak] = real(((mass - own) - own * rest) / (1.0 + rest) * float64(portion))
+            elif missed > zero:  # p (r - mass), likewise
+                own = (top * rest / (1.0 + rest) - others) / (1.0 + rest)
+                e[peak] = real((1.0 - beta) * own * float64(portion))
 
 
 @functools.cache
