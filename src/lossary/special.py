@@ -200,10 +200,10 @@ def stirling(inverse: Array) -> Array:
     low = inverse > 0.3  # short of 1/3, where the fitted polynomial has its worst derivative
     x = reciprocal(xp.where(low, inverse, 1.0))
     t = xp.where(low, 1.0 / (x + 3.0), inverse)
-    steps = xp.zeros_like(x)
-    for k in range(3):  # stirling at x less stirling at x + 1, three times
-        steps = steps + _stirling_step(x + float(k), first=k == 0)
-    return t * _polynomial(_STIRLING, xp.square(t)) + xp.where(low, steps, 0.0)
+    small = t * _polynomial(_STIRLING, xp.square(t))
+    for k in (2, 1, 0):  # stirling at x less stirling at x + 1; the first, and largest, last
+        small = small + xp.where(low, _stirling_step(x + float(k), first=k == 0), 0.0)
+    return small
 
 
 def _stirling_step(x: Array, *, first: bool) -> Array:
