@@ -116,6 +116,8 @@ def from_highest(logits: Array, *, axis: int = -1) -> Array:
 def class_range(like: Array, axis: int) -> Array:
     """0, 1, ... along ``axis``, shaped to meet ``like`` there."""
     xp = namespace(like)
+    if like.shape[axis] is None:  # in a graph that will know it later
+        return xp.astype(xp.cumulative_sum(xp.ones_like(like), axis=axis), xp.int64) - 1
     shape = [1] * like.ndim
     shape[axis] = like.shape[axis]
     return xp.reshape(xp.arange(like.shape[axis], device=device(like)), tuple(shape))
@@ -319,8 +321,8 @@ def pairs(labels: Array, mask: Array | None = None) -> tuple[Array, Array]:
     ``others[i, j]``: j is not i (and neither is masked); ``partners``: others of the same label.
     """
     xp = namespace(labels)
-    n = labels.shape[0]
-    index = xp.arange(n, device=device(labels))
+    # Not arange: in a graph the number of rows may not be known yet.
+    index = xp.cumulative_sum(xp.ones_like(labels), axis=0)
     others = xp.expand_dims(index, axis=1) != xp.expand_dims(index, axis=0)
     if mask is not None:
         both = xp.logical_and(xp.expand_dims(mask, axis=1), xp.expand_dims(mask, axis=0))

@@ -14,7 +14,10 @@ from lossary.inputs import arrivals
 from lossary.testing.samples import plain_batch
 from lossary.testing.settings import parameter_sets
 
-TARGETED = [c for c in contracts() if c.predictions and c.unit and c.unit.name != "tensor"]
+LEARNED = [c for c in contracts() if c.learned]
+TARGETED = [
+    c for c in contracts() if c.predictions and c.unit and c.unit.name != "tensor" and not c.learned
+]
 every_loss = pytest.mark.parametrize("contract", TARGETED, ids=lambda contract: contract.name)
 
 
@@ -62,6 +65,11 @@ def test_equals_loss(contract):
     options = dict(needed, reduction="none")
     if contract.unit.name == "region" and "axis" in contract.parameters:
         options["axis"] = tuple(range(1, batch[contract.predictions[0]].ndim))
+    if len(contract.inputs) > len(contract.predictions) + bool(contract.target_name):
+        lengths = [name for name, space in contract.inputs.items() if space.name == "length"]
+        places = np.arange(y_true.shape[1])  # Keras takes lengths from padding
+        y_true = np.where(places < batch[lengths[1]][:, None], y_true, 0)
+        batch[lengths[0]] = np.full(len(y_true), y_pred.shape[1])
     values = numbers(made(contract, **options)(y_true, y_pred))
     tensors = {name: ops.convert_to_tensor(value) for name, value in batch.items()}
     expected = numbers(Loss(contract, reduction="none", **needed)(**tensors))
@@ -85,9 +93,73 @@ def test_configs_round_trip(contract):
 
 def test_every_name_is_a_class_and_a_function():
     for key, (contract, alias) in REGISTRY.items():
-        if contract.predictions:
+        if contract.learned:
+            assert issubclass(lossary.keras.get(alias.name), keras.layers.Layer)
+        elif contract.predictions:
             assert lossary.keras.get(alias.name.lower()).__name__ == key
             assert getattr(lossary.keras, lossary.keras._CLASSES[key].__name__).key == key
+
+
+def test_every_loss_of_keras_is_here():
+    theirs = [
+        name
+        for name, kind in vars(keras.losses).items()
+        if isinstance(kind, type) and name != "Loss"
+    ]
+    assert len(theirs) >= 22
+    for name in theirs:
+        assert issubclass(getattr(lossary.keras, name), keras.losses.Loss), name
+
+
+@pytest.mark.parametrize("contract", LEARNED, ids=lambda contract: contract.name)
+def test_learned_weights_are_a_layers(contract, tmp_path):
+    """The loss falls, its weights train, and a saved model goes on."""
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 3, 60)
+    x = (np.eye(3)[labels] + 0.3 * generator.normal(size=(60, 3))).astype("float32")
+    inputs, label = keras.Input((3,)), keras.Input((), dtype="int32")
+    embedding = layers.Dense(2)(inputs)
+    layer = lossary.keras.get(contract.name)(num_classes=3, scale=8.0)
+    model = keras.Model([inputs, label], layer(embedding, label))
+    model.compile(keras.optimizers.Adam(0.02))
+    before = [numbers(weight) for weight in layer.trainable_weights]
+    assert [weight.shape for weight in before] == [(3, 2)]
+    history = model.fit([x, labels], epochs=6, verbose=0).history["loss"]
+    assert history[-1] < 0.9 * history[0]
+    assert not np.allclose(numbers(layer.trainable_weights[0]), before[0])
+    model.save(tmp_path / "m.keras")
+    again = keras.models.load_model(tmp_path / "m.keras")
+    one, other = (each.evaluate([x, labels], verbose=0) for each in (model, again))
+    np.testing.assert_allclose(one, other, rtol=1e-5)
+    arrays = [ops.convert_to_tensor(numbers(keras.Model(inputs, embedding)(x)))]
+    arrays += [ops.convert_to_tensor(labels.astype("int32"))]
+    arrays += [ops.convert_to_tensor(numbers(layer.trainable_weights[0]))]
+    expected = Loss(contract, scale=8.0)(*arrays)
+    np.testing.assert_allclose(one, float(expected), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["Circle", "SupervisedContrastive", "CTC"])
+def test_losses_of_labels_train_in_batches_of_unknown_size(name):
+    x = np.random.default_rng(0).normal(size=(37, 5, 4)).astype("float32")
+    inputs = keras.Input((5, 4))
+    outputs, y_true = layers.Dense(6)(inputs), np.tile([[1, 2, 0]], (37, 1))
+    if name != "CTC":
+        outputs, y_true = layers.Dense(3)(layers.Flatten()(inputs)), np.arange(37) % 3
+        x[:, 0, :3] += 4 * np.eye(3)[y_true]
+    model = keras.Model(inputs, outputs)
+    model.compile(keras.optimizers.Adam(0.02), getattr(lossary.keras, name)())
+    history = model.fit(x, y_true, batch_size=16, epochs=4, verbose=0).history["loss"]
+    assert history[-1] < history[0]
+
+
+def test_masked_steps_have_no_part():
+    """A mask over time shortens the sequence."""
+    logits = np.random.default_rng(0).normal(size=(2, 6, 4)).astype("float32")
+    y_true = np.array([[1, 2, 0], [3, 3, 1]])
+    steps = np.array([[True] * 4 + [False] * 2, [True] * 6])
+    values = numbers(lossary.keras.CTC(reduction="none")(y_true, masked(logits, steps)))
+    short = lossary.keras.CTC(reduction="none")(y_true[:1], logits[:1, :4])
+    np.testing.assert_allclose(values[0], float(short[0]), rtol=1e-6)
 
 
 REDUCED = {"sum_over_batch_size": 5 / 2, "mean": 5 / 2, "sum": 5.0, "none": [2.0, 3.0]}

@@ -14,10 +14,11 @@ from torch.utils.data import DataLoader, Dataset
 
 import lossary.torch
 from lossary import Loss, LossError, contract_of, contracts
+from lossary.contract import key_of
 from lossary.testing.samples import plain_batch
 from lossary.testing.settings import parameter_sets
 from lossary.torch import TorchLossError
-from lossary.torch.conventions import learned
+from lossary.torch.conventions import host_of
 
 CONTRACTS = [contract for contract in contracts() if contract.predictions]
 every_loss = pytest.mark.parametrize("contract", CONTRACTS, ids=lambda contract: contract.name)
@@ -35,13 +36,20 @@ def arrays_of(contract, rows=6, seed=0, dtype=torch.float64):
     return tensors, needed
 
 
+def plain_name(contract):
+    """A name that takes (batch, steps, classes): PyTorch's own puts the steps first."""
+    if contract.inputs[contract.predictions[0]].layout != "steps":
+        return contract.name
+    return next(alias.name for alias in contract.aliases if host_of(key_of(alias.name)) is None)
+
+
 def module_of(contract, tensors, needed, **options):
     """The module, and the tensors that forward takes; learned weights are set from the batch."""
-    kind = lossary.torch.get(contract.name)
-    own = learned(contract)
+    kind = lossary.torch.get(plain_name(contract))
+    own = contract.learned
     if own:
         rows, columns = tensors[own[0]].shape
-        options |= {"num_classes": rows, "embedding_size": columns}
+        options |= {"num_classes": rows, "in_features": columns}
     module = kind(**needed, **options)
     for name in own:
         getattr(module, name).data = tensors[name].clone()
@@ -49,7 +57,7 @@ def module_of(contract, tensors, needed, **options):
 
 
 def differentiable(contract, tensors):
-    names = [name for name in contract.predictions if name not in learned(contract)]
+    names = [name for name in contract.predictions if name not in contract.learned]
     for name in names:
         tensors[name].requires_grad_()
     return [tensors[name] for name in names]
@@ -99,7 +107,7 @@ def test_compiles_without_graph_breaks(contract):
     torch.testing.assert_close(compiled(*inputs), module(*inputs), rtol=1e-10, atol=1e-12)
     tensors, needed = arrays_of(contract, rows=8)
     module_of(contract, tensors, needed)
-    more = [x for name, x in tensors.items() if name not in learned(contract)]
+    more = [x for name, x in tensors.items() if name not in contract.learned]
     torch.testing.assert_close(compiled(*more), module(*more), rtol=1e-10, atol=1e-12)
 
 
@@ -170,7 +178,7 @@ def test_vmap_gives_gradients_per_sample(contract):
     tensors, needed = arrays_of(contract)
     name = contract.predictions[0]
     module, _ = module_of(contract, tensors, needed, reduction="sum")
-    inputs = {key: x for key, x in tensors.items() if key not in learned(contract)}
+    inputs = {key: x for key, x in tensors.items() if key not in contract.learned}
     names = list(inputs)
 
     def one(*row):

@@ -9,7 +9,8 @@ For each name of a loss there is a class (``MeanSquaredError``, ``FocalLoss``, `
 spelling of the field) and a function (``mean_squared_error``), both generated from the loss's
 contract. They follow Keras: ``(y_true, y_pred)``, its reductions, sample weights and masks,
 ``from_logits=False``, one value per sample. Importing this module registers them, so a saved model
-loads without ``custom_objects``. Errors are ``ValueError``, as Keras raises.
+loads without ``custom_objects``. Losses that learn weights (``ArcFace``) are layers. Errors are
+``ValueError``, as Keras raises.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from keras.src.losses import ALL_OBJECTS_DICT
 
 from lossary.contract import REGISTRY, Alias, Array, Contract, contracts, key_of, resolve
 from lossary.keras.arguments import HOST, signature
+from lossary.keras.layer import LossLayer
 from lossary.keras.loss import KerasLoss, dtype_of
 
 
@@ -32,7 +34,7 @@ def _class_name(key: str) -> str:
     return "".join(part[:1].upper() + part[1:] for part in key.split("_"))
 
 
-def _make_class(key: str, contract: Contract, alias: Alias) -> type[KerasLoss]:
+def _make_class(key: str, contract: Contract, alias: Alias, base: type) -> Any:
     body = {
         "contract": contract,
         "key": key,
@@ -41,7 +43,7 @@ def _make_class(key: str, contract: Contract, alias: Alias) -> type[KerasLoss]:
         "__module__": __name__,
         "__signature__": signature(contract, key, alias.presets),
     }
-    made = type(_class_name(key), (KerasLoss,), body)
+    made = type(_class_name(key), (base,), body)
     return keras.saving.register_keras_serializable(package="lossary")(made)
 
 
@@ -49,6 +51,10 @@ def _make_function(key: str, kind: type[KerasLoss]) -> Callable[..., Array]:
     def function(y_true: Array, y_pred: Array, *arguments: Any, **options: Any) -> Array:
         y_pred = tree.map_structure(_floating, y_pred)
         y_true = tree.map_structure(ops.convert_to_tensor, y_true)
+        if options.get("ref_embeddings") is not None:  # Keras' name for samples of other batches
+            references = [options.pop(name) for name in ("ref_labels", "ref_embeddings")]
+            options.pop("remove_diagonal", None)
+            return kind(*arguments, **options).against(y_true, y_pred, *references)
         return kind(*arguments, **options).call(y_true, y_pred)
 
     function.__name__ = function.__qualname__ = key
@@ -77,13 +83,18 @@ _CLASSES: dict[str, type[KerasLoss]] = {}
 
 _FUNCTIONS: dict[str, Callable[..., Array]] = {}
 
+_LAYERS: dict[str, type[LossLayer]] = {}  # losses with weights of their own
+
 
 def _generate() -> None:
     contracts()
     for key, (contract, alias) in REGISTRY.items():
-        if not contract.predictions or key in _CLASSES:
+        if not contract.predictions or key in _CLASSES or key in _LAYERS:
             continue
-        _CLASSES[key] = _make_class(key, contract, alias)
+        if contract.learned:
+            _LAYERS[key] = _make_class(key, contract, alias, LossLayer)
+            continue
+        _CLASSES[key] = _make_class(key, contract, alias, KerasLoss)
         _FUNCTIONS[key] = _make_function(key, _CLASSES[key])
 
 
@@ -93,6 +104,8 @@ def get(identifier: Any) -> Any:
         return keras.losses.get(identifier)
     resolve(identifier)  # a LossError with the nearest names
     key = key_of(identifier)
+    if key in _LAYERS:
+        return _LAYERS[key]
     return _FUNCTIONS[key] if identifier == identifier.lower() else _CLASSES[key]()
 
 
@@ -130,6 +143,8 @@ def _knows(name: str) -> bool:
 def __getattr__(name: str) -> Any:
     if name == "Watch":  # the doctor stands above the adapters: loaded when it is asked for
         return import_module("lossary.doctor.watch_keras").Watch
+    if key_of(name) in _LAYERS and name != name.lower():
+        return _LAYERS[key_of(name)]
     if name.startswith("_") or not _knows(name):
         raise AttributeError(f"module 'lossary.keras' has no attribute {name!r}")
     home = _FUNCTIONS if name == name.lower() else _CLASSES
@@ -137,7 +152,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    names = [kind.__name__ for kind in _CLASSES.values()]
+    names = [kind.__name__ for kind in (*_CLASSES.values(), *_LAYERS.values())]
     return sorted([*names, *_FUNCTIONS, "KerasLoss", "get", "install", "uninstall"])
 
 

@@ -24,6 +24,9 @@ AS_GIVEN = ("divergence",)
 # Arguments of Keras without which it ignores another.
 SWITCHES = {"apply_class_balancing": "alpha"}
 
+# Arguments of Keras with the one value that Lossary has: oneself is no partner.
+FIXED = {"remove_diagonal": True}
+
 # Keras smooths no ratio of sums: only its denominator holds an epsilon.
 _DEFAULTS = {"smooth": 0.0}
 
@@ -44,7 +47,9 @@ def signature(contract: Contract, key: str, presets: Mapping[str, Any]) -> inspe
         for name, item in contract.parameters.items()
     }
     conventions: dict[str, Any] = {}
-    ways = arrivals(contract) if contract.family not in _SCORED else ()
+    first = contract.inputs[contract.predictions[0]]
+    scored = contract.family in _SCORED or first.layout == "steps"
+    ways = () if scored else arrivals(contract)
     if "logits" in ways and "probabilities" in ways:
         conventions["from_logits"] = presets.get("predictions") == "logits"
     if len(ways) > 1:
@@ -59,11 +64,14 @@ def signature(contract: Contract, key: str, presets: Mapping[str, Any]) -> inspe
         conventions["axis"] = own.pop("axis", -1)
     elif "axis" in own:
         conventions["axis"] = own.pop("axis")
+    if contract.learned:
+        own = {"num_classes": inspect.Parameter.empty, **own}
     host = {"reduction": "sum_over_batch_size", "name": key, "dtype": None}
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     everything = {**own, **conventions, **host}
     theirs = keras_arguments(key)
-    known = {name: theirs[name] for name in theirs if name in everything or name in SWITCHES}
+    also = {*everything, *SWITCHES, *FIXED}
+    known = {name: theirs[name] for name in theirs if name in also}
     everything = {**known, **{name: everything[name] for name in everything if name not in known}}
     required = [name for name, default in everything.items() if default is inspect.Parameter.empty]
     ordered = [*required, *(name for name in everything if name not in required)]

@@ -15,7 +15,7 @@ from keras.src.losses.loss import reduce_weighted_values, squeeze_or_expand_to_s
 from lossary.contract import Array, Contract, LossError, Space
 from lossary.evaluate import Loss
 from lossary.inputs import CONVERSIONS
-from lossary.keras.arguments import AS_GIVEN, HOST, SWITCHES, signature
+from lossary.keras.arguments import AS_GIVEN, FIXED, HOST, SWITCHES, signature
 
 
 class KerasLoss(HostLoss):
@@ -43,6 +43,11 @@ class KerasLoss(HostLoss):
         for switch, name in SWITCHES.items():
             if not given.get(switch, True):
                 inside.pop(name)
+        for name, value in FIXED.items():
+            if given.get(name, value) != value:
+                raise LossError(
+                    f"{self.key}: {name}={given[name]!r} is not supported; leave it out"
+                )
         if self.label_smoothing and "label_smoothing" not in inside:
             _check_smoothing(self.contract, self.label_smoothing)
         if self.axis is None:
@@ -86,15 +91,29 @@ class KerasLoss(HostLoss):
     @property
     def _takes_codes(self) -> bool:
         target = self.contract.target
-        return target is not None and target.layout in ("class", "label") and target.integral
+        return (
+            target is not None
+            and target.layout in ("class", "label", "sequence")
+            and target.integral
+        )
 
     def call(self, y_true: Array, y_pred: Array) -> Array:
         """One value per sample; those that do not count carry a Keras mask."""
         return self._values(y_true, y_pred, None)
 
+    def against(
+        self, y_true: Array, y_pred: Array, ref_labels: Array, ref_embeddings: Array
+    ) -> Array:
+        """One value per sample, compared with other samples than those of the batch."""
+        known = ops.convert_to_tensor(ref_embeddings, dtype=y_pred.dtype)
+        labels = ops.cast(ref_labels, "int32"), ops.cast(y_true, "int32")
+        inside, references = self.loss.parameters, (known, labels[0])
+        return self.contract.compute(y_pred, labels[1], references=references, **inside)
+
     def _values(self, y_true: Array, y_pred: Array, mask: Array | None) -> Array:
         try:
-            arrays = self._arrays(y_true, y_pred)
+            arrays = self._arrays(y_true, y_pred, mask)
+            mask = None if self._by_steps else mask  # steps that are masked have no part
             values, counts = self.loss.units(*arrays, mask=mask)
         except LossError as error:
             raise LossError(_in_keras_words(str(error))) from None
@@ -105,7 +124,11 @@ class KerasLoss(HostLoss):
             backend.set_keras_mask(values, ops.broadcast_to(counts, ops.shape(values)))
         return values
 
-    def _arrays(self, y_true: Array, y_pred: Array) -> tuple[Array, ...]:
+    @property
+    def _by_steps(self) -> bool:
+        return self.contract.inputs[self.contract.predictions[0]].layout == "steps"
+
+    def _arrays(self, y_true: Array, y_pred: Array, mask: Array | None) -> tuple[Array, ...]:
         """The definition's arguments, in its order, from Keras' pair."""
         contract = self.contract
         predictions = _predictions(contract, y_pred)
@@ -116,7 +139,7 @@ class KerasLoss(HostLoss):
             return tuple(_adapted(*item) for item in zip(predictions, spaces, strict=True))
         first = predictions[0]
         target = self._aligned(y_true, first, contract.target)
-        if self._takes_codes and len(target.shape) < len(first.shape):
+        if self._takes_codes and (len(target.shape) < len(first.shape) or self._by_steps):
             target = ops.cast(target, "int32")
         target = self._smoothed(target, first, contract.target)
         if "axis" in contract.parameters and self.axis is None:  # one region, the batch included
@@ -124,6 +147,8 @@ class KerasLoss(HostLoss):
             target = ops.reshape(target, (1, -1))
         given = dict(zip(contract.predictions, predictions, strict=True))
         given[str(contract.target_name)] = target
+        if self._by_steps:
+            given |= _sequences(contract, first, target, mask, self.loss.parameters["blank"])
         return tuple(_adapted(given[name], space) for name, space in contract.inputs.items())
 
     def _aligned(self, y_true: Array, y_pred: Array, space: Space) -> Array:
@@ -142,6 +167,8 @@ class KerasLoss(HostLoss):
                 )
         elif layout == "element":
             y_true, _ = squeeze_or_expand_to_same_rank(y_true, y_pred)
+        elif layout == "label" and len(shape) == len(wanted) and shape[-1] == 1:
+            return ops.squeeze(y_true, axis=-1)
         else:
             return y_true
         shape = y_true.shape
@@ -232,6 +259,29 @@ def _predictions(contract: Contract, y_pred: Array) -> tuple[Array, ...]:
             f"{contract.name}: y_pred has {len(parts)} parts, expected {', '.join(names)}"
         )
     return tuple(parts)
+
+
+def _sequences(
+    contract: Contract, first: Array, target: Array, mask: Array | None, blank: int
+) -> dict[str, Array]:
+    """Labels before padding, and lengths: in Keras padding is the blank, also between labels."""
+    if len(target.shape) != 2 or len(first.shape) != 3:
+        raise LossError(
+            f"{contract.name}: y_true has shape {tuple(target.shape)}, y_pred {tuple(first.shape)};"
+            " expected (batch, length) and (batch, steps, classes)"
+        )
+    place, size = ops.arange(target.shape[1], dtype="int32"), target.shape[1]
+    written = ops.not_equal(target, blank)
+    order = ops.argsort(ops.where(written, place, place + size), axis=1)
+    steps = ops.ones_like(first[:, :, 0], dtype="int32")
+    if mask is not None:
+        steps = steps * ops.cast(mask, "int32")
+    lengths = (ops.sum(steps, axis=1), ops.sum(ops.cast(written, "int32"), axis=1))
+    names = [name for name, space in contract.inputs.items() if space.name == "length"]
+    return {
+        str(contract.target_name): ops.take_along_axis(target, order, axis=1),
+        **dict(zip(names, lengths, strict=True)),
+    }
 
 
 def _average(values: Array, counts: Array | None, axis: Any) -> tuple[Array, Array | None]:

@@ -276,7 +276,7 @@ def _angles(prediction: Array, target: Array, centers: Array) -> tuple[Array, Ar
     classes = xp.astype(class_range(cosines, 1), target.dtype)
     own = classes == xp.expand_dims(target, axis=1)
     known = xp.any(own, axis=1)
-    index = xp.astype(xp.where(known, target, xp.zeros_like(target)), xp.int64)
+    index = xp.where(known, target, xp.zeros_like(target))
     axis = xp.take(axes, index, axis=0)
     directed = xp.logical_and(xp.any(rows != 0, axis=1), xp.any(axis != 0, axis=1))
     # Half the product of the rhombus' diagonals: sqrt(1 - cosine^2) keeps no digit of small angles.

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import _reduction as legacy
 
 from lossary.contract import Contract, LossError, key_of, resolve
 from lossary.inputs import arrivals
@@ -29,9 +28,12 @@ REDUCTIONS = {
 # PyTorch's arguments that are no parameter of a definition.
 # eps is accepted where PyTorch needs it; the formulas here need none, but for a clamped variance.
 _ARGUMENTS = frozenset(
-    "weight pos_weight ignore_index size_average reduce reduction log_target log_input eps".split()
+    "weight pos_weight ignore_index size_average reduce reduction log_target log_input eps "
+    "distance_function".split()
 )
+_RETIRED = ("size_average", "reduce")  # kept for their places in the order of arguments
 _EMPTY = inspect.Parameter.empty
+_SIGNS = ("sign", "element")
 
 
 @cache
@@ -51,12 +53,6 @@ def _host_parameters(host: type[torch.nn.Module]) -> dict[str, inspect.Parameter
     return found
 
 
-def learned(contract: Contract) -> tuple[str, ...]:
-    """Inputs that are a weight matrix beside other inputs: the module's own parameters."""
-    whole = tuple(name for name, space in contract.inputs.items() if space.layout == "tensor")
-    return whole if len(whole) < len(contract.inputs) else ()
-
-
 def signature(contract: Contract, key: str, presets: Mapping[str, Any]) -> inspect.Signature:
     """PyTorch's arguments in PyTorch's order, then the loss's own as keywords."""
     host, target = host_of(key), contract.target
@@ -71,14 +67,17 @@ def signature(contract: Contract, key: str, presets: Mapping[str, Any]) -> inspe
         extra["pos_weight"] = None  # a buffer
     if "axis" in extra and class_axis(contract) is not None:
         extra["axis"] = 1
-    if learned(contract):
-        extra |= {"num_classes": _EMPTY, "embedding_size": _EMPTY}
+    if contract.learned:
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        sizes = ("in_features", "num_classes")
+        arguments |= {name: inspect.Parameter(name, kind) for name in sizes}
     if target is not None:
-        if target.name in ("classes", "binary", "sign"):
+        if target.name in ("classes", "binary") or (target.name, target.layout) == _SIGNS:
             extra["weight"] = None
-        extra["ignore_index"] = -100 if target.name == "classes" else None
+        if target.layout != "sequence":
+            extra["ignore_index"] = -100 if target.name == "classes" else None
     extra["reduction"] = "mean"
-    if len(arrivals(contract)) > 1 and "log_input" not in arguments:
+    if len(arrivals(contract)) > 1 and "log_input" not in arguments and not _by_steps(contract):
         extra["predictions"] = presets.get("predictions")
     extra["empty"] = "zero"
     for name, default in extra.items():
@@ -94,6 +93,10 @@ def class_axis(contract: Contract) -> int | None:
     return 1 if first is not None and first.layout == "class axis" else None
 
 
+def _by_steps(contract: Contract) -> bool:
+    return any(space.layout == "steps" for space in contract.inputs.values())
+
+
 @dataclass(frozen=True)
 class Conventions:
     """How one module calls its loss."""
@@ -106,14 +109,20 @@ class Conventions:
     by_count: bool  # the mean of weighted values divides by their number
     log_target: bool
     least_variance: float | None
+    time_first: bool  # steps come before the batch, and a mean divides by the target's length too
+    labels_by_index: bool  # true labels come as indices, -1 after the last
 
     @classmethod
     def of(cls, contract: Contract, key: str, given: Mapping[str, Any]) -> Conventions:
         """Read from the arguments that a module was given."""
         host, target = host_of(key), contract.target
         word = given["reduction"]
-        if given.get("size_average") is not None or given.get("reduce") is not None:
-            word = legacy.legacy_get_string(given["size_average"], given["reduce"])
+        for name in _RETIRED:
+            if given.get(name) is not None:
+                raise LossError(
+                    f"{key}: {name}={given[name]!r} is PyTorch's from before version 0.4; say "
+                    "reduction='mean', 'sum' or 'none' instead"
+                )
         if word not in REDUCTIONS:
             raise LossError(
                 f"{key}: reduction={word!r} is not known; it can be {', '.join(REDUCTIONS)}"
@@ -129,11 +138,16 @@ class Conventions:
             reduction=REDUCTIONS[word],
             predictions=predictions,
             each_class=each_class,
-            each_label=host is not None and key.startswith("multi_label"),
+            each_label=host is not None
+            and key.startswith("multi_label")
+            and contract.unit is not None
+            and contract.unit.name == "element",
             element_weight=not by_class,
             by_count=host is not None and "class_weights" not in contract.accepts,
             log_target=bool(given.get("log_target")),
             least_variance=given.get("eps") if "variance" in contract.inputs else None,
+            time_first=host is not None and _by_steps(contract),
+            labels_by_index=host is not None and target is not None and target.name == "multi-hot",
         )
 
 
@@ -147,3 +161,34 @@ def positive_weighted(target: Tensor, pos_weight: Tensor) -> tuple[Tensor, Tenso
     return torch.where(
         weights == 0, target, positive / torch.where(weights == 0, 1.0, weights)
     ), weights
+
+
+def sequences(
+    prediction: Tensor, target: Tensor, input_lengths: Any, target_lengths: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """PyTorch's steps before batch, targets in rows or end to end, lengths as numbers or tensors.
+
+    Returned are (batch, steps, classes), (batch, length) and two of (batch,).
+    """
+    lengths = [
+        torch.as_tensor(each, device=prediction.device).reshape(-1)
+        for each in (input_lengths, target_lengths)
+    ]
+    if prediction.ndim == 2:
+        prediction, target = prediction.unsqueeze(1), target.reshape(1, -1)
+    if target.ndim == 1:  # all targets in one row
+        rows = target.split(lengths[1].tolist())
+        target = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
+    return prediction.movedim(0, 1), target, lengths[0], lengths[1]
+
+
+def multi_hot(target: Tensor, prediction: Tensor) -> Tensor:
+    """How often each label stands in a row of indices, before the first -1."""
+    if target.is_floating_point():
+        return target
+    if not prediction.ndim:
+        raise LossError("the prediction is one number, expected (labels,) or (batch, labels)")
+    classes = prediction.shape[-1]
+    written = torch.cumsum(target < 0, dim=-1) == 0
+    hot = torch.nn.functional.one_hot(torch.where(written, target, 0), classes)
+    return (hot * written.unsqueeze(-1)).sum(dim=-2)

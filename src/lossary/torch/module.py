@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lossary.contract import REGISTRY, Contract, LossError, key_of, resolve
+from lossary.contract import REGISTRY, Contract, LossError, contract_of, key_of, resolve
 from lossary.cost import Total, reduce
 from lossary.evaluate import Loss
 from lossary.inputs import class_axis
@@ -50,9 +50,13 @@ class LossModule(nn.Module):
         for name in {"weight", "pos_weight"} & set(given):
             value = given.pop(name)
             self.register_buffer(name, value if value is None else torch.as_tensor(value))
-        for name in conventions.learned(self.contract):
-            matrix = torch.empty(given["num_classes"], given["embedding_size"])
+        for name in self.contract.learned:
+            matrix = torch.empty(given["num_classes"], given["in_features"])
             self.register_parameter(name, nn.Parameter(nn.init.xavier_uniform_(matrix)))
+        self.distance_function = given.get("distance_function")
+        self.swap = bool(given.get("swap"))
+        if self.distance_function is not None:  # what is left to do is to rank two distances
+            self.contract = contract_of("margin_ranking")
         try:
             self.conventions = Conventions.of(self.contract, self.key, given)
             self._losses = {
@@ -74,7 +78,8 @@ class LossModule(nn.Module):
                 parameters["axis"] = 0
         reduction = chosen.reduction
         # PyTorch divides by the classes' weights where targets are indices, else by the count.
-        if reduction == "mean" and self._weighted and (chosen.by_count or soft):
+        by_count = self._weighted and (chosen.by_count or soft)
+        if reduction == "mean" and (by_count or chosen.time_first):
             reduction = "mean_over_batch"
         return Loss(
             self.contract,
@@ -112,11 +117,8 @@ class LossModule(nn.Module):
         try:
             if device == "meta" or not torch.is_autocast_enabled(device):
                 return self._compute(total, inputs, weights, mask)
-            wide = tuple(
-                x.float() if x.is_floating_point() and x.itemsize < 4 else x for x in inputs
-            )
             with torch.autocast(device, enabled=False):
-                return self._compute(total, wide, weights, mask)
+                return self._compute(total, tuple(map(_wide, inputs)), weights, mask)
         except LossError as error:
             raise TorchLossError(str(error)) from None
 
@@ -153,8 +155,12 @@ class LossModule(nn.Module):
             companions["class_weights"] = weight
         if self.conventions.each_label:
             return self._over_labels(loss, total, arrays, weights, mask)
+        if self.conventions.time_first and self.conventions.reduction == "mean":
+            factor = 1.0 / arrays["target_lengths"].clamp(min=1).to(first.dtype)
+            weights = factor if weights is None else weights * factor
         if not total:
-            return loss(**arrays, weights=weights, **companions)
+            value = loss(**arrays, weights=weights, **companions)
+            return value.squeeze(0) if self._alone(inputs) and value.ndim else value
         whole = loss.total(**arrays, weights=weights, **companions)
         if loss.reduction == "mean_over_batch":
             return Total(whole.sum, loss.total(**arrays, mask=mask).weight)
@@ -162,15 +168,20 @@ class LossModule(nn.Module):
 
     def _arrays(self, inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
         """The definition's arguments from PyTorch's."""
-        matrices = conventions.learned(self.contract)
-        names = [name for name in self.contract.inputs if name not in matrices]
+        chosen, own = self.conventions, self.contract.learned
+        names = [name for name in self.contract.inputs if name not in own]
         if len(inputs) != len(names):
             raise LossError(f"{self.key}: takes {', '.join(names)}; got {len(inputs)} tensors")
-        arrays = dict(zip(names, inputs, strict=True)) | {
-            name: getattr(self, name) for name in matrices
-        }
-        arrays = {name: arrays[name] for name in self.contract.inputs}
-        chosen = self.conventions
+        if chosen.time_first:
+            inputs = conventions.sequences(*inputs)
+        elif self._alone(inputs):
+            inputs = tuple(x.unsqueeze(0) for x in inputs)
+        if self.distance_function is not None:
+            inputs = self._distances(*inputs)
+        given = dict(zip(names, inputs, strict=True)) | {name: getattr(self, name) for name in own}
+        arrays = {name: given[name] for name in self.contract.inputs}
+        if chosen.labels_by_index:
+            arrays["target"] = conventions.multi_hot(arrays["target"], inputs[0])
         if chosen.log_target:
             arrays["target"] = arrays["target"].exp()
         if chosen.each_class:
@@ -180,6 +191,19 @@ class LossModule(nn.Module):
                 arrays["variance"], inputs[0], chosen.least_variance
             )
         return arrays
+
+    def _alone(self, inputs: tuple[Tensor, ...]) -> bool:
+        """Whether one vector or one sequence came, without a batch."""
+        first = next(iter(type(self).contract.inputs.values())).layout
+        return inputs[0].ndim == {"row": 1, "steps": 2}.get(first)
+
+    def _distances(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> tuple[Tensor, ...]:
+        """The distance that should rank higher, the other, and ones."""
+        near = self.distance_function(anchor, positive)
+        far = self.distance_function(anchor, negative)
+        if self.swap:
+            far = torch.minimum(far, self.distance_function(positive, negative))
+        return far, near, torch.ones_like(near)
 
     def _variance(self, variance: Any, like: Tensor, least: float) -> Tensor:
         """PyTorch takes one variance per row or for all, and clamps it outside of the gradient."""
@@ -217,6 +241,12 @@ class LossModule(nn.Module):
     def extra_repr(self) -> str:
         """What was chosen."""
         return ", ".join(f"{name}={value!r}" for name, value in self.chosen.items())
+
+
+def _wide(x: Any) -> Any:
+    """Half precision as float32."""
+    half = isinstance(x, Tensor) and x.is_floating_point() and x.itemsize < 4
+    return x.float() if half else x
 
 
 def class_name(key: str) -> str:

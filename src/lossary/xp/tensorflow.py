@@ -77,6 +77,8 @@ def arange(start: int, stop: int | None = None, step: int = 1, *, dtype: Any = N
            device: Any = None) -> Tensor:  # fmt: skip
     if stop is None:
         start, stop = 0, start
+    if stop is None:  # tf.range would be empty
+        raise ValueError("the size of an axis is not known when the graph is built; fix it")
     return tf.range(start, stop, step, dtype=dtype or tf.int64)
 
 
