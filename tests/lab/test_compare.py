@@ -1,5 +1,7 @@
 """The lab from Python: whatever data and model are at hand, with validation rows of one's own."""
 
+import sys
+
 import numpy as np
 import pandas
 import polars
@@ -9,6 +11,7 @@ import torch
 from lossary.contract import LossError
 from lossary.lab import compare
 from lossary.lab.data import load, read
+from lossary.lab.model import load_model
 from lossary.lab.network import Modules
 from lossary.lab.run import Settings, make_plan
 from lossary.lab.split import split
@@ -174,6 +177,18 @@ def test_stacked_recurrent_modules_equal_one_alone():
         stack.backward(torch.ones(len(stack.parameters[0]), 5, 3))
     for several, one in zip(both.parameters, alone.parameters, strict=True):
         torch.testing.assert_close(several.grad[1:], one.grad)
+
+
+def test_a_module_in_the_folder_is_found_and_its_faults_are_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
+    (tmp_path / "of_this_folder.py").write_text("def build(inputs, outputs):\n    return inputs\n")
+    assert load_model("of_this_folder:build")(1, 2) == 1
+    (tmp_path / "broken_here.py").write_text("def build(:\n")
+    with pytest.raises(LossError, match="--model broken_here:build: SyntaxError: invalid syntax"):
+        load_model("broken_here:build")
+    with pytest.raises(LossError, match="--model of_this_folder:other: AttributeError"):
+        load_model("of_this_folder:other")
 
 
 def no_parameters(inputs, outputs):

@@ -9,7 +9,7 @@ from lossary.advice import describe
 from lossary.contract import LossError
 from lossary.lab import images
 from lossary.lab.choose import fitted, split_names
-from lossary.lab.data import read
+from lossary.lab.data import from_arrays, read
 from lossary.lab.heads import head_for
 from lossary.lab.split import split
 
@@ -70,9 +70,23 @@ def test_a_bad_table_gets_one_line(tmp_path, text, target, pattern):
 def test_too_many_columns_are_counted(tmp_path):
     header = ",".join(f"c{i}" for i in range(100_000))
     refused("100000 columns", write(tmp_path, header + "\n"), "c1")
+    np.savez(tmp_path / "wide.npz", x=np.zeros((2, 100_000), np.uint8), y=np.arange(2))
+    refused("100000 columns", tmp_path / "wide.npz")
+    with pytest.raises(LossError, match="100000 columns"):
+        from_arrays(np.zeros((2, 100_000)), [0, 1])
 
 
-def test_a_million_classes_are_counted():
+def test_arrays_without_rows(tmp_path):
+    np.savez(tmp_path / "none.npz", x=np.zeros((0, 3)), y=np.zeros(0))
+    refused("none.npz: has no rows", tmp_path / "none.npz")
+    with pytest.raises(LossError, match="arrays: has no rows"):
+        from_arrays(np.zeros((0, 3)), [])
+
+
+def test_a_million_classes_are_counted(tmp_path):
+    rows = "".join(f"{i % 7},{i}\n" for i in range(1_000_000))
+    refused("1000000 classes; the lab takes at most", write(tmp_path, "a,y\n" + rows), "y",
+            task="classes")  # fmt: skip
     with pytest.raises(LossError, match=r"1000000 classes; the lab takes at most 1000"):
         describe(np.arange(1_000_000), task="classes")
 

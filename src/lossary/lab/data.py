@@ -13,7 +13,7 @@ import numpy as np
 from lossary.advice.target import Target, describe
 from lossary.contract import LossError
 from lossary.lab.need import need
-from lossary.lab.table import as_frame, read_frame, tabulate
+from lossary.lab.table import MOST_COLUMNS, as_frame, read_frame, tabulate
 
 SETS = ("digits", "diabetes", "breast-cancer", "wine")
 
@@ -82,6 +82,7 @@ def from_arrays(
         )
     if len(numbers) != len(target):
         raise LossError(f"{name}: {len(numbers)} rows of features, {len(target)} targets")
+    _refuse_wide(name, numbers)
     numbers = numbers.astype(np.float32)
     bad = int((~np.isfinite(numbers).reshape(len(numbers), -1).all(axis=1)).sum())
     if bad:
@@ -211,6 +212,7 @@ def _from_npz(path: Path, target: str | None, task: str | None, drop_missing: bo
         )
     if features.dtype.kind not in "iufb":
         raise LossError(f"{path.name}: {others[0]} holds {features.dtype}, expected numbers")
+    _refuse_wide(path.name, features)
     scale = 255.0 if features.dtype == np.uint8 else 1.0
     features = features.astype(np.float32) / scale
     if features.ndim == 3:
@@ -229,6 +231,16 @@ def _from_npz(path: Path, target: str | None, task: str | None, drop_missing: bo
         notes = (f"dropped {int(missing.sum())} rows with missing values",)
     columns = tuple(map(str, range(features.shape[1]))) if features.ndim == 2 else ("pixels",)
     return Data(path.name, features, columns, describe(values, name=name, task=task), notes)
+
+
+def _refuse_wide(name: str, features: np.ndarray) -> None:
+    if features.ndim == 2 and features.shape[1] > MOST_COLUMNS:
+        raise LossError(
+            f"{name}: {features.shape[1]} columns; the lab takes at most {MOST_COLUMNS}: "
+            "keep those that matter"
+        )
+    if not len(features):
+        raise LossError(f"{name}: has no rows")
 
 
 def _npz_arrays(path: Path) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -41,10 +43,15 @@ def load_model(path: str) -> Callable[..., Any]:
         return _HERE[path]
     try:
         return _found(path)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise LossError(f"--model {path}: {error}; expected package.module:build") from None
+    except Exception as error:  # whatever the user's module does when it is imported
+        first = str(error).strip().partition("\n")[0]
+        raise LossError(
+            f"--model {path}: {type(error).__name__}: {first}; expected package.module:build"
+        ) from error
 
 
 def _found(path: str) -> Any:
     module, _, name = path.partition(":")
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # an installed command looks elsewhere than `python` does
     return getattr(importlib.import_module(module), name)
