@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lossary import choose, companions, cost, inputs
@@ -74,6 +74,13 @@ def _definition_only(loss: Loss, arrays: dict[str, Array]) -> str | None:
     return None
 
 
+class Shortcut(NamedTuple):
+    """How a reduced loss of arrays of one signature is computed, if these arrays are ``ready``."""
+
+    ready: Callable[..., bool]
+    run: Callable[..., Any]
+
+
 class Call(NamedTuple):
     """The arrays of one call, checked and cast; masked places are still as they came."""
 
@@ -102,6 +109,21 @@ class Call(NamedTuple):
                 return None
         parameters = {**self.loss.parameters, **self._inner("class_weights")}
         return choose.choose(contract, implementation, self.plan.kernels, self.arrays, parameters)
+
+    def remember(self, kernel: Kernel) -> None:
+        """Let the next plain call on such arrays go to the kernel without detours."""
+        loss, first = self.loss, next(iter(self.arrays.values()))
+        plain = self.weights is None and self.class_weights is None and self.mask is None
+        if not plain or self.plan.casts or self.plan.result != first.dtype:
+            return
+        if kernel.prepare is None or kernel.ready is None or kernel is not self.plan.kernels[0]:
+            return
+        key = signature(tuple(self.arrays.values()))
+        run = kernel.prepare(*self.arrays.values(), factor=self.plan.scale, **loss.parameters)
+        if key is not None:
+            if len(loss._shortcuts) >= 256:
+                loss._shortcuts.clear()
+            loss._shortcuts[key] = Shortcut(kernel.ready, run)
 
     def share(self) -> dict[str, Any]:
         """``factor`` and ``weights`` that make a kernel's weighted sum this reduction."""

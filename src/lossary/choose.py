@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lossary.contract import Array, Contract, LossError
+from lossary.xp import device as xp_device
 from lossary.xp import library
 
 if TYPE_CHECKING:
@@ -26,8 +27,13 @@ def candidates(
     where = library(*arrays.values())
     if implementation != "auto":
         return kernels.find(contract.name, where, implementation)
-    size = math.prod(next(iter(arrays.values())).shape)
-    return tuple(item for item in kernels.find(contract.name, where) if size >= item.from_size)
+    first = next(iter(arrays.values()))
+    size, device = math.prod(first.shape), xp_device(first)
+    return tuple(
+        item
+        for item in kernels.find(contract.name, where)
+        if size >= item.from_size and item.device in (None, getattr(device, "type", "cpu"))
+    )
 
 
 def choose(

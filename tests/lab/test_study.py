@@ -6,6 +6,8 @@ import json
 import multiprocessing
 import os
 import random
+import re
+import resource
 import signal
 import socket
 import sqlite3
@@ -20,6 +22,7 @@ import pytest
 
 from lossary.advice import describe
 from lossary.contract import LossError
+from lossary.lab import study as lab_study
 from lossary.lab.cell import Cell, Plan
 from lossary.lab.data import Data
 from lossary.lab.study import Study, alive, key_of, this_worker
@@ -209,6 +212,94 @@ def test_a_full_disk_gets_one_line_and_keeps_what_is_finished(tmp_path):
     with pytest.raises(LossError, match=r"storage .*full.*finished cells are kept"):
         study.work(CELLS, lambda cell: large)
     assert len(Study(path, some_data(), PLAN).finished()) == 1
+
+
+def cramped(storage, limit):
+    """Do cells of 20 kB where no file may grow beyond ``limit`` bytes; exit 7 for the one line."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    result = {"best": {"accuracy": [1.0]}, "filler": "x" * 20_000}
+    try:
+        Study(storage, some_data(), PLAN).work(CELLS, lambda cell: result)
+    except LossError as error:
+        os._exit(7 if re.fullmatch(".*finished cells are kept.*", str(error)) else 8)
+
+
+@pytest.mark.parametrize("name", ["study.db", "study.journal"])
+def test_a_disk_that_fills_leaves_a_study_that_goes_on_when_there_is_room(tmp_path, name):
+    """The limit cuts a write short in the middle, as a full disk does."""
+    storage = tmp_path / name
+    Study(storage, some_data(), PLAN)
+    process = FORK.Process(target=cramped, args=(storage, storage.stat().st_size + 150_000))
+    process.start()
+    process.join()
+    assert process.exitcode == 7
+    before = Study(storage, some_data(), PLAN).finished()
+    assert 1 < len(before) < len(CELLS)
+    Study(storage, some_data(), PLAN).work(CELLS, lambda cell: {"best": {"accuracy": [0.0]}})
+    after = Study(storage, some_data(), PLAN).finished()
+    assert len(after) == len(CELLS)
+    assert {key: after[key] for key in before} == before
+
+
+def test_half_a_line_of_a_killed_writer_is_cut_off(tmp_path):
+    storage = tmp_path / "study.journal"
+    study = Study(storage, some_data(), PLAN)
+    study.work(CELLS[:1], lambda cell: {"best": {"accuracy": [1.0]}})
+    with storage.open("a") as file:
+        file.write('{"op_code": 4, "half a line": "' + "x" * 100_000)
+    Study(storage, some_data(), PLAN).work(CELLS[:2], lambda c: {"best": {"accuracy": [0.0]}})
+    assert len(Study(storage, some_data(), PLAN).finished()) == 2
+
+
+def test_a_storage_that_is_locked_or_read_only_gets_one_line(tmp_path, monkeypatch):
+    path = tmp_path / "study.db"
+    study = Study(path, some_data(), PLAN)
+    study.work(CELLS[:1], lambda cell: {"best": {"accuracy": [1.0]}})
+    with pytest.raises(LossError, match=r"storage .*readonly database.*give another --storage"):
+        Study(f"sqlite:///file:{path}?mode=ro&uri=true", some_data(), Plan("accuracy", 2, 8))
+    monkeypatch.setattr(lab_study, "PATIENCE", 0.2)
+    monkeypatch.setattr(lab_study, "OPENING", ())
+    patient = Study(path, some_data(), PLAN)
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("begin exclusive")
+    with pytest.raises(LossError, match=r"storage .*database is locked.*finished cells are kept"):
+        Study(path, some_data(), PLAN)
+    with pytest.raises(LossError, match=r"storage .*database is locked"):
+        patient.work(CELLS[:2], lambda cell: {"best": {"accuracy": [1.0]}})
+    holder.execute("rollback")
+    patient.work(CELLS[:2], lambda cell: {"best": {"accuracy": [1.0]}})
+    assert len(patient.finished()) == 2
+
+
+def test_storages_of_others_are_left_as_they_are(tmp_path):
+    path = tmp_path / "later.db"
+    Study(path, some_data(), PLAN)
+    with sqlite3.connect(path) as later:
+        later.execute("update alembic_version set version_num = 'v99.0.0'")
+    with pytest.raises(LossError, match=r"storage .*version") as caught:
+        Study(path, some_data(), PLAN)
+    assert "\n" not in str(caught.value)
+    journal = tmp_path / "other.log"
+    journal.write_text("2026-01-01 a log of something else\nsecond line\n")
+    with pytest.raises(LossError, match=r"storage .*other\.log: JSONDecodeError"):
+        Study(journal, some_data(), PLAN)
+    assert journal.read_text().endswith("second line\n")
+
+
+def test_joining_takes_part_in_the_study_that_is_there_and_no_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(lab_study, "PATIENCE", 0.0)
+    path = tmp_path / "study.db"
+    with pytest.raises(LossError, match="start the same command without --join first"):
+        Study(path, some_data(), PLAN, join=True)
+    Study(path, some_data(), PLAN)
+    Study(path, some_data(), PLAN, join=True).work(
+        CELLS[:1], lambda cell: {"best": {"accuracy": [1.0]}}
+    )
+    with pytest.raises(LossError, match=r"but one with epochs=1 instead of 3; join with the first"):
+        Study(path, some_data(), Plan("accuracy", 3, 8), join=True)
+    other = Data("some", np.zeros((30, 2), np.float32), ("a", "b"), describe(np.arange(30) % 2))
+    with pytest.raises(LossError, match="but one with other data of the same name"):
+        Study(path, other, PLAN, join=True)
 
 
 def test_a_worker_is_alive_only_while_its_own_process_runs():

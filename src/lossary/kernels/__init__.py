@@ -22,7 +22,11 @@ measured. 3. What is wanted:
      sum, gradient by the prediction) for libraries without a tape of their own: NumPy and eager
      JAX.
 
-Each of the three is None where a kernel does not offer it. Second derivatives, ``vmap`` and ``jvp``
+Each of the three is None where a kernel does not offer it. A kernel may offer a shortcut besides:
+``kernel.prepare(prediction, target, *, factor, **parameters)`` returns a function of (prediction,
+target), the scaled sum for arrays of these shapes and dtypes, to be called where
+``kernel.ready(prediction, target)``, the part of ``supports`` that shapes and dtypes do not decide,
+is true. Second derivatives, ``vmap`` and ``jvp``
 go through the definition, which the kernels find in the registry by the loss's name.
 """
 
@@ -51,6 +55,9 @@ class Kernel:
     scaled_sum: Callable[..., Any] | None = None
     value_and_grad: Callable[..., Any] | None = None
     from_size: int = 0
+    device: str | None = None  # the only kind of device that it runs on
+    ready: Callable[..., bool] | None = None
+    prepare: Callable[..., Callable[..., Any]] | None = None
 
 
 def _formulas() -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -74,6 +75,8 @@ class OnePass:
         return Kernel(
             self.toolchain, self.loss, "torch", self.supports, self.values, self.scaled_sum,
             self.value_and_grad, from_size,
+            device=self.devices[0] if len(self.devices) == 1 else None,
+            ready=self.ready, prepare=self.prepare,
         )  # fmt: skip
 
     def supports(self, prediction: Tensor, target: Tensor, **parameters: Any) -> str | None:
@@ -95,6 +98,28 @@ class OnePass:
             or self.unavailable(prediction.device.type)
             or self.decline(prediction, target, parameters)
         )
+
+    def ready(self, prediction: Tensor, target: Tensor) -> bool:
+        return (
+            prediction.is_contiguous()
+            and target.is_contiguous()
+            and not target.requires_grad
+            and forward_ad._current_level < 0
+            and torch._C._len_torch_dispatch_stack() == 0
+            and torch._C._get_tracing_state() is None
+        )
+
+    def prepare(
+        self, prediction: Tensor, target: Tensor, *, factor: float, **parameters: Any
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        apply, run = _ScaledSum.apply, self.run
+
+        def scaled_sum(prediction: Tensor, target: Tensor) -> Tensor:
+            if prediction.requires_grad and torch.is_grad_enabled():
+                return apply(prediction, target, None, self, factor, parameters)
+            return run(prediction, target, None, None, None, factor, parameters)
+
+        return scaled_sum
 
     def values(self, prediction: Tensor, target: Tensor, **parameters: Any) -> Tensor:
         if torch.is_grad_enabled() and prediction.requires_grad:

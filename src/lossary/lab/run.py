@@ -149,7 +149,7 @@ def do_cells(
             results[key_of(cell)] = do(cell)
             finished(len(results), "")
         return results
-    study = Study(storage, data, plan)
+    study = Study(storage, data, plan, join=join)
     study.work(cells, do, wait=not join, note=finished)
     return {} if join else study.finished()
 

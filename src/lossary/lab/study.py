@@ -26,31 +26,73 @@ from lossary.lab.need import need
 
 SILENT_AFTER = 1800.0  # seconds after which a claim from another machine counts as abandoned
 PIECE = 30_000  # characters of a result in one attribute: MySQL's TEXT holds 65,535, quotes doubled
+PATIENCE = 60.0  # seconds to wait for another's lock, or for the study that a worker joins
 OPENING = (0.2, 0.5, 1.0)  # seconds between attempts to open, while another makes the tables
 
 
 class Study:
     """The cells of one data set under one plan, in an Optuna storage."""
 
-    def __init__(self, storage: str | Path, data: Data, plan: Plan) -> None:
+    def __init__(self, storage: str | Path, data: Data, plan: Plan, *, join: bool = False) -> None:
+        """Open the study, or make it; ``join`` waits for another process to make it."""
         self._optuna = need("optuna")
         self._optuna.logging.set_verbosity(self._optuna.logging.ERROR)
         self.data, self.plan = data, plan
         self.name = f"{data.name} {study_digest(data, plan)}"
         self.storage = storage
-        self._study = self._open(storage)
+        self._study = self._join(storage) if join else self._open(storage)
 
     def _open(self, storage: str | Path) -> Any:
         """The study, made if need be; several workers may find it missing at once."""
+        began = time.monotonic()
         for wait in OPENING:
             try:
                 return self._make(storage)
             except ImportError:
                 break
             except Exception:  # the tables are half made: whatever is wrong for good comes again
+                if time.monotonic() - began > 10:  # it waited for a lock already
+                    break
                 time.sleep(wait)
         with self._asking():
             return self._make(storage)
+
+    def _join(self, storage: str | Path) -> Any:
+        """The study that another process made, or makes within a minute."""
+        optuna = self._optuna
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return optuna.load_study(
+                    storage=open_storage(optuna, storage), study_name=self.name
+                )
+            except Exception as error:  # not made yet, or half made
+                if time.monotonic() > until or isinstance(error, ImportError):
+                    if isinstance(error, KeyError):
+                        raise LossError(self._not_here(storage)) from None
+                    raise storage_error(storage, error) from error
+            time.sleep(0.5)
+
+    def _not_here(self, storage: str | Path) -> str:
+        """What the storage holds instead of this study."""
+        with self._asking():
+            backend = open_storage(self._optuna, storage)
+            held = self._optuna.get_all_study_summaries(backend)
+        line = (
+            f"storage {without_password(str(storage))}: holds no study of these data and settings"
+        )
+        mine = json.loads(json.dumps(self.plan.__dict__))
+        for study in held:
+            if study.study_name.startswith(f"{self.data.name} ") and "plan" in study.user_attrs:
+                theirs = json.loads(study.user_attrs["plan"])
+                unlike = [
+                    f"{key}={value} instead of {mine[key]}"
+                    for key, value in theirs.items()
+                    if key in mine and mine[key] != value
+                ]
+                told = ", ".join(unlike) or "other data of the same name"
+                return f"{line}, but one with {told}; join with the first worker's command"
+        return f"{line}; start the same command without --join first"
 
     def _make(self, storage: str | Path) -> Any:
         optuna = self._optuna
@@ -213,10 +255,12 @@ def open_storage(optuna: Any, storage: str | Path) -> Any:
     if "://" not in text:
         Path(text).parent.mkdir(parents=True, exist_ok=True)
         if text.endswith((".log", ".journal")):
-            return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(text))
+            from lossary.lab.journal import Journal
+
+            return optuna.storages.JournalStorage(Journal(text))
         text = f"sqlite:///{text}"
     # A rival's write may hold SQLite's lock; wait for it rather than fail.
-    arguments = {"connect_args": {"timeout": 60}} if text.startswith("sqlite") else {}
+    arguments = {"connect_args": {"timeout": PATIENCE}} if text.startswith("sqlite") else {}
     return optuna.storages.RDBStorage(text, engine_kwargs=arguments)
 
 
@@ -230,8 +274,11 @@ def storage_error(storage: str | Path, error: Exception) -> LossError:
         module = missing.name.partition(".")[0]
         package, hint = DRIVERS.get(module, (module, ""))
         return LossError(f"storage {said}: its driver is missing: pip install {package}{hint}")
-    details = getattr(error, "details", None)  # gRPC's
-    cause = details() if callable(details) else getattr(error, "orig", None) or error
+    deepest: Any = error
+    while deepest.__cause__ is not None:  # Optuna's "invalid data" may be a disk that is full
+        deepest = deepest.__cause__
+    details = getattr(deepest, "details", None)  # gRPC's
+    cause = details() if callable(details) else getattr(deepest, "orig", None) or deepest
     cause = without_password(str(cause).strip().partition("\n")[0])
     return LossError(
         f"storage {said}: {type(error).__name__}: {cause}; finished cells are kept: free it, or "

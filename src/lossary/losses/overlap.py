@@ -7,10 +7,12 @@ of the wrong, not as one minus a share of the right: a nearly perfect mask keeps
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 from lossary.contract import (
+    MONOTONE,
     NONNEGATIVE,
     SHIFT_INVARIANT,
     SMOOTH,
@@ -27,7 +29,7 @@ from lossary.contract import (
     loss,
     named,
 )
-from lossary.numerics import log_softmax, one_hot, one_minus_exp, pick, sigmoid
+from lossary.numerics import log_one_minus_softmax, log_softmax, one_hot, pick, sigmoid
 from lossary.xp import namespace
 
 Axis = int | tuple[int, ...] | None
@@ -277,7 +279,7 @@ def focal_tversky(
 
 
 @loss(
-    properties={NONNEGATIVE, SMOOTH, SHIFT_INVARIANT},
+    properties={NONNEGATIVE, SMOOTH, SHIFT_INVARIANT, MONOTONE},
     aliases=("dice_ce", "dc_and_ce"),
     paper="doi:10.1038/s41592-020-01008-z",
 )
@@ -305,27 +307,28 @@ def dice_cross_entropy(
     """
     xp = namespace(prediction, target)
     surprise = -log_softmax(prediction, axis=axis)
+    shape, axis = prediction.shape, axis % prediction.ndim
+    places = (*shape[1:axis], *shape[axis + 1 :])
 
-    def flat(array: Array) -> Array:
-        whole = xp.moveaxis(array, axis, 1)
-        return xp.reshape(whole, (*whole.shape[:2], -1))
+    def flat(array: Array, *axes: int) -> Array:
+        return xp.reshape(array, (shape[0], *axes, math.prod(places)))
 
-    hit = pick(surprise, target, axis=axis)
-    hit = xp.reshape(hit, (hit.shape[0], -1))
-    hot = flat(one_hot(target, prediction, axis=axis))
-    inside, outside = flat(xp.exp(-surprise)), flat(one_minus_exp(-surprise))
-    pixels = xp.zeros_like(hit[:, 0]) + hit.shape[1]
+    def masks(array: Array) -> Array:
+        return flat(xp.moveaxis(array, axis, 1), shape[axis])
+
+    hit = flat(pick(surprise, target, axis=axis))
+    hot = masks(one_hot(target, prediction, axis=axis))
+    inside = masks(xp.exp(-surprise))
+    outside = masks(xp.exp(log_one_minus_softmax(prediction, axis=axis)))
+    pixels: Array = float(math.prod(places))
     if mask is not None:
-        kept = xp.reshape(mask, tuple(mask.shape) + (1,) * (prediction.ndim - 1 - mask.ndim))
-        shape = prediction.shape
-        without = (*shape[: axis % len(shape)], *shape[axis % len(shape) + 1 :])
-        kept = xp.reshape(xp.broadcast_to(kept, without), tuple(hit.shape))
-        hit = xp.where(kept, hit, 0.0)
-        pixels = xp.sum(xp.astype(kept, hit.dtype), axis=1)
+        mask = xp.reshape(mask, tuple(mask.shape) + (1,) * (1 + len(places) - mask.ndim))
+        mask = flat(xp.broadcast_to(mask, (shape[0], *places)))
+        hit = xp.where(mask, hit, 0.0)
+        pixels = xp.sum(xp.astype(mask, hit.dtype), axis=1)
         pixels = xp.where(pixels == 0, 1.0, pixels)
-        mask = kept[:, None, :]
-    share = _tversky(
-        inside, outside, hot, alpha=0.5, beta=0.5, smooth=0.5 * smooth, axis=2, mask=mask
-    )
+        mask = mask[:, None, :]
+    wrong = _sum(inside * (1.0 - hot), 2, mask) + _sum(outside * hot, 2, mask)
+    share = _share(wrong, 2.0 * _sum(inside * hot, 2, mask) + smooth)
     share = share if background else share[:, 1:]
     return xp.sum(hit, axis=1) / pixels + dice_weight * xp.mean(share, axis=1)

@@ -7,6 +7,7 @@ framework that the user did not.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -37,6 +38,7 @@ _LIBRARIES = {
 }
 _FOUND: dict[type, ModuleType] = {}
 _NUMBERS = (bool, int, float, type(None), tuple)
+_SIGNATURES: dict[type, Callable[[tuple[Array, ...]], tuple[Any, ...] | None]] = {}
 
 
 def namespace(*arrays: Array) -> Any:
@@ -75,8 +77,9 @@ def get_ready() -> None:
     """Find torch's namespace, if torch is loaded: its compiler cannot trace the first search."""
     torch = sys.modules.get("torch")
     if torch is not None and hasattr(torch, "nn") and torch.Tensor not in _FOUND:
-        _find(torch.Tensor)
+        home: Any = _find(torch.Tensor)
         _find(torch.nn.Parameter)
+        _SIGNATURES.update({torch.Tensor: home.signature, torch.nn.Parameter: home.signature})
 
 
 def library_name(xp: ModuleType) -> str:
@@ -124,8 +127,11 @@ def tracing(array: Array) -> bool:
 
 
 def signature(arrays: tuple[Array, ...]) -> tuple[Any, ...] | None:
-    """Libraries, dtypes and shapes, as a key; None where values are traced or not arrays."""
+    """Libraries, dtypes, shapes and kind of device, as a key; None where values are traced."""
     first = type(arrays[0])
+    quick = _SIGNATURES.get(first)
+    if quick is not None:
+        return quick(arrays)
     try:
         if first in _NUMBERS or tracing(arrays[0]):
             return None

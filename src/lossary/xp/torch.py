@@ -3,10 +3,24 @@
 from typing import Any
 
 from array_api_compat.torch import *  # noqa: F403
-from torch import Tensor, clamp, compiler, gather, lgamma
+from torch import _C, Tensor, clamp, compiler, gather, lgamma, nn
 from torch import expm1 as _expm1
 from torch import sign as _sign
 from torch import squeeze as _squeeze
+
+_PLAIN = (Tensor, nn.Parameter)
+
+
+def signature(arrays: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """As ``xp.signature``, for arrays of which the first is a plain tensor: every call asks."""
+    if compiler.is_compiling() or _C._are_functorch_transforms_active():
+        return None
+    key: list[Any] = []
+    for array in arrays:
+        if type(array) not in _PLAIN:
+            return None
+        key += (array.dtype, array.shape, array.is_cpu)
+    return tuple(key)
 
 
 def stop_gradient(x: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
 """Losses whose largest intermediate is never whole: made of matrix products over slices of rows.
 
-``on_torch`` and ``on_jax`` need nothing but the framework, and derive their gradients by hand, so
-that no slice is kept for later; ``contrast_torch`` has the contrastive losses. Unlike the other
-kernels they take arrays that no definition takes (a layer's weight): call them as they are.
+They need nothing but the framework, and derive their gradients by hand or slice by slice, so that
+no slice is kept for later. Unlike the other kernels they take arrays that no definition takes (a
+layer's weight, learned scales): call them as they are, on torch or JAX arrays. ``on_torch`` and
+``contrast_torch`` say what each takes.
 """
 
 from __future__ import annotations
@@ -13,13 +14,31 @@ from typing import Any
 from lossary.contract import Array, LossError
 from lossary.xp import library
 
-_HOMES = {"torch": "on_torch", "jax": "on_jax"}
-
 
 def linear_cross_entropy(hidden: Array, weight: Array, target: Array, **options: Any) -> Array:
-    """A linear layer with softmax cross-entropy on torch or JAX arrays; see ``on_torch``."""
-    where = library(hidden, weight, target)
-    if where not in _HOMES:
-        raise LossError(f"linear_cross_entropy: takes torch or JAX arrays, not {where}")
-    home = importlib.import_module(f"lossary.kernels.chunked.{_HOMES[where]}")
+    """A linear layer with softmax cross-entropy; see ``on_torch.linear_cross_entropy``."""
+    home = _home("linear_cross_entropy", "on_{}", hidden, weight, target)
     return home.linear_cross_entropy(hidden, weight, target, **options)
+
+
+def info_nce(queries: Array, keys: Array, **options: Any) -> Array:
+    """InfoNCE, or CLIP's symmetric loss; see ``contrast_torch.info_nce``."""
+    return _home("info_nce", "contrast_{}", queries, keys).info_nce(queries, keys, **options)
+
+
+def siglip(queries: Array, keys: Array, **options: Any) -> Array:
+    """The sigmoid loss of all pairs; see ``contrast_torch.siglip``."""
+    return _home("siglip", "contrast_{}", queries, keys).siglip(queries, keys, **options)
+
+
+def supervised_contrastive(prediction: Array, target: Array, **options: Any) -> Array:
+    """Supervised contrastive loss; see ``contrast_torch.supervised_contrastive``."""
+    home = _home("supervised_contrastive", "contrast_{}", prediction, target)
+    return home.supervised_contrastive(prediction, target, **options)
+
+
+def _home(name: str, module: str, *arrays: Array) -> Any:
+    where = library(*arrays)
+    if where not in ("torch", "jax"):
+        raise LossError(f"{name}: takes torch or JAX arrays, not {where}")
+    return importlib.import_module(f"lossary.kernels.chunked.{module.format(where)}")

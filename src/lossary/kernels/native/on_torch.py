@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +25,14 @@ FUNCTIONS: dict[str, Callable[..., Tensor]] = {
 def kernel(loss: str) -> Kernel:
     """torch's own implementation of ``loss``."""
     bound = _Bound(loss)
-    return Kernel("native", loss, "torch", bound.supports, bound.values, bound.scaled_sum)
+    return Kernel(
+        "native", loss, "torch", bound.supports, bound.values, bound.scaled_sum,
+        ready=_always, prepare=bound.prepare,
+    )  # fmt: skip
+
+
+def _always(prediction: Tensor, target: Tensor) -> bool:
+    return True
 
 
 class _Bound:
@@ -42,6 +50,14 @@ class _Bound:
     def values(self, prediction: Tensor, target: Tensor, **parameters: Any) -> Tensor:
         parameters.pop("half", None)
         return self.function(prediction, target, reduction="none", **parameters)
+
+    def prepare(
+        self, prediction: Tensor, target: Tensor, *, factor: float, **parameters: Any
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        parameters.pop("half", None)
+        if factor * prediction.numel() == 1.0:
+            return functools.partial(self.function, **parameters)  # the mean
+        return functools.partial(self.scaled_sum, factor=factor, **parameters)
 
     def scaled_sum(
         self,

@@ -21,7 +21,7 @@ from numba import intp, void
 
 from lossary.kernels.numba import pool, softmax, softmax_tiles, special
 from lossary.kernels.numba.memory import address
-from lossary.kernels.numba.program import INDEX, Shape
+from lossary.kernels.numba.program import INDEX, Launch, Purpose, Shape
 from lossary.kernels.numba.softmax_tiles import tile_highest
 
 TILE = 512  # pixels side by side
@@ -246,33 +246,40 @@ class DiceCrossEntropy:
     def unit_axes(self, shape: Shape, parameters: Mapping[str, Any]) -> tuple[int, ...]:
         return tuple(range(1, len(shape)))
 
-    def launch(
-        self, shape: Shape, dtype: str, target_dtype: str, *, prediction: int, target: int,
-        weights: int, gradient: int, values: int, factor: float, parameters: Mapping[str, Any],
-    ) -> float:  # fmt: skip
+    def prepare(
+        self, shape: Shape, dtype: str, target_dtype: str, purpose: Purpose,
+        parameters: Mapping[str, Any],
+    ) -> Launch:  # fmt: skip
         regions, classes, pixels = shape[0], shape[1], math.prod(shape[2:])
-        if regions * pixels == 0:
-            return 0.0
         real = np.float32 if dtype == "float32" else np.float64
-        given = np.ones(regions) if weights == 0 else _read(weights, regions, real)
-        if target_dtype in INDEX:
-            _check_range(target, given, pixels, classes, dtype, target_dtype)
         per_region = -(-pixels // TILE)
         blocks = regions * per_region
-        sums = np.empty((regions, per_region, 1 + 3 * classes))
-        parts = min(pool.threads(), -(-regions * pixels * classes // SMALLEST_SHARE))
         where = (classes, pixels, per_region)
-        run = compiled("gather", dtype, target_dtype, gradient != 0)
-        pool.run(run, blocks, parts, *where, prediction, target, gradient, address(sums))
-        found, pulls = _combine(sums.sum(axis=1), pixels, parameters)
-        found = np.where(given == 0, 0.0, found)
-        if values:
-            _read(values, regions, real)[:] = found
-        if gradient:
-            factors = given * factor
-            run = compiled("spread", dtype, target_dtype, True)
-            pool.run(run, blocks, parts, *where, target, gradient, address(pulls), address(factors))
-        return float(np.sum(np.where(given == 0, 0.0, given * found)) * factor)
+        shares = -(-regions * pixels * classes // SMALLEST_SHARE)
+        collect = compiled("gather", dtype, target_dtype, purpose[1])
+        distribute = compiled("spread", dtype, target_dtype, True) if purpose[1] else None
+
+        def launch(
+            prediction: int, target: int, weights: int, gradient: int, values: int, factor: float
+        ) -> float:
+            given = _read(weights, regions, real) if weights else np.ones(regions)
+            if target_dtype in INDEX:
+                _check_range(target, given, pixels, classes, dtype, target_dtype)
+            sums = np.empty((regions, per_region, 1 + 3 * classes))
+            parts = min(pool.threads(), shares)
+            memory = (prediction, target, gradient, address(sums))
+            pool.run(collect, blocks, parts, *where, *memory)
+            found, pulls = _combine(sums.sum(axis=1), pixels, parameters)
+            found = np.where(given == 0, 0.0, found)
+            if values:
+                _read(values, regions, real)[:] = found
+            if distribute is not None:
+                factors = np.asarray(given * factor, np.float64)
+                memory = (target, gradient, address(pulls), address(factors))
+                pool.run(distribute, blocks, parts, *where, *memory)
+            return float(np.sum(np.where(given == 0, 0.0, given * found)) * factor)
+
+        return launch
 
 
 def _combine(

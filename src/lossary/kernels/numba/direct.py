@@ -94,11 +94,13 @@ class Direct:
     ) -> float:  # fmt: skip
         if weights is not None:
             weights = self.contiguous(weights, prediction)
-        return program(self.loss).launch(
-            prediction.shape, prediction.dtype.name, target.dtype.name,
-            prediction=self.address(prediction), target=self.address(target),
-            weights=0 if weights is None else self.address(weights),
-            gradient=0 if gradient is None else memory.address(gradient),
-            values=0 if values is None else memory.address(values),
-            factor=float(factor), parameters=parameters,
+        purpose = (weights is not None, gradient is not None, values is not None)
+        launch = program(self.loss).prepare(
+            prediction.shape, prediction.dtype.name, target.dtype.name, purpose, parameters
+        )
+        return launch(
+            self.address(prediction), self.address(target),
+            0 if weights is None else self.address(weights),
+            0 if gradient is None else memory.address(gradient),
+            0 if values is None else memory.address(values), float(factor),
         )  # fmt: skip

@@ -27,7 +27,7 @@ from numba import float64, intp, void
 
 from lossary.kernels.numba import pool, softmax, softmax_rows, special
 from lossary.kernels.numba.memory import address
-from lossary.kernels.numba.program import Shape
+from lossary.kernels.numba.program import Launch, Purpose, Shape
 
 BLOCK = 512
 SMALLEST_SHARE = 1 << 16
@@ -225,24 +225,26 @@ class Divergence:
     def unit_axes(self, shape: Shape, parameters: Mapping[str, Any]) -> tuple[int, ...]:
         return (len(shape) - 1,)
 
-    def launch(
-        self, shape: Shape, dtype: str, target_dtype: str, *, prediction: int, target: int,
-        weights: int, gradient: int, values: int, factor: float, parameters: Mapping[str, Any],
-    ) -> float:  # fmt: skip
+    def prepare(
+        self, shape: Shape, dtype: str, target_dtype: str, purpose: Purpose,
+        parameters: Mapping[str, Any],
+    ) -> Launch:  # fmt: skip
         classes = shape[-1]
         samples = math.prod(shape) // classes
-        if samples == 0:
-            return 0.0
-        given = (weights, gradient, values)
-        flags = tuple(
-            name for name, on in zip(("WEIGHTED", "GRADIENT", "VALUES"), given, strict=True) if on
-        )
+        names = ("WEIGHTED", "GRADIENT", "VALUES")
+        flags = tuple(name for name, on in zip(names, purpose, strict=True) if on)
         run = compiled(self.loss, dtype, flags)
-        partial = np.empty(samples)
-        parts = min(pool.threads(), -(-samples * classes // SMALLEST_SHARE))
-        rest = (classes, prediction, target, weights, gradient, values, address(partial))
-        pool.run(run, samples, parts, *rest, float(parameters.get("beta", 0.5)), factor)
-        return float(partial.sum()) * factor
+        beta = float(parameters.get("beta", 0.5))
+        shares = -(-samples * classes // SMALLEST_SHARE)
+
+        def launch(*memory: Any) -> float:
+            *places, factor = memory
+            partial = np.empty(samples)
+            parts = min(pool.threads(), shares)
+            pool.run(run, samples, parts, classes, *places, address(partial), beta, factor)
+            return float(partial.sum()) * float(factor)
+
+        return launch
 
 
 PROGRAMS = {loss: Divergence(loss) for loss in ("kl_divergence", "jensen_shannon")}

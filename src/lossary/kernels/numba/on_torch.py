@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from lossary.kernels import Kernel
 from lossary.kernels.numba import available, memory
-from lossary.kernels.numba.program import from_size, program
+from lossary.kernels.numba.program import Launch, Purpose, from_size, program
 from lossary.kernels.one_pass_torch import OnePass, Tensor
 
 _NAMES = {
@@ -27,6 +28,11 @@ def kernel(loss: str) -> Kernel:
 class _Compiled(OnePass):
     toolchain = "numba"
     devices = ("cpu",)
+
+    def __init__(self, loss: str) -> None:
+        super().__init__(loss)
+        # For tensors of one shape and dtype, and one set of parameters.
+        self.prepared: dict[Purpose, Launch] = {}
 
     def unavailable(self, device: str) -> str | None:
         return available.why_not()
@@ -51,12 +57,31 @@ class _Compiled(OnePass):
         self, prediction: Tensor, target: Tensor, weights: Tensor | None,
         gradient: Tensor | None, values: Tensor | None, factor: float, parameters: Any,
     ) -> Tensor:  # fmt: skip
-        total = program(self.loss).launch(
-            tuple(prediction.shape), _NAMES[prediction.dtype], _NAMES[target.dtype],
-            prediction=prediction.data_ptr(), target=target.data_ptr(),
-            weights=0 if weights is None else weights.data_ptr(),
-            gradient=0 if gradient is None else gradient.data_ptr(),
-            values=0 if values is None else values.data_ptr(),
-            factor=factor, parameters=parameters,
+        purpose = (weights is not None, gradient is not None, values is not None)
+        launch = self.prepared.get(purpose) or self._prepare(
+            prediction, target, purpose, parameters
+        )
+        total = launch(
+            prediction.data_ptr(), target.data_ptr(),
+            0 if weights is None else weights.data_ptr(),
+            0 if gradient is None else gradient.data_ptr(),
+            0 if values is None else values.data_ptr(), factor,
         )  # fmt: skip
         return torch.scalar_tensor(total, dtype=prediction.dtype)
+
+    def _prepare(
+        self, prediction: Tensor, target: Tensor, purpose: Purpose, parameters: Any
+    ) -> Launch:
+        return program(self.loss).prepare(
+            tuple(prediction.shape), _NAMES[prediction.dtype], _NAMES[target.dtype], purpose,
+            parameters,
+        )  # fmt: skip
+
+    def prepare(
+        self, prediction: Tensor, target: Tensor, *, factor: float, **parameters: Any
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        fixed = _Compiled(self.loss)
+        for gradient in (False, True):
+            purpose = (False, gradient, False)
+            fixed.prepared[purpose] = self._prepare(prediction, target, purpose, parameters)
+        return OnePass.prepare(fixed, prediction, target, factor=factor, **parameters)

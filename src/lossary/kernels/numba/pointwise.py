@@ -123,29 +123,41 @@ def kernel(
     return special.entry(space[loss], space, signature, variant)
 
 
-def launch(
+@functools.lru_cache(maxsize=1024)
+def prepared(
     loss: str,
     dtype: str,
     shape: tuple[int, ...],
-    prediction: int,
-    target: int,
-    weights: int,
-    gradient: int,
-    values: int,
-    factor: float,
+    purpose: tuple[bool, bool, bool],
     parameters: tuple[float, ...],
-) -> float:
-    """Run over the numbers at these addresses; returns the (weighted) sum of the values."""
+) -> Callable[..., float]:
+    """A function of addresses (prediction, target, weights, gradient, values) and the factor.
+
+    It returns the (weighted) sum of the values; ``purpose`` says whether weights, gradient and
+    values are among them.
+    """
     real, size = REAL[dtype], math.prod(shape)
-    purpose = (weights != 0, gradient != 0, values != 0)
     run = kernel(loss, real, *purpose, branches(loss, parameters) if _tests(loss) else ())
     blocks = -(-size // BLOCK[real])
-    if blocks == 0:
-        return 0.0
-    partial = np.empty(blocks)
-    rest = (size, prediction, target, weights, gradient, values, address(partial), factor)
-    if blocks == 1:
-        return run(0, 1, *rest, *parameters)
-    parts = min(pool.threads(), -(-size // SMALLEST_SHARE))
-    pool.run(run, blocks, parts, *rest, *parameters)
-    return float(partial.sum())
+    shares = -(-size // SMALLEST_SHARE)
+
+    def launch(
+        prediction: int, target: int, weights: int, gradient: int, values: int, factor: float
+    ) -> float:
+        if blocks == 1:  # its sum is what the kernel returns
+            memory = (prediction, target, weights, gradient, values, _NOWHERE)
+            return run(0, 1, size, *memory, factor, *parameters)
+        partial = np.empty(blocks)
+        rest = (size, prediction, target, weights, gradient, values, address(partial), factor)
+        pool.run(run, blocks, min(pool.threads(), shares), *rest, *parameters)
+        return float(partial.sum())
+
+    return launch if blocks else _nothing
+
+
+_UNREAD = np.empty(1)
+_NOWHERE = address(_UNREAD)
+
+
+def _nothing(*memory: Any) -> float:
+    return 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from lossary.kernels import WHOLE_ARRAY, manifest, pointwise
@@ -14,12 +14,18 @@ REAL = ("float32", "float64")
 INDEX = ("int32", "int64")
 
 
+# Whether weights, gradient and values are given.
+Purpose = tuple[bool, bool, bool]
+# (addresses of prediction, target, weights, gradient, values: 0 for what is not given, factor) ->
+# factor * sum(weights * values); gradient receives factor * weight * slope.
+Launch = Callable[[int, int, int, int, int, float], float]
+
+
 class Program(Protocol):
     """One loss over contiguous CPU memory.
 
     ``decline`` looks at shapes and dtype names; ``unit_axes`` are the axes of the prediction that
-    units lack, from the front; ``launch`` takes addresses, 0 for what is not wanted, and returns
-    ``factor * sum(weights * values)``. ``gradient`` receives ``factor * weight * slope``.
+    units lack, from the front; ``prepare`` returns the function that runs.
     """
 
     def decline(
@@ -29,10 +35,10 @@ class Program(Protocol):
 
     def unit_axes(self, shape: Shape, parameters: Mapping[str, Any]) -> tuple[int, ...]: ...
 
-    def launch(
-        self, shape: Shape, dtype: str, target_dtype: str, *, prediction: int, target: int,
-        weights: int, gradient: int, values: int, factor: float, parameters: Mapping[str, Any],
-    ) -> float: ...  # fmt: skip
+    def prepare(
+        self, shape: Shape, dtype: str, target_dtype: str, purpose: Purpose,
+        parameters: Mapping[str, Any],
+    ) -> Launch: ...  # fmt: skip
 
 
 def from_size(library: str, loss: str) -> int:
@@ -75,13 +81,12 @@ class Pointwise:
     def unit_axes(self, shape: Shape, parameters: Mapping[str, Any]) -> tuple[int, ...]:
         return ()
 
-    def launch(
-        self, shape: Shape, dtype: str, target_dtype: str, *, prediction: int, target: int,
-        weights: int, gradient: int, values: int, factor: float, parameters: Mapping[str, Any],
-    ) -> float:  # fmt: skip
+    def prepare(
+        self, shape: Shape, dtype: str, target_dtype: str, purpose: Purpose,
+        parameters: Mapping[str, Any],
+    ) -> Launch:  # fmt: skip
         from lossary.kernels.numba import pointwise as blocks
 
-        return factor * blocks.launch(
-            self.loss, dtype, shape, prediction, target, weights, gradient, values, factor,
-            pointwise.numbers(self.loss, parameters),
-        )  # fmt: skip
+        numbers = pointwise.numbers(self.loss, parameters)
+        launch = blocks.prepared(self.loss, dtype, shape, purpose, numbers)
+        return lambda *memory: memory[-1] * launch(*memory)

@@ -27,14 +27,17 @@ from numba import float64, intp, void
 from lossary.contract import LossError
 from lossary.kernels.numba import machine, pool, scalar, softmax_rows, softmax_tiles, special
 from lossary.kernels.numba.memory import address
-from lossary.kernels.numba.program import INDEX, Shape
+from lossary.kernels.numba.program import INDEX, Launch, Purpose, Shape
 from lossary.kernels.numba.softmax_rows import BLOCK, find, finish, highest, rows, tally
 from lossary.kernels.numba.softmax_tiles import (
     TILE,
+    column,
     gather,
     scatter,
     tile_finish,
     tile_highest,
+    tile_hits,
+    tile_powers,
     tile_tally,
     tile_value,
     tiles,
@@ -82,8 +85,11 @@ def compiled(part: str, dtype: str, target: str, flags: tuple[str, ...]) -> Any:
     bound = names(dtype, target, flags)
     mark = special.fingerprint(sys.modules[__name__], softmax_rows, softmax_tiles)
     variant = "_".join([mark, dtype, target, *(name.lower() for name in flags)])
-    for helper in (highest, tally, find, finish, tile_highest, tile_tally, tile_value, tile_finish,
-                   gather, scatter):  # fmt: skip
+    helpers = (
+        highest, tally, find, finish, tile_highest, tile_powers, tile_hits, tile_tally,
+        tile_value, tile_finish, column, gather, scatter,
+    )  # fmt: skip
+    for helper in helpers:
         bound[helper.__name__] = special.bind(helper, bound, special.LOOSE, variant)
     parts: dict[str, tuple[Any, int]] = {
         "rows": (rows, 10),
@@ -122,15 +128,13 @@ class CrossEntropy:
     def unit_axes(self, shape: Shape, parameters: Mapping[str, Any]) -> tuple[int, ...]:
         return (parameters.get("axis", -1) % len(shape),)
 
-    def launch(
-        self, shape: Shape, dtype: str, target_dtype: str, *, prediction: int, target: int,
-        weights: int, gradient: int, values: int, factor: float, parameters: Mapping[str, Any],
-    ) -> float:  # fmt: skip
+    def prepare(
+        self, shape: Shape, dtype: str, target_dtype: str, purpose: Purpose,
+        parameters: Mapping[str, Any],
+    ) -> Launch:  # fmt: skip
         axis = parameters.get("axis", -1) % len(shape)
         classes, inner = shape[axis], math.prod(shape[axis + 1 :])
         samples = math.prod(shape) // classes
-        if samples == 0:
-            return 0.0
         class_weights = parameters.get("class_weights")
         vector = None
         if class_weights is not None:
@@ -140,34 +144,36 @@ class CrossEntropy:
                     f"cross_entropy: class_weights has shape {vector.shape}, expected ({classes},)"
                 )
         smoothing = float(parameters.get("label_smoothing", 0.0))
-        given = (smoothing != 0.0, vector is not None, weights, gradient, values)
+        given = (smoothing != 0.0, vector is not None, *purpose)
         flags = tuple(name for name, on in zip(_FLAGS, given, strict=True) if on)
+        outside = None
         if target_dtype in INDEX:
-            _check_range(target, weights, samples, classes, dtype, target_dtype)
-        memory = (prediction, target, weights, gradient, values)
+            outside = compiled("outside", dtype, target_dtype, ("WEIGHTED",) * purpose[0])
         if inner == 1 and classes > FEW:
-            partial = np.empty(samples)
             run, blocks = compiled("rows", dtype, target_dtype, flags), samples
-            rest: tuple[Any, ...] = (classes,)
+            sizes: tuple[int, ...] = (classes,)
         else:
             span = samples if inner == 1 else inner
-            blocks = samples // span * -(-span // TILE)
+            blocks = samples // max(span, 1) * -(-span // TILE)
+            run, sizes = compiled("tiles", dtype, target_dtype, flags), (classes, inner, samples)
+        shares = -(-samples * classes // SMALLEST_SHARE)
+
+        def launch(
+            prediction: int, target: int, weights: int, gradient: int, values: int, factor: float
+        ) -> float:
+            if outside is not None:
+                where = outside(samples, classes, target, weights)
+                if where >= 0:
+                    raise no_such_class("cross_entropy", where, classes)
             partial = np.empty(blocks)
-            run = compiled("tiles", dtype, target_dtype, flags)
-            rest = (classes, inner, samples)
-        rest += (*memory, address(partial), 0 if vector is None else address(vector))
-        parts = min(pool.threads(), -(-samples * classes // SMALLEST_SHARE))
-        pool.run(run, blocks, parts, *rest, smoothing, factor)
-        return float(partial.sum()) * factor
+            at = address(partial)
+            places = (prediction, target, weights, gradient, values, at)
+            scales = (0 if vector is None else address(vector), smoothing, factor)
+            parts = 1 if shares == 1 else min(pool.threads(), shares)
+            pool.run(run, blocks, parts, *sizes, *places, *scales)
+            return float(partial.sum()) * factor
 
-
-def _check_range(
-    target: int, weights: int, samples: int, classes: int, dtype: str, target_dtype: str
-) -> None:
-    flags = ("WEIGHTED",) if weights else ()
-    where = compiled("outside", dtype, target_dtype, flags)(samples, classes, target, weights)
-    if where >= 0:
-        raise no_such_class("cross_entropy", where, classes)
+        return launch
 
 
 def no_such_class(loss: str, position: int, classes: int) -> LossError:

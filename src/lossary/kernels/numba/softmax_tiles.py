@@ -40,6 +40,26 @@ def tile_tally(z, y, t, e, high, peak, share, rest, mass, at_peak, gap, k, keep,
         gap[i] += -(q * below) if (other and q != zero) else zero
 
 
+def tile_powers(z, e, high, peak, rest, k):
+    """What ``tile_tally`` does for plain class indices, whose target weights are all but one 0."""
+    full_width()
+    for i in range(z.size):
+        power = exp(z[i] - high[i])
+        rest[i] += float64(power if peak[i] != k else zero)
+        e[i] = power
+
+
+def tile_hits(z, stride, classes, t, c, high, peak, mass, at_peak, gap, keep):
+    """The target's part of the sums, for plain class indices."""
+    for i in range(t.size):
+        hit = t[i] if 0 <= t[i] < classes else 0  # of an absent sample: not used
+        q = keep * (c[hit] if CLASSES else one)
+        sure = peak[i] == hit
+        at_peak[i] = q if sure else zero
+        mass[i] = zero if sure else q
+        gap[i] = zero if sure or q == zero else q * (high[i] - z[hit * stride + i])
+
+
 def tile_value(rest, mass, at_peak, gap, values, weights):
     full_width()
     total = 0.0
@@ -68,11 +88,19 @@ def tile_finish(
         e[i] = slope if weights[i] != zero else zero
 
 
+def column(source, target, classes):
+    """Every ``classes``-th number: one class of consecutive samples."""
+    full_width()
+    for i in range(target.size):
+        target[i] = source[i * classes]
+
+
 def gather(source, target, width, classes):
-    """Rows of classes into columns of samples."""
-    for i in range(width):
-        for k in range(classes):
-            target[k * TILE + i] = source[i * classes + k]
+    """Rows of classes into columns of samples; class by class, for writes a power of 2 apart
+    would evict each other from the cache.
+    """
+    for k in range(classes):
+        column(source[k:], target[k * TILE : k * TILE + width], classes)
 
 
 def scatter(source, target, width, classes):
@@ -141,7 +169,17 @@ def tiles(
         if SMOOTHED:
             for i in range(width):
                 share[i] = real(smoothing / max(finite[i], one))
-        for k in range(classes):
+        for k in range(0 if DENSE else classes):
+            tile_powers(
+                z[k * stride : k * stride + width], e[k * e_stride : k * e_stride + width],
+                high[:width], peak[:width], rest[:width], k,
+            )  # fmt: skip
+        if not DENSE:
+            tile_hits(
+                z, stride, classes, t, c, high[:width], peak[:width], mass[:width],
+                at_peak[:width], gap[:width], keep,
+            )  # fmt: skip
+        for k in range(classes if DENSE else 0):
             tile_tally(
                 z[k * stride : k * stride + width], y[k * stride : k * stride + width], t,
                 e[k * e_stride : k * e_stride + width], high[:width], peak[:width],

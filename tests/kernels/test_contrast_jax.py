@@ -1,0 +1,109 @@
+"""Contrastive losses in JAX, slice by slice: the definition's numbers, at a fraction of memory."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lossary.contract import LossError, contract_of
+from lossary.kernels.chunked import info_nce, siglip, supervised_contrastive
+from lossary.numerics import unit_rows
+
+SMALL = 1  # a budget that leaves slices of 128 rows
+
+
+def _arrays(n=300, features=7, seed=0):
+    generator = np.random.default_rng(seed)
+    with jax.enable_x64(True):
+        return tuple(jnp.asarray(generator.normal(size=(n, features))) for _ in range(2))
+
+
+def _agree(ours, whole, *arrays, wrap=jax.jit):
+    argnums = tuple(range(len(arrays)))
+    found = wrap(jax.value_and_grad(ours, argnums))(*arrays)
+    expected = jax.jit(jax.value_and_grad(whole, argnums))(*arrays)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-13), found, expected
+    )
+
+
+def test_info_nce_is_the_definition():
+    with jax.enable_x64(True):
+        definition = contract_of("info_nce").compute
+        _agree(
+            lambda q, k: info_nce(q, k, temperature=0.1, budget=SMALL),
+            lambda q, k: definition(q, k, temperature=0.1).mean(),
+            *_arrays(),
+        )
+
+
+@pytest.mark.parametrize("temperature", [0.5, 0.02])
+def test_the_symmetric_loss_is_that_of_both_ways(temperature):
+    with jax.enable_x64(True):
+        definition = contract_of("info_nce").compute
+
+        def both(q, k):
+            ways = (
+                definition(q, k, temperature=temperature),
+                definition(k, q, temperature=temperature),
+            )
+            return 0.5 * (ways[0] + ways[1]).mean()
+
+        q, k = _arrays()
+        _agree(
+            lambda q, k: info_nce(q, k, temperature=temperature, symmetric=True, budget=SMALL),
+            both, q, q + 0.3 * k,
+        )  # fmt: skip
+
+
+def test_siglip_with_a_learned_scale_and_bias():
+    def whole(q, k, scale, bias):
+        z = scale * unit_rows(q) @ unit_rows(k).T + bias
+        return jax.nn.softplus(z * (1 - 2 * jnp.eye(len(q)))).sum(1).mean()
+
+    with jax.enable_x64(True):
+        scale, bias = jnp.asarray(10.0), jnp.asarray(-10.0)
+        _agree(
+            lambda q, k, s, b: siglip(q, k, scale=s, bias=b, budget=SMALL),
+            whole, *_arrays(), scale, bias, wrap=lambda eager: eager,
+        )  # fmt: skip
+
+
+def test_supervised_contrastive_is_the_definition():
+    with jax.enable_x64(True):
+        x, _ = _arrays()
+        label = jnp.asarray(np.random.default_rng(1).integers(0, 40, 300)).at[0].set(99)
+        definition = contract_of("supervised_contrastive").compute
+        alone = np.array([(np.asarray(label) == y).sum() == 1 for y in label])
+        assert alone.any()
+        _agree(
+            lambda p: supervised_contrastive(p, label, budget=SMALL),
+            lambda p: definition(p, label).sum() / (~alone).sum(),
+            x,
+        )
+
+
+def test_what_does_not_fit_is_an_error():
+    q, k = _arrays()
+    for wrong in (
+        lambda: info_nce(q, k[:5]),
+        lambda: siglip(q, k, reduction="none"),
+        lambda: supervised_contrastive(q, jnp.zeros(3)),
+        lambda: info_nce(q.astype(jnp.float16), k.astype(jnp.float16)),
+        lambda: info_nce(np.ones((3, 2)), np.ones((3, 2))),
+    ):
+        with pytest.raises(LossError):
+            wrong()
+
+
+def test_no_matrix_of_all_scores_is_made():
+    n, features = 2048, 8
+    shapes = [jax.ShapeDtypeStruct((n, features), jnp.float32)] * 2
+    for symmetric in (False, True):
+        compiled = jax.jit(
+            jax.grad(
+                lambda q, k, symmetric=symmetric: info_nce(q, k, symmetric=symmetric, budget=SMALL)
+            )
+        )
+        used = compiled.lower(*shapes).compile().memory_analysis().temp_size_in_bytes
+        assert used < n * n * 4, used
