@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lossary.contract import Array, Contract, LossError
@@ -14,6 +15,22 @@ if TYPE_CHECKING:
     from lossary.kernels import Kernel
 
 DEFINITION = "definition"
+
+
+def traced(
+    contract: Contract, reduction: str, parameters: Mapping[str, Any]
+) -> Callable[..., Any] | None:
+    """What torch.compile is to trace instead of the definition, if torch is loaded by now."""
+    torch = sys.modules.get("torch")
+    if torch is None or not hasattr(torch, "nn"):
+        return None
+    from lossary import kernels
+
+    if (contract.name, "torch") not in kernels.manifest():
+        return None
+    from lossary.kernels.numba import in_graph
+
+    return in_graph.traced(contract.name, reduction, parameters)
 
 
 def candidates(

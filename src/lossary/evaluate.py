@@ -11,7 +11,7 @@ from lossary.call import Plan, Shortcut, bind, prepare
 from lossary.contract import Array, Contract, LossError, contract_of, resolve
 from lossary.cost import EMPTY, REDUCTIONS, Total
 from lossary.gradient import value_and_grad
-from lossary.xp import get_ready, library, namespace, signature
+from lossary.xp import compiling, get_ready, library, namespace, signature
 
 _SETTINGS = {
     "reduction": "mean",
@@ -53,6 +53,7 @@ class Loss:
     implementation: str
     _plans: dict[tuple[Any, ...], Plan]
     _shortcuts: dict[tuple[Any, ...], Shortcut]
+    _traced: Callable[..., Any] | None
 
     def __init__(
         self,
@@ -93,6 +94,11 @@ class Loss:
         }
         settings["_plans"] = {}
         settings["_shortcuts"] = {}
+        plain = ignore is None and empty == "zero" and validate is None
+        settings["_traced"] = None
+        if plain and implementation == "auto" and settings["predictions"] is None:
+            checked: Any = settings["parameters"]
+            settings["_traced"] = choose.traced(contract, reduction, checked)
         for name, value in settings.items():
             object.__setattr__(self, name, value)
 
@@ -116,6 +122,10 @@ class Loss:
             shortcut = None if key is None else self._shortcuts.get(key)
             if shortcut is not None and shortcut.ready(*arrays):
                 return shortcut.run(*arrays)
+            if key is None and self._traced is not None and compiling(arrays):
+                value = self._traced(*arrays)
+                if value is not None:
+                    return value
         call = prepare(self, arrays, named, weights, class_weights, mask)
         kernel = call.kernel()
         if kernel is not None and kernel.scaled_sum is not None and self.reduction != "none":
@@ -194,7 +204,10 @@ class Loss:
         if call.plan.definition_only is not None:
             where = f"{self.contract.name} on {library(*call.arrays.values())}"
             return f"{where}: the definition, because {call.plan.definition_only}"
-        return choose.explain(self.contract, self.implementation, call.arrays, self.parameters)
+        text = choose.explain(self.contract, self.implementation, call.arrays, self.parameters)
+        if self._traced is not None and library(*call.arrays.values()) == "torch":
+            text += "\n  in graphs of torch.compile: numba, where the sizes are large or vary"
+        return text
 
     # -- the object ---------------------------------------------------------------------------
 

@@ -146,6 +146,14 @@ def signature(arrays: tuple[Array, ...]) -> tuple[Any, ...] | None:
     return tuple(key)
 
 
+def compiling(arrays: tuple[Array, ...]) -> bool:
+    """Whether torch.compile traces a call with two tensors."""
+    if len(arrays) != 2 or type(arrays[0]) not in _SIGNATURES:
+        return False
+    home: Any = _FOUND[type(arrays[0])]
+    return bool(home.compiling(arrays))
+
+
 def visible(array: Array) -> bool:
     """Whether the values can be looked at now, without a compiler or a device transfer."""
     if tracing(array):

@@ -23,6 +23,13 @@ def signature(arrays: tuple[Any, ...]) -> tuple[Any, ...] | None:
     return tuple(key)
 
 
+def compiling(arrays: tuple[Any, ...]) -> bool:
+    """Whether torch.compile traces plain tensors, outside the transformations of torch.func."""
+    if not compiler.is_compiling() or _C._are_functorch_transforms_active():
+        return False
+    return type(arrays[0]) in _PLAIN and type(arrays[1]) in _PLAIN
+
+
 def stop_gradient(x: Tensor) -> Tensor:
     return x.detach()
 
