@@ -95,11 +95,14 @@ class _Softmax(_Triton):
         outside = (target < 0) | (target >= classes)
         if weights is not None:
             outside &= weights != 0
-        if bool(outside.any()):  # waits for the device: better than reading what is not there
-            raise LossError(
-                f"cross_entropy: a target's class index is not in 0..{classes - 1}; give such "
-                "samples weight 0, or set ignore="
-            )
+        fault = (
+            f"cross_entropy: a target's class index is not in 0..{classes - 1}; give such "
+            "samples weight 0, or set ignore="
+        )
+        if prediction.is_cuda:  # the device stops before the kernel reads; the host does not wait
+            torch._assert_async(~outside.any(), fault)
+        elif bool(outside.any()):
+            raise LossError(fault)
         vector = parameters.get("class_weights")
         if vector is not None:
             vector = torch.as_tensor(vector, dtype=prediction.dtype, device=prediction.device)
