@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from lossary.contract import LossError
+from lossary.kernels.numba import available
 
 Tensor = torch.Tensor
 BUDGET = 64 * 2**20  # bytes of logits that exist at a time, unless told otherwise
@@ -81,7 +83,7 @@ def linear_cross_entropy(
     options = _Options(
         label_smoothing, ignore, z_loss, softcap, _rows(classes, _wide(hidden).itemsize, budget)
     )
-    safe = torch.where(counts, labels, 0)
+    safe = torch.where(counts, labels, 0).long()
     unit = counts.to(_wide(hidden))
     if class_weights is not None:
         class_weights = class_weights.detach().to(unit.dtype)
@@ -171,6 +173,27 @@ def _slice(
     return value, log_sum
 
 
+def _fused(hidden: Tensor, options: _Options, class_weights: Tensor | None) -> Any:
+    """The compiled cross-entropy of a slice in one pass, where there is one; else None.
+
+    It takes (logits, classes, factors of rows, where their slopes go) and returns the sum.
+    """
+    plain = not options.z_loss and options.softcap is None and hidden.is_cpu
+    if not plain or torch.compiler.is_compiling() or available.why_not() is not None:
+        return None
+    program = importlib.import_module("lossary.kernels.numba.program").program("cross_entropy")
+    parameters = {"label_smoothing": options.label_smoothing, "class_weights": class_weights}
+
+    def run(logits: Tensor, target: Tensor, factor: Tensor, slopes: Tensor | None) -> float:
+        dtypes = (str(x.dtype).removeprefix("torch.") for x in (logits, target))
+        purpose = (True, slopes is not None, False)
+        launch = program.prepare(tuple(logits.shape), *dtypes, purpose, parameters)
+        places = (logits, target, factor, slopes)
+        return launch(*(0 if x is None else x.data_ptr() for x in places), 0, 1.0)
+
+    return run
+
+
 class _Sum(torch.autograd.Function):
     """sum(factor x values); the gradients are made while the logits of a slice are at hand."""
 
@@ -186,10 +209,20 @@ class _Sum(torch.autograd.Function):
         by_weight = torch.zeros_like(weight, dtype=wide) if needs[1] else None
         by_bias = torch.zeros_like(bias, dtype=wide) if bias is not None and needs[2] else None
         rows = min(options.rows, len(hidden))
+        fused = _fused(hidden, options, class_weights)
+        if fused is not None and any(needs):
+            rows = max(min(128, rows), rows // 2)  # for two matrices of a slice
         out = torch.empty(rows, len(weight), dtype=wide, device=hidden.device)
+        spare = torch.empty_like(out) if fused is not None and any(needs) else None
         for low in range(0, len(hidden), max(rows, 1)):
             part = slice(low, low + rows)
             logits, slope = _logits(hidden[part], weight, bias, options, out)
+            if fused is not None:
+                slopes = None if spare is None else spare[: len(logits)]
+                total += fused(logits, target[part], factor[part], slopes)
+                if slopes is not None:
+                    _accumulate(slopes, hidden[part], weight, by_hidden, by_weight, by_bias, part)
+                continue
             value, _ = _slice(logits, target[part], class_weights, options)
             # Where nothing counts, whatever stands there stays out of the sum.
             absent = factor[part] == 0
