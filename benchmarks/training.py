@@ -88,7 +88,7 @@ def by_hand() -> Callable[[int], Any]:
                 optimiser.zero_grad()
                 (loss / BATCH).backward()
                 optimiser.step()
-        return float(loss)
+        return float(loss.detach())
 
     return run
 
@@ -148,7 +148,7 @@ def main() -> int:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | environment,
+            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"} | environment,
         )
         for name, (_, environment) in PEERS.items()
     }
