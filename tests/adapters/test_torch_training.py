@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import pytorch_lightning
 import torch
 from transformers import Trainer, TrainingArguments
 
@@ -126,3 +127,42 @@ def test_next_tokens():
 def test_an_unknown_name_is_refused():
     with pytest.raises(TorchLossError, match="did you mean"):
         compute_loss_func("cros_entropy")
+
+
+class Lightning(pytorch_lightning.LightningModule):
+    """The recipe of docs/torch.md: each batch brings the number of labels in its step."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear, self.criterion = torch.nn.Linear(3, 4), CrossEntropyLoss()
+
+    def training_step(self, batch, index):
+        inputs, labels, weight_of_step = batch
+        total = self.criterion.total(self.linear(inputs).flatten(0, 1), labels.flatten())
+        mean = global_mean(total, weight=weight_of_step)
+        return mean * self.trainer.accumulate_grad_batches
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_lightning_gradient_accumulation_is_exact():
+    """The real Trainer: four uneven micro-batches move the parameters as one batch does."""
+    rows = Rows()
+    counted = (rows.labels != -100).sum()
+    moved = []
+    for size in (8, 2):
+        parts = list(zip(rows.inputs.split(size), rows.labels.split(size), strict=True))
+        module, batches = Lightning(), [(*part, counted) for part in parts]
+        pytorch_lightning.Trainer(
+            accelerator="cpu", max_steps=1, accumulate_grad_batches=len(parts), logger=False,
+            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        ).fit(module, torch.utils.data.DataLoader(batches, batch_size=None))  # fmt: skip
+        moved.append(torch.cat([p.detach().flatten() for p in module.parameters()]))
+    torch.testing.assert_close(moved[1], moved[0], rtol=1e-6, atol=1e-7)
+    module = Lightning()
+    CrossEntropyLoss()(module.linear(rows.inputs).flatten(0, 1), rows.labels.flatten()).backward()
+    step = torch.cat([(p - 0.5 * p.grad).detach().flatten() for p in module.parameters()])
+    torch.testing.assert_close(moved[0], step, rtol=1e-6, atol=1e-7)
