@@ -106,13 +106,13 @@ def train(
             chosen = order[:, step * budget.batch : (step + 1) * budget.batch].reshape(-1)
             batch = flat.index_select(0, chosen).view(replicas, -1, *flat.shape[1:])
             wanted = targets.index_select(0, chosen).view(replicas, -1, *targets.shape[1:])
-            outputs = stack.forward(batch)
-            if outputs.shape[2:] != (head.width,):
+            reached = stack.forward(batch)
+            if reached.shape[2:] != (head.width,):
                 raise LossError(
-                    f"model: gives outputs of shape {tuple(outputs.shape[1:])} for a batch of "
+                    f"model: gives outputs of shape {tuple(reached.shape[1:])} for a batch of "
                     f"{batch.shape[1]}; expected {(batch.shape[1], head.width)}"
                 )
-            seen[step], slopes = head.values_and_slopes(outputs, wanted)
+            seen[step], slopes = head.values_and_slopes(reached, wanted)
             stack.backward(slopes)
             optimiser.step()
         durations.append(time.perf_counter() - began)
