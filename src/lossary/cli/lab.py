@@ -112,6 +112,7 @@ def _without_training(
     from lossary.lab.choose import split_names
     from lossary.lab.files import write_saved_files
     from lossary.lab.saved import judge_saved
+    from lossary.lab.study import without_password
     from lossary.lab.table import read_columns
     from lossary.lab.terminal import show_saved
 
@@ -261,6 +262,9 @@ def _helpers(count: int) -> Iterator[None]:
     ]
     try:
         yield
+        failed = sum(process.poll() not in (None, 0) for process in started)
+        if failed:
+            print(f"{failed} of {count} workers ended early; the others did all", file=sys.stderr)
     finally:
         for process in started:
             process.terminate()
