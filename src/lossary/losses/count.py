@@ -21,7 +21,7 @@ from lossary.contract import (
     loss,
     named,
 )
-from lossary.numerics import largest, quotient, stop_gradient, times
+from lossary.numerics import largest, quotient, smallest, stop_gradient, times
 from lossary.special import (
     HALF_LOG_TWO_PI,
     exp_gap,
@@ -61,8 +61,9 @@ def _poisson_nll_of_rates(
     prediction: NonnegativeReal, target: Counts, *, full: bool = False
 ) -> PerElement:
     xp = namespace(prediction, target)
-    # Where the target is 0 the logarithm is not needed, and may not exist.
-    log_rate = xp.log(xp.where(target == 0, 1.0, prediction))
+    # Where the target is 0 the value needs no logarithm, and there may be none.
+    known = xp.logical_and(prediction >= smallest(prediction), xp.isfinite(prediction))
+    log_rate = xp.log(xp.where(xp.logical_or(target != 0, known), prediction, 1.0))
     value = prediction - target * log_rate
     return _with_factorial(value, prediction, log_rate, target) if full else value
 
@@ -70,7 +71,9 @@ def _poisson_nll_of_rates(
 def _with_factorial(value: Array, rate: Array, log_rate: Array, target: Array) -> Array:
     """``value + log(target!)``, of which Loader's saddle point lets no part cancel."""
     entropy = _relative_entropy(target, rate, log_rate)
-    return graft(entropy + _surprise_at_best(target), value)
+    x = target + 1.0
+    log_factorial = (x - 0.5) * namespace(x).log(x) - x + stirling(1.0 / x)
+    return graft(entropy + _surprise_at_best(target), value + log_factorial)
 
 
 @loss(
@@ -264,18 +267,19 @@ def tweedie_deviance(
     xp = namespace(prediction, target)
     none = target == 0
     # All in units of the prediction, with a target of 0 put aside.
-    amount, mean = xp.where(none, 1.0, target), xp.where(none, 1.0, prediction)
+    size, most = stop_gradient(prediction), 0.25 * largest(prediction)
+    amount, mean = xp.where(none, 1.0, target), xp.where(none, 1.0, size)
     unit = _tweedie_unit(quotient(amount, mean), quotient(amount - mean, mean), power)
     at_zero = 1.0 / (2.0 - power) if power < 2.0 else math.inf
-    value = prediction ** (2.0 - power) * xp.where(none, at_zero, unit)
+    value = size ** (2.0 - power) * xp.where(none, at_zero, unit)
     # For the derivative, what depends on the prediction: the target's own part would cancel.
-    size, most = stop_gradient(prediction), 0.25 * largest(prediction)
     step = xp.where(size > 0, prediction / size, 1.0)  # 1, and differentiable
     rise_by = xp.clip(size ** (2.0 - power), None, most)
     fall_by = xp.clip(target / size * rise_by, None, most)
     rise = rise_by * power_gap(step, xp.log(step), 2.0 - power)
     rise = rise - fall_by * power_gap(step, xp.log(step), 1.0 - power)
-    value = graft(value, rise)
+    root = stop_gradient(rise)
+    value = value + (rise - xp.where(xp.isfinite(root), root, 0.0))
     # Beyond power 2 an infinite prediction costs a finite amount.
     exponent = 2.0 - power
     limit = prediction if power <= 2.0 else amount**exponent / (exponent * (exponent - 1.0))

@@ -250,7 +250,7 @@ def _bregman(
     u (t - gap u)^(s - 1) for u from 0 to 1, by Gauss-Legendre's rule.
     """
     xp = namespace(target)
-    share, gap, x, total = map(stop_gradient, (share, gap, x, total))
+    share, x, total = map(stop_gradient, (share, x, total))
     target = xp.where(target == 0, 1.0, target)
     near = xp.abs(gap) < 0.5 * target
     inside, start = xp.where(near, gap, 0.0), xp.where(near, target, 1.0)
@@ -298,7 +298,8 @@ def bi_tempered_logistic(
     total = xp.sum(share, axis=axis, keepdims=True)  # b^(1/slope), with more digits
     share = share / total
     value = _value_of_absent(prediction, weight, share, base, x, total, slope, order, axis)
-    given = (weight, share, _gap(weight, share, _likeliest(x, axis), axis), x)
+    gap = _gap(weight, stop_gradient(share), _likeliest(x, axis), axis)
+    given = (weight, share, gap, x)
     if is_index(target, prediction):
         given = tuple(pick(each, target, axis=axis) for each in given)
         return value + _bregman(*given, xp.squeeze(total, axis=axis), slope, order)

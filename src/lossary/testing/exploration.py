@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lossary.testing.samples import Batch, plain_batch
+from lossary.testing.samples import Batch, classes_of, plain_batch
 from lossary.testing.subject import Subject
 
 NEAR = 1e3  # properties are looked at where float64 can tell; accuracy has its own check
@@ -78,6 +78,19 @@ class Probe:
                     for name, array in batch.items()
                 }
         yield from self.hard()
+        yield from self.joints()
+
+    def joints(self) -> Iterator[Batch]:
+        """Logits that lead by a parameter's value: where margins have their kinks."""
+        gaps = [value for value in self.parameters.values() if isinstance(value, float)]
+        gaps = [gap for gap in gaps if 0.05 <= gap <= NEAR]
+        if not gaps or self.subject.layouts != {"class axis", "class"}:
+            return
+        classes = classes_of(self.parameters)
+        batch = plain_batch(self.contract, self.parameters, rows=classes * len(gaps))
+        lead = np.concatenate([gap * np.eye(classes) for gap in gaps])
+        (name,) = self.predictions
+        yield {**batch, name: lead, "target": np.tile(np.arange(classes), len(gaps))}
 
     def hard(self) -> Iterator[Batch]:
         """The hard batches at these parameter values, within reach."""

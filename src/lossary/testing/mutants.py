@@ -101,6 +101,12 @@ def square_with_half_its_slope(prediction: Real, target: Real) -> PerElement:
     return residual * stop_gradient(residual)
 
 
+@_mutant("target_derivative", library="torch")
+def square_of_a_fixed_target(prediction: Real, target: Real) -> PerElement:
+    """The target is a constant to the derivative."""
+    return namespace(prediction).square(prediction - stop_gradient(target))
+
+
 # -- laws and limits --------------------------------------------------------------------------
 
 

@@ -288,3 +288,38 @@ def check_value_and_grad(subject: Subject, library: Library) -> None:
                 f"{subject.name} on {library.name}: the derivative by {name} along a random way is "
                 f"{claimed:.9g}, small steps show {slope:.9g}"
             )
+
+
+def _real_target(subject: Subject) -> bool:
+    """Numbers or shares, not indices or counts: a target that another network may have made."""
+    target = subject.contract.target
+    if target is None or (target.integral and target.layout != "class"):
+        return False
+    return target.layout not in ("label", "labels")
+
+
+@check("laws", "differentiable", _real_target)
+def check_target_derivative(subject: Subject, library: Library) -> None:
+    """The derivative by the target, which distillation needs, is what small steps show."""
+    if library.compiled:
+        return
+    batch = _everyday(subject, soft=True)
+    if batch["target"].dtype.kind != "f":
+        return
+    run = subject.loss(implementation="definition").values
+    _, gradients = library.values_and_gradients(run, batch, ("target",))
+    way = np.random.default_rng(3).uniform(0.5, 1.5, batch["target"].shape)
+    step = 1e-6
+    if np.any(batch["target"] == 0) or subject.contract.inputs["target"].interval.high < np.inf:
+        way = np.where(batch["target"] * (1 - batch["target"]) == 0, 0.0, way)
+    ends = [
+        library.values(run, {**batch, "target": batch["target"] + sign * step * way})
+        for sign in (1, -1)
+    ]
+    slope = float(np.sum(ends[0] - ends[1]) / (2 * step))
+    claimed = float(np.sum(gradients["target"] * way))
+    if abs(slope - claimed) > 1e-4 * (1 + abs(slope)):
+        raise CheckFailed(
+            f"{subject.name} on {library.name}: the derivative by the target is {claimed:.9g} "
+            f"along a random way, small steps show {slope:.9g}"
+        )
