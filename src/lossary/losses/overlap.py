@@ -306,7 +306,6 @@ def dice_cross_entropy(
     s; ``background=False`` leaves class 0 out of the overlap, as nnU-Net does.
     """
     xp = namespace(prediction, target)
-    surprise = -log_softmax(prediction, axis=axis)
     shape, axis = prediction.shape, axis % prediction.ndim
     places = (*shape[1:axis], *shape[axis + 1 :])
 
@@ -316,10 +315,12 @@ def dice_cross_entropy(
     def masks(array: Array) -> Array:
         return flat(xp.moveaxis(array, axis, 1), shape[axis])
 
-    hit = flat(pick(surprise, target, axis=axis))
-    hot = masks(one_hot(target, prediction, axis=axis))
-    inside = masks(xp.exp(-surprise))
     outside = masks(xp.exp(log_one_minus_softmax(prediction, axis=axis)))
+    logarithm = log_softmax(prediction, axis=axis)
+    hit = -flat(pick(logarithm, target, axis=axis))
+    inside = masks(xp.exp(logarithm))
+    del logarithm  # as large as the prediction
+    hot = masks(one_hot(target, prediction, axis=axis))
     pixels: Array = float(math.prod(places))
     if mask is not None:
         mask = xp.reshape(mask, tuple(mask.shape) + (1,) * (1 + len(places) - mask.ndim))
