@@ -50,9 +50,10 @@ def _quantity(
     contract: Contract, target: Target, spaces: list[Space], wanted: Space
 ) -> Meeting | None:
     first = spaces[0]
-    if first.layout != "element" or first.name not in (*QUANTITIES, "log rate"):
+    share = first.name == "logit" and wanted.name == "binary"
+    if first.layout != "element" or not (share or first.name in (*QUANTITIES, "log rate")):
         return None
-    if wanted.name not in QUANTITIES:
+    if not (share or wanted.name in QUANTITIES):
         return None
     for value in (target.facts["minimum"], target.facts["maximum"]):
         if value not in wanted.interval:

@@ -8,6 +8,7 @@ the simpler, then the one that goes by more names. So a new loss is advised with
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -15,8 +16,9 @@ from typing import Any
 from lossary.advice.fit import meet
 from lossary.advice.target import Target, describe
 from lossary.advice.use import Use, parse_use
-from lossary.contract import Contract, LossError, contracts
+from lossary.contract import Contract, LossError, contract_of, contracts
 from lossary.evaluate import Loss
+from lossary.inputs import arrivals
 
 IMBALANCED = 4.0  # commonest over rarest class
 FAR_OUT = 0.002  # share of targets beyond three interquartile ranges
@@ -52,6 +54,7 @@ class Advice:
     seen: dict[str, float]
     candidates: tuple[Candidate, ...]
     metric: str | None
+    notes: tuple[str, ...] = ()
 
     def plain(self) -> dict[str, Any]:
         """As JSON."""
@@ -97,7 +100,20 @@ def advise(target: Any, *, use: str | None = None, task: str | None = None) -> A
         described.facts,
         tuple(chosen.values())[:3],
         wanted.metric(described) if use else None,
+        _notes(described, list(chosen)),
     )
+
+
+def _notes(target: Target, chosen: list[str]) -> tuple[str, ...]:
+    """What the reader may have to decide."""
+    knows_order = any("order" in contract_of(name).target.name for name in chosen)  # type: ignore[union-attr]
+    if target.ordered and not knows_order:
+        return (
+            f"the classes are whole numbers from {target.labels[0]} to {target.labels[-1]}, and "
+            "these losses ignore their order: for steps of one quantity, such as a rating, say "
+            "--task real",
+        )
+    return ()
 
 
 def _natural(contract: Contract, target: Target) -> bool:
@@ -158,7 +174,12 @@ def _quantity_roles(target: Target, use: Use) -> list[Role]:
         ),
         lambda c: _elicits(c, ("median",)),
     )
-    mean = Role(_mean_reason(target), lambda c: _elicits(c, MEANS), lambda c: _closeness(c, target))
+    mean = Role(
+        _mean_reason(target),
+        # A proper loss of a probability is one of a share: its best prediction is the mean share.
+        lambda c: _elicits(c, MEANS) or (target.is_share and c.has("strictly proper")),
+        lambda c: _closeness(c, target),
+    )
     plain = Role(
         "the usual default: it estimates the mean and nothing else",
         lambda c: _elicits(c, MEANS) and c.has("even") and len(c.predictions) == 1,
@@ -179,17 +200,27 @@ def _quantity_roles(target: Target, use: Use) -> list[Role]:
 
 def _mean_reason(target: Target) -> str:
     facts = target.facts
+    zeros = facts["share of zeros"]
     if target.task == "count":
+        expected = math.exp(-facts["mean"])
+        many = (
+            f" ({zeros:.1%} are 0, where Poisson's law expects {expected:.1%})"
+            if zeros > 1.5 * expected
+            else ""
+        )
         return (
             f"counts from {facts['minimum']:g} to {facts['maximum']:g} with mean "
-            f"{facts['mean']:.4g}: "
-            "its variance grows with the mean, as theirs does"
+            f"{facts['mean']:.4g}{many}: its variance grows with the mean, as theirs does"
+        )
+    if target.is_share:
+        return (
+            f"every target lies between {facts['minimum']:g} and {facts['maximum']:g}, as a share "
+            "does: its predictions cannot leave 0 to 1"
         )
     if _spreading(target):
         return (
-            f"no target is below 0 and the skewness is {facts['skewness']:.3g}: errors are "
-            "judged in "
-            "proportion to the size of the target"
+            f"no target is below 0, {zeros:.1%} are 0 and the skewness is "
+            f"{facts['skewness']:.3g}: errors count relative to the size of the target"
         )
     return (
         f"the mean is asked for ({facts['mean']:.4g} ± {facts['standard deviation']:.4g}), "
@@ -209,6 +240,8 @@ def _closeness(contract: Contract, target: Target) -> float:
     assert wanted is not None
     if target.task == "count":
         return 3.0 if wanted.integral else 0.0
+    if target.is_share:
+        return 3.0 if (wanted.interval.low, wanted.interval.high) == (0, 1) else 0.0
     if _spreading(target) and wanted.interval.low == 0:
         # Open at zero: made for strictly positive targets; closed: zeros are welcome.
         return 2.5 + (0.0 in wanted.interval) * (target.facts["share of zeros"] > 0)
@@ -324,19 +357,19 @@ def _candidate(contract: Contract, role: Role, target: Target) -> Candidate:
         contract.name,
         parameters,
         role.why,
-        _estimates(contract, parameters),
-        "; ".join(heads),
+        _estimates(contract, parameters, target),
+        "; ".join(heads) + ("; in Keras as equal parts of one output" if len(heads) > 1 else ""),
         _calibration(contract, parameters, target),
         calls(Loss(contract, **filled)),
     )
 
 
-def _estimates(contract: Contract, parameters: dict[str, Any]) -> str:
+def _estimates(contract: Contract, parameters: dict[str, Any], target: Target) -> str:
     fact = contract.fact("elicits", parameters)
     if fact is not None:
         return f"the {fact.value}"
     if contract.has("strictly proper", parameters):
-        return "calibrated probabilities"
+        return "the mean" if target.is_share else "calibrated probabilities"
     if (
         contract.target is not None and contract.target.layout in ("class", "class axis")
     ) or _binary(contract):
@@ -350,7 +383,7 @@ def _binary(contract: Contract) -> bool:
 
 def _calibration(contract: Contract, parameters: dict[str, Any], target: Target) -> str:
     if target.task in ("real", "count"):
-        unbiased = _elicits(contract, MEANS)
+        unbiased = _elicits(contract, MEANS) or contract.has("strictly proper", parameters)
         return (
             "predictions average to the targets' mean"
             if unbiased
@@ -366,18 +399,33 @@ def _calibration(contract: Contract, parameters: dict[str, Any], target: Target)
 
 
 def calls(loss: Loss) -> dict[str, str]:
-    """The call to paste, by framework."""
+    """The lines to paste, by framework, for outputs of the head: logits stay logits.
+
+    Keras' own convention is probabilities, so its line says how the predictions arrive.
+    """
     contract = loss.contract
     given = {
         key: value
         for key, value in loss.parameters.items()
         if contract.parameters[key].required or value != contract.parameters[key].default
     }
-    inner = ", ".join(f"{key}={value!r}" for key, value in given.items())
+    inner = [f"{key}={value!r}" for key, value in given.items()]
     title = "".join(part.title() for part in contract.name.split("_"))
     arguments = ", ".join(contract.inputs)
+    places = [list(contract.inputs).index(name) for name in contract.predictions]
+    by = "" if places == [0] else f", argnums={tuple(places)}"
     return {
-        "Keras": f"model.compile(loss=lossary.keras.{title}({inner}))",
-        "PyTorch": f"loss = lossary.torch.{title}Loss({inner})",
-        "JAX": f"jax.value_and_grad(lambda {arguments}: lossary.{loss!r}({arguments}))",
+        "Keras": f"import lossary.keras; "
+        f"model.compile(loss=lossary.keras.{title}({', '.join(inner + _arrival(contract))}))",
+        "PyTorch": f"import lossary.torch; loss = lossary.torch.{title}Loss({', '.join(inner)})",
+        "JAX": f"import jax, lossary; "
+        f"step = jax.value_and_grad(lambda {arguments}: lossary.{loss!r}({arguments}){by})",
     }
+
+
+def _arrival(contract: Contract) -> list[str]:
+    """The argument of a Keras loss that says that predictions are as the definition takes them."""
+    ways = arrivals(contract)
+    if len(ways) < 2 or contract.family == "margin":  # margins compare scores, whatever they are
+        return []
+    return ["from_logits=True"] if ways[0] == "logits" else [f"predictions={ways[0]!r}"]

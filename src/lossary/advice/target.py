@@ -12,6 +12,7 @@ from lossary.contract import LossError
 
 TASKS = ("real", "count", "binary", "classes", "multi-label")
 MOST_CLASSES = 1000
+NEAR = 0.05  # to a bound, as a share of the range between the bounds
 SEVERAL = 20  # up to so many different whole numbers may be codes of classes
 
 
@@ -29,6 +30,14 @@ class Target:
     labels: tuple[str, ...] = ()
     ordered: bool = False
     facts: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it is a quantity between 0 and 1 that comes near one of them."""
+        if self.task != "real":
+            return False
+        low, high = self.facts["minimum"], self.facts["maximum"]
+        return low >= 0 and high <= 1 and (low < NEAR or high > 1 - NEAR)
 
     @property
     def class_counts(self) -> np.ndarray:

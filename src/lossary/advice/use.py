@@ -23,8 +23,11 @@ class Use:
         """The common metric that this use is judged by; None: the task's default."""
         if self.name == "cost":
             return f"mean cost {json.dumps([list(row) for row in self.costs])}"
+        several = target.task == "multi-label"
         if self.name == "ranking":
-            return "ROC AUC" if target.task == "binary" else None
+            return "macro AP" if several else "ROC AUC" if target.task == "binary" else None
+        if self.name == "probability" and several:
+            return "Brier"
         return {
             "mean": "RMSE",
             "median": "MAE",
@@ -55,6 +58,11 @@ def parse_use(text: str | None, target: Target) -> Use:
         if not 0 < level < 1:
             raise LossError(f"--for {text}: give a level between 0 and 1, such as quantile=0.9")
         return Use(name, level)
+    if name == "cost" and target.task == "multi-label":
+        raise LossError(
+            f"--for {text}: {target.name} has several labels per row; costs[truth][decision] are "
+            "for one class per row: choose probability or ranking, or one label"
+        )
     if name == "cost":
         return Use(name, costs=_matrix(text, value, len(target.labels)))
     return Use(name)

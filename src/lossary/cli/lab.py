@@ -173,6 +173,8 @@ def advise(
         return
     print(f"{found.target}: {found.task}, for {found.use}")
     print("seen: " + ", ".join(f"{name} {value:.4g}" for name, value in found.seen.items()))
+    for note in found.notes:
+        print(f"note: {note}")
     for place, candidate in enumerate(found.candidates, 1):
         print(f"\n{place}. {candidate.text}")
         print(f"   why:         {candidate.why}")

@@ -53,6 +53,9 @@ def _by_residual(head: Head, low: float, high: float) -> Any:
     if head.spaces[0].name == "log rate":
         keep = leaf > 0.02 * float(truth[0])
         positions, truth, leaf = positions[keep], truth[keep], torch.log(leaf[keep])
+    elif head.spaces[0].name == "logit":
+        keep = (leaf > 0.001) & (leaf < 0.999)
+        positions, truth, leaf = positions[keep], truth[keep], torch.logit(leaf[keep])
     else:
         keep = ~outside(leaf, head.spaces[0])
         positions, truth, leaf = positions[keep], truth[keep], leaf[keep]

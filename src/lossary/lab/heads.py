@@ -33,6 +33,7 @@ _INVERSES: Mapping[str, Callable[[float], float]] = {
     "linear": lambda mean: mean,
     "softplus": lambda mean: math.log(math.expm1(mean)) if mean < 30 else mean,
     "exponential": math.log,
+    "sigmoid": lambda mean: math.log(mean) - math.log1p(-mean),
 }
 
 
@@ -118,6 +119,8 @@ class Head:
         first = self.predictions(outputs)[0]
         if self.spaces[0].name == "log rate":
             first = torch.exp(first)
+        if self.spaces[0].name == "logit":
+            first = torch.sigmoid(first)
         return (first.double() * self.scale).numpy()
 
     def scores(self, outputs: Tensor) -> np.ndarray:
@@ -170,10 +173,12 @@ def head_for(loss: Loss, target: Target) -> Head:
     if meeting.encoding != "quantity":
         return Head(loss, target, spaces, meeting.units, meeting.encoding)
     assert contract.target is not None
-    # Counts keep their unit; other quantities are scaled, so that one learning rate suits all.
-    scale = 1.0 if contract.target.integral else target.facts["standard deviation"]
+    # Counts and shares keep their unit; others are scaled, so that one learning rate suits all.
+    kept = contract.target.integral or spaces[0].name == "logit"
+    scale = 1.0 if kept else target.facts["standard deviation"]
     mean = target.facts["mean"] / scale
-    link = "exponential" if spaces[0].name == "log rate" else spaces[0].activation
+    links = {"log rate": "exponential", "logit": "sigmoid"}
+    link = links.get(spaces[0].name, spaces[0].activation)
     inverse = _INVERSES.get(link)
     offset = inverse(mean) if inverse and (link == "linear" or mean > 0) else 0.0
     return Head(loss, target, spaces, meeting.units, "quantity", scale, offset)

@@ -284,9 +284,10 @@ def table(metrics: Mapping[str, Metric], seen: list[View]) -> dict[str, list[flo
 
 
 def selection_metric(metric: Metric, head: Head) -> Metric:
-    """What chooses rate and epoch: the metric, or accuracy where there are no probabilities."""
+    """What chooses rate and epoch: the metric; where nothing is a probability, one of decisions."""
     if metric.needs == "probability" and not head.is_probability:
-        return metrics_for(head.target)["accuracy"]
+        several = head.target.task == "multi-label"
+        return metrics_for(head.target)["macro F1" if several else "accuracy"]
     return metric
 
 

@@ -27,7 +27,7 @@ def mean_and_spread(values: Sequence[float | None]) -> str:
         return f"- ({int(np.isnan(numbers).sum())} failed)"
     mean, spread = numbers.mean(), numbers.std(ddof=1) if len(numbers) > 1 else 0.0
     mean = 0.0 if abs(mean) < 1e-9 else mean
-    most = 3 if abs(mean) >= 0.01 or not mean else 5
+    most = 3 if max(abs(mean), spread) >= 0.01 or not mean else 5
     digits = min(most, max(0, 3 - int(np.floor(np.log10(abs(mean)))))) if mean else most
     shown = f"{mean:.{digits}f}"
     return f"{shown} ±{spread:.{digits}f}" if len(numbers) > 1 else shown
