@@ -360,6 +360,26 @@ def test_batches_of_unknown_size():
             lambda k: k.CrossEntropy()(np.zeros((4, 3, 2), "int64"), np.zeros((4, 3))),
             "y_true has shape",
         ),
+        (
+            lambda k: k.CrossEntropy()(np.zeros((4, 5), "int64"), np.zeros((4, 3, 5))),
+            "if the classes are on axis 1, say axis=1",
+        ),
+        (
+            lambda k: k.CTC()(np.ones((4, 5), "int64"), np.zeros((4, 3))),
+            r"expected .batch, length. and .batch, steps, classes.",
+        ),
+        (lambda k: k.Circle(remove_diagonal=False), "remove_diagonal=False is not offered"),
+        (
+            lambda k: keras.losses.deserialize(
+                {
+                    "class_name": "Huber",
+                    "module": "lossary.keras",
+                    "registered_name": "lossary>Huber",
+                    "config": {"name": "h", "warmth": 2.0},
+                }
+            ),
+            "'warmth', which this version does not know",
+        ),
         (lambda k: k.Huber(delta=-1.0), "delta=-1.0 is outside"),
         (lambda k: k.Huber(reduction="avg"), "Invalid value for argument"),
         (lambda k: k.get("crossentropi"), "did you mean"),
