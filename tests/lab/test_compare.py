@@ -1,5 +1,9 @@
 """The lab from Python: whatever data and model are at hand, with validation rows of one's own."""
 
+import multiprocessing
+import os
+import re
+import resource
 import sys
 
 import numpy as np
@@ -11,6 +15,7 @@ import torch
 from lossary.contract import LossError
 from lossary.lab import compare
 from lossary.lab.data import load, read
+from lossary.lab.files import write_files
 from lossary.lab.model import load_model
 from lossary.lab.network import Modules
 from lossary.lab.run import Settings, make_plan
@@ -83,6 +88,28 @@ def test_a_storage_keeps_what_python_found(wine, tmp_path):
     first = compare(*wine, losses=["cross_entropy"], storage=url, **QUICK)
     again = compare(*wine, losses=["cross_entropy"], storage=url, **QUICK)
     assert again["tables"] == first["tables"]
+
+
+def write_cramped(account, folder):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+    try:
+        write_files(account, folder)
+    except LossError as error:
+        wanted = rf"--output {folder}: cannot be written: .*File too large.*"
+        os._exit(7 if re.fullmatch(wanted, str(error)) else 8)
+
+
+def test_a_folder_that_cannot_be_written_or_is_full_gets_one_line(wine, tmp_path):
+    account = compare(*wine, losses=["cross_entropy"], **QUICK)
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(LossError, match=r"--output .*file: cannot be written"):
+        write_files(account, tmp_path / "file")
+    process = multiprocessing.get_context("fork").Process(
+        target=write_cramped, args=(account, tmp_path / "report")
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == 7
 
 
 @pytest.mark.parametrize(
