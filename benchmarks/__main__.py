@@ -41,7 +41,7 @@ def _environment() -> dict[str, Any]:
     from importlib.metadata import PackageNotFoundError, version
 
     versions = {}
-    for package in ("numpy", "torch", "jax", "optax", "numba"):
+    for package in ("numpy", "torch", "jax", "optax", "keras", "scipy", "numba"):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
@@ -70,11 +70,10 @@ def main() -> int:
         for name in given.workloads or WORKLOADS:
             work = WORKLOADS[name]
             entry: dict[str, Any] = {"title": work.title, "bytes": work.bytes_moved}
-            settings = ("default",) if name.startswith("small") else tuple(SETTINGS)
-            for setting in settings:
+            for setting in work.settings:
                 known = results.get(name, {}).get(setting) if given.memory_only else None
                 entry[setting] = known or _measure(setting, "times", name)
-            if work.memory:
+            if work.small is not None:
                 entry["memory"] = {
                     contender: _measure("default", "memory", name, contender)
                     for contender in work.contenders

@@ -9,13 +9,17 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.workloads import WORKLOADS, MissingError, Step
+from benchmarks.steps import MissingError, Step
+from benchmarks.workloads import WORKLOADS
+
+LONGEST = 20.0  # seconds of rounds of one workload
 
 
 def times(name: str) -> dict[str, object]:
     """Seconds per step of every contender; in each round all of them run once, in random order.
 
-    Per contender: median, lowest, and the quartiles. Short steps are run several times per round.
+    Per contender: median, lowest, and the quartiles. Rounds end early when they take too long, but
+    not before the third.
     """
     work = WORKLOADS[name]
     steps: dict[str, Step] = {}
@@ -31,7 +35,10 @@ def times(name: str) -> dict[str, object]:
     found: dict[str, list[float]] = {contender: [] for contender in steps}
     order = list(steps)
     shuffle = random.Random(0).shuffle
-    for _ in range(work.repeats):
+    begin = time.perf_counter()
+    for turn in range(work.repeats):
+        if turn >= 3 and time.perf_counter() - begin > LONGEST:
+            break
         shuffle(order)
         for contender in order:
             start = time.perf_counter()
@@ -51,14 +58,16 @@ def times(name: str) -> dict[str, object]:
 
 
 def memory(name: str, contender: str) -> dict[str, object]:
-    """Bytes by which the peak of a warmed-up step exceeds the inputs, gradients included.
+    """Bytes by which the peak of a step exceeds the inputs, gradients included.
 
-    What a first step loads and compiles is in it too, some tens of MiB.
+    A step on small inputs goes before, so that the code that is loaded and compiled is not in it.
     """
-    step = WORKLOADS[name].contenders[contender]()
-    before = _status("VmRSS")
-    step()
+    work = WORKLOADS[name]
+    assert work.small is not None
+    work.small[contender]()()
+    step = work.contenders[contender]()
     Path("/proc/self/clear_refs").write_text("5")
+    before = _status("VmRSS")
     step()
     return {"bytes": _status("VmHWM") - before}
 

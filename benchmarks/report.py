@@ -13,8 +13,10 @@ def _rows(name: str, results: dict[str, Any]) -> list[tuple[str, ...]]:
     """contender, then per setting: milliseconds (lowest), and how many times as long as Lossary."""
     entry = results[name]
     rows = []
-    first = next(s for s in SETTINGS if "seconds" in entry.get(s, {}))
-    for contender in entry[first]["seconds"]:
+    timed = [
+        entry[setting]["seconds"] for setting in SETTINGS if "seconds" in entry.get(setting, {})
+    ]
+    for contender in timed[0] if timed else entry.get("memory", {}):
         cells = [contender]
         for setting in SETTINGS:
             seconds = entry.get(setting, {}).get("seconds", {})
@@ -59,7 +61,7 @@ def _header(name: str, results: dict[str, Any]) -> list[tuple[str, ...]]:
 def lines(name: str, results: dict[str, Any]) -> str:
     """One workload for the terminal."""
     entry = results[name]
-    if not any("seconds" in entry.get(setting, {}) for setting in SETTINGS):
+    if not _rows(name, results):
         return f"{entry['title']}: not measured"
     table = _header(name, results)
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
@@ -102,7 +104,7 @@ def write(results: dict[str, Any], folder: Path) -> None:
         "is what a user sees; *no page faults* sets `MALLOC_MMAP_THRESHOLD_` and "
         "`MALLOC_TRIM_THRESHOLD_` so that large buffers are used again, which compares the "
         "kernels themselves. Extra memory is the peak of a step in a fresh process above the "
-        "inputs; gradients and loaded code are in it.",
+        "inputs after a small step, which loads and compiles the code; gradients are in it.",
         "",
         "Machine: "
         + ", ".join(f"{key} {value}" for key, value in machine.items())
@@ -115,13 +117,13 @@ def write(results: dict[str, Any], folder: Path) -> None:
     worse = _losses(results)
     page += ["## Where a peer is faster", "", *(worse or ["Nowhere in this run."]), ""]
     for name, entry in results.items():
-        if name == "environment" or "seconds" not in entry.get("default", {}):
+        if name == "environment" or not _rows(name, results):
             continue
         head, *rows = _header(name, results)
         page += [f"## {entry['title']}", ""]
         page += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
         page += ["| " + " | ".join(row) + " |" for row in rows]
-        left_out = entry["default"].get("left_out", {})
+        left_out = entry.get("default", {}).get("left_out", {})
         page += ["", _share(name, results), *(f"{k}: {v}." for k, v in left_out.items()), ""]
     (folder / "performance.md").write_text("\n".join(page).replace("\n\n\n", "\n\n"))
     (folder / "performance.svg").write_text(_picture(results))

@@ -1,65 +1,19 @@
-"""What is measured: each workload with its contenders, every one a function that does one step.
-
-A step is value and gradient. Contenders that cannot run are left out by raising ``MissingError``.
-"""
+"""What is measured: each workload with its contenders, every one a function that does one step."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional
 
+from benchmarks.matrices import contrast, contrast_alone, linear, linear_jax
+from benchmarks.steps import MissingError, Step, Workload, jax_step, optax_loss, torch_step
 from lossary import Loss
 
-Step = Callable[[], Any]
 LARGE = 2**24
-
-
-class MissingError(Exception):
-    """A peer that is not installed here."""
-
-
-@dataclass(frozen=True)
-class Workload:
-    """``contenders(name)`` makes the step of one contender on fresh inputs of its library."""
-
-    title: str
-    contenders: dict[str, Callable[[], Step]]
-    repeats: int = 7
-    bytes_moved: int = 0  # what any algorithm must read and write
-    memory: bool = False  # measure peak memory too, each contender in a fresh process
-
-
-def _torch_step(function: Callable[..., torch.Tensor], *leaves: torch.Tensor) -> Step:
-    def step() -> None:
-        for leaf in leaves:
-            leaf.grad = None
-        function().backward()
-
-    return step
-
-
-def _jax_step(function: Callable[..., Any], *arrays: np.ndarray) -> Step:
-    try:
-        import jax
-        import jax.numpy as jnp
-    except ImportError as error:
-        raise MissingError("jax") from error
-    prediction, *rest = (jnp.asarray(array) for array in arrays)
-    compiled = jax.jit(jax.value_and_grad(lambda p: jnp.mean(function(p, *rest))))
-    return lambda: jax.block_until_ready(compiled(prediction))
-
-
-def _optax(name: str) -> Any:
-    try:
-        import optax
-    except ImportError as error:
-        raise MissingError("optax") from error
-    return getattr(optax.losses, name)
 
 
 # -- pointwise ------------------------------------------------------------------------------------
@@ -107,21 +61,21 @@ def _pointwise(loss: str, size: int) -> dict[str, Callable[[], Step]]:
     def ours() -> Step:
         p, t = arrays()
         chosen = Loss(loss)
-        return _torch_step(lambda: chosen(p, t), p)
+        return torch_step(lambda: chosen(p, t), p)
 
     def ours_compiled() -> Step:
         p, t = arrays()
         chosen = torch.compile(Loss(loss), fullgraph=True)
-        return _torch_step(lambda: chosen(p, t), p)
+        return torch_step(lambda: chosen(p, t), p)
 
     def torch_eager() -> Step:
         p, t = arrays()
-        return _torch_step(lambda: eager(p, t), p)
+        return torch_step(lambda: eager(p, t), p)
 
     def torch_compiled() -> Step:
         p, t = arrays()
         compiled = torch.compile(eager)
-        return _torch_step(lambda: compiled(p, t), p)
+        return torch_step(lambda: compiled(p, t), p)
 
     def ours_numpy() -> Step:
         p, t = _numbers(size, loss.startswith("binary"))
@@ -130,15 +84,44 @@ def _pointwise(loss: str, size: int) -> dict[str, Callable[[], Step]]:
 
     def optax_jit() -> Step:
         p, t = _numbers(size, loss.startswith("binary"))
-        function = _optax(optax_name)
-        return _jax_step(lambda a, b: function(a, b, **options), p, t)
+        function = optax_loss(optax_name)
+        return jax_step(lambda a, b: function(a, b, **options), p, t)
+
+    def keras_torch() -> Step:
+        losses = _keras().losses
+        p, t = arrays()
+        chosen = losses.BinaryCrossentropy(from_logits=True)
+        return torch_step(lambda: chosen(t, p), p)
+
+    def numpy_composed() -> Step:
+        p, t = _numbers(size, loss.startswith("binary"))
+
+        def step() -> Any:
+            small = np.exp(-np.abs(p))
+            value = (np.maximum(p, 0) - p * t + np.log1p(small)).mean()
+            return value, (np.where(p > 0, 1, small) / (1 + small) - t) / np.float32(size)
+
+        return step
 
     found = {"lossary": ours, "torch eager": torch_eager}
     if size >= LARGE:
         found |= {"torch.compile": torch_compiled, "optax jit": optax_jit}
+        found |= {"lossary under torch.compile": ours_compiled}
     if size >= LARGE and loss == "binary_cross_entropy":
-        found |= {"lossary under torch.compile": ours_compiled, "lossary on NumPy": ours_numpy}
+        found |= {"lossary on NumPy": ours_numpy, "NumPy composed": numpy_composed}
+        found |= {"Keras on torch": keras_torch}
     return found
+
+
+def _keras() -> Any:
+    import os
+
+    os.environ.setdefault("KERAS_BACKEND", "torch")
+    try:
+        import keras
+    except ImportError as error:
+        raise MissingError("keras") from error
+    return keras
 
 
 # -- classes --------------------------------------------------------------------------------------
@@ -161,37 +144,96 @@ def _cross_entropy(rows: int, classes: int, extra: bool) -> dict[str, Callable[[
     def ours() -> Step:
         z, t = arrays()
         chosen = Loss("cross_entropy", ignore=-100 if extra else None, **given)
-        return _torch_step(lambda: chosen(z, t), z)
+        return torch_step(lambda: chosen(z, t), z)
 
     def torch_eager() -> Step:
         z, t = arrays()
-        return _torch_step(lambda: eager_of(z, t), z)
+        return torch_step(lambda: eager_of(z, t), z)
 
     def torch_compiled() -> Step:
         z, t = arrays()
         compiled = torch.compile(eager_of)
-        return _torch_step(lambda: compiled(z, t), z)
+        return torch_step(lambda: compiled(z, t), z)
 
     def optax_jit() -> Step:
         import jax
         import jax.numpy as jnp
 
         z, t = arrays()
-        plain = _optax("softmax_cross_entropy_with_integer_labels")
+        plain = optax_loss("softmax_cross_entropy_with_integer_labels")
 
         def function(a: Any, b: Any) -> Any:
             if not extra:
                 return plain(a, b)
             soft = 0.9 * jax.nn.one_hot(b, classes) + 0.1 / classes
-            values = _optax("softmax_cross_entropy")(a, soft)
+            values = optax_loss("softmax_cross_entropy")(a, soft)
             return jnp.where(b == -100, 0.0, values) / 0.9
 
-        return _jax_step(function, z.detach().numpy(), t.numpy())
+        return jax_step(function, z.detach().numpy(), t.numpy())
+
+    def ours_compiled() -> Step:
+        z, t = arrays()
+        chosen = torch.compile(Loss("cross_entropy", **given), fullgraph=True)
+        return torch_step(lambda: chosen(z, t), z)
+
+    def scipy_composed() -> Step:
+        try:
+            from scipy.special import log_softmax
+        except ImportError as error:
+            raise MissingError("scipy") from error
+        z, t = (x.detach().numpy() for x in arrays())
+        row = np.arange(rows)
+
+        def step() -> Any:
+            logarithm = log_softmax(z, axis=1)
+            slope = np.exp(logarithm)
+            slope[row, t] -= 1
+            return -logarithm[row, t].mean(), slope / np.float32(rows)
+
+        return step
+
+    def ours_numpy() -> Step:
+        z, t = (x.detach().numpy() for x in arrays())
+        chosen = Loss("cross_entropy")
+        return lambda: chosen.value_and_grad(z, t)
 
     found = {"lossary": ours, "torch eager": torch_eager}
     if rows * classes > 10_000:
         found |= {"torch.compile": torch_compiled, "optax jit": optax_jit}
+        if not extra:
+            found |= {"lossary under torch.compile": ours_compiled}
+    if classes == 1000:
+        found |= {"lossary on NumPy": ours_numpy, "SciPy composed": scipy_composed}
     return found
+
+
+def _dice(size: int) -> dict[str, Callable[[], Step]]:
+    def arrays() -> tuple[torch.Tensor, torch.Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        z = torch.randn(8, 4, size, size, generator=generator)
+        return z.requires_grad_(), torch.randint(0, 4, (8, size, size), generator=generator)
+
+    def composed(z: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        p = z.softmax(1)
+        hot = functional.one_hot(t, 4).movedim(-1, 1).float()
+        both, whole = (p * hot).sum((2, 3)), p.sum((2, 3)) + hot.sum((2, 3))
+        return functional.cross_entropy(z, t) + (1 - (2 * both + 1e-5) / (whole + 1e-5)).mean()
+
+    def ours() -> Step:
+        z, t = arrays()
+        chosen = Loss("dice_cross_entropy")
+        return torch_step(lambda: chosen(z, t), z)
+
+    def torch_eager() -> Step:
+        z, t = arrays()
+        return torch_step(lambda: composed(z, t), z)
+
+    def torch_compiled() -> Step:
+        z, t = arrays()
+        compiled = torch.compile(composed)
+        return torch_step(lambda: compiled(z, t), z)
+
+    return {"lossary": ours, "torch eager": torch_eager, "torch.compile": torch_compiled}
 
 
 def _divergence(loss: str, rows: int, classes: int) -> dict[str, Callable[[], Step]]:
@@ -212,101 +254,13 @@ def _divergence(loss: str, rows: int, classes: int) -> dict[str, Callable[[], St
     def ours() -> Step:
         z, t = arrays()
         chosen = Loss(loss)
-        return _torch_step(lambda: chosen(z, t), z)
+        return torch_step(lambda: chosen(z, t), z)
 
     def torch_eager() -> Step:
         z, t = arrays()
-        return _torch_step(lambda: composed(z, t), z)
+        return torch_step(lambda: composed(z, t), z)
 
     return {"lossary": ours, "torch eager": torch_eager}
-
-
-# -- matrices -------------------------------------------------------------------------------------
-
-
-def _linear(rows: int, features: int, classes: int) -> dict[str, Callable[[], Step]]:
-    def arrays() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        generator = torch.Generator().manual_seed(0)
-        hidden = torch.randn(rows, features, generator=generator)
-        weight = torch.randn(classes, features, generator=generator) / features**0.5
-        target = torch.randint(0, classes, (rows,), generator=generator)
-        return hidden.requires_grad_(), weight.requires_grad_(), target
-
-    def ours() -> Step:
-        from lossary.kernels.chunked.on_torch import linear_cross_entropy
-
-        h, w, t = arrays()
-        return _torch_step(lambda: linear_cross_entropy(h, w, t), h, w)
-
-    def eager() -> Step:
-        h, w, t = arrays()
-        return _torch_step(lambda: functional.cross_entropy(functional.linear(h, w), t), h, w)
-
-    def chunked() -> Step:
-        options = getattr(torch.nn, "LinearCrossEntropyOptions", None) or getattr(
-            functional, "LinearCrossEntropyOptions", None
-        )
-        if options is None:
-            raise MissingError("torch.nn.functional.linear_cross_entropy")
-        h, w, t = arrays()
-        return _torch_step(
-            lambda: functional.linear_cross_entropy(h, w, t, options=options()), h, w
-        )
-
-    def products() -> Step:
-        h, w, _ = (array.detach() for array in arrays())
-        logits = torch.mm(h, w.t())
-        by_hidden, by_weight = torch.empty_like(h), torch.empty_like(w)
-
-        def step() -> None:
-            torch.mm(h, w.t(), out=logits)
-            torch.mm(logits, w, out=by_hidden)
-            torch.mm(logits.t(), h, out=by_weight)
-
-        return step
-
-    return {
-        "lossary": ours,
-        "torch eager": eager,
-        "torch chunked": chunked,
-        "three bare products": products,
-    }
-
-
-def _contrast(pairs: int, features: int, symmetric: bool) -> dict[str, Callable[[], Step]]:
-    def arrays() -> tuple[torch.Tensor, torch.Tensor]:
-        generator = torch.Generator().manual_seed(0)
-        q, k = torch.randn(2, pairs, features, generator=generator)
-        return q.clone().requires_grad_(), k.clone().requires_grad_()
-
-    def ours(budget: int) -> Callable[[], Step]:
-        def make() -> Step:
-            from lossary.kernels.chunked.contrast_torch import info_nce
-
-            q, k = arrays()
-            return _torch_step(
-                lambda: info_nce(q, k, temperature=0.1, symmetric=symmetric, budget=budget), q, k
-            )
-
-        return make
-
-    def eager() -> Step:
-        q, k = arrays()
-        own = torch.arange(pairs)
-
-        def loss() -> torch.Tensor:
-            scores = functional.normalize(q) @ functional.normalize(k).t() / 0.1
-            value = functional.cross_entropy(scores, own)
-            if symmetric:
-                value = 0.5 * (value + functional.cross_entropy(scores.t(), own))
-            return value
-
-        return _torch_step(loss, q, k)
-
-    found = {"lossary": ours(2**26), "torch eager": eager}
-    if symmetric:
-        found["lossary, one matrix"] = ours(2**30)
-    return found
 
 
 def _limits() -> dict[str, Callable[[], Step]]:
@@ -348,11 +302,12 @@ WORKLOADS: dict[str, Workload] = {
     "ce_small_classes": Workload("cross_entropy, 65536 x 10", _cross_entropy(65536, 10, False), 15),
     "ce_thousand": Workload("cross_entropy, 4096 x 1000", _cross_entropy(4096, 1000, False), 15),
     "ce_vocabulary": Workload(
-        "cross_entropy, 4096 x 32000", _cross_entropy(4096, 32000, False), 5, 8 * 4096 * 32000, True
+        "cross_entropy, 4096 x 32000", _cross_entropy(4096, 32000, False), 5, 8 * 4096 * 32000,
+        _cross_entropy(64, 2000, False),
     ),
     "ce_vocabulary_extra": Workload(
         "cross_entropy, 4096 x 32000, smoothing and ignore",
-        _cross_entropy(4096, 32000, True), 5, 8 * 4096 * 32000, True,
+        _cross_entropy(4096, 32000, True), 5, 8 * 4096 * 32000, _cross_entropy(64, 2000, True),
     ),
     **{
         loss: Workload(
@@ -360,13 +315,35 @@ WORKLOADS: dict[str, Workload] = {
         )
         for loss in ("kl_divergence", "jensen_shannon")
     },
-    "linear_ce": Workload(
-        "linear cross-entropy, 4096 x 1024 x 32000", _linear(4096, 1024, 32000), 2, memory=True
+    "dice": Workload(
+        "dice_cross_entropy, 8 x 4 x 512 x 512", _dice(512), 9, 8 * 8 * 4 * 512**2, _dice(32)
     ),
-    "info_nce": Workload("InfoNCE, 8192 x 256", _contrast(8192, 256, False), 3, memory=True),
-    "clip": Workload("InfoNCE symmetric, 8192 x 256", _contrast(8192, 256, True), 3, memory=True),
+    "linear_ce": Workload(
+        "linear cross-entropy, 4096 x 1024 x 32000", linear(4096, 1024, 32000), 3,
+        small=linear(256, 64, 500), settings=("default",),
+    ),
+    "linear_ce_jax": Workload(
+        "linear cross-entropy in JAX, 4096 x 1024 x 32000", linear_jax(4096, 1024, 32000), 3,
+        small=linear_jax(256, 64, 500), settings=("default",),
+    ),
+    "info_nce": Workload(
+        "InfoNCE, 8192 x 256", contrast(8192, 256, False), 5, small=contrast(256, 64, False)
+    ),
+    "clip": Workload(
+        "InfoNCE symmetric, 8192 x 256", contrast(8192, 256, True), 5,
+        small=contrast(256, 64, True),
+    ),
+    "info_nce_large": Workload(
+        "InfoNCE, 131072 x 64", contrast_alone(131072, 64), 1, small=contrast_alone(256, 64),
+        settings=(),
+    ),
     **{
-        f"small_{loss}": Workload(f"{loss}, 1280", _pointwise(loss, 1280), 400) for loss in _PEERS
+        f"small_{loss}": Workload(
+            f"{loss}, 1280", _pointwise(loss, 1280), 400, settings=("default",)
+        )
+        for loss in _PEERS
     },
-    "small_ce": Workload("cross_entropy, 32 x 10", _cross_entropy(32, 10, False), 400),
+    "small_ce": Workload(
+        "cross_entropy, 32 x 10", _cross_entropy(32, 10, False), 400, settings=("default",)
+    ),
 }  # fmt: skip

@@ -1,0 +1,59 @@
+"""What a workload is, and how one step of a contender is made.
+
+A step is value and gradient. Contenders that cannot run are left out by raising ``MissingError``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+Step = Callable[[], Any]
+
+
+class MissingError(Exception):
+    """A peer that is not installed here."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """``contenders(name)`` makes the step of one contender on fresh inputs of its library."""
+
+    title: str
+    contenders: dict[str, Callable[[], Step]]
+    repeats: int = 7
+    bytes_moved: int = 0  # what any algorithm must read and write
+    small: dict[str, Callable[[], Step]] | None = None  # the same, small: measure memory too
+    settings: tuple[str, ...] = ("default", "no page faults")
+
+
+def torch_step(function: Callable[..., torch.Tensor], *leaves: torch.Tensor) -> Step:
+    def step() -> None:
+        for leaf in leaves:
+            leaf.grad = None
+        function().backward()
+
+    return step
+
+
+def jax_step(function: Callable[..., Any], *arrays: np.ndarray) -> Step:
+    try:
+        import jax
+        import jax.numpy as jnp
+    except ImportError as error:
+        raise MissingError("jax") from error
+    prediction, *rest = (jnp.asarray(array) for array in arrays)
+    compiled = jax.jit(jax.value_and_grad(lambda p: jnp.mean(function(p, *rest))))
+    return lambda: jax.block_until_ready(compiled(prediction))
+
+
+def optax_loss(name: str) -> Any:
+    try:
+        import optax
+    except ImportError as error:
+        raise MissingError("optax") from error
+    return getattr(optax.losses, name)
