@@ -238,6 +238,65 @@ def test_a_cache_that_cannot_be_written_is_seen(tmp_path):
     assert not available._writable(file / "below")
 
 
+def test_a_cache_that_cannot_be_written_leaves_the_definition(tmp_path):
+    """In a process of its own: no place for compiled code, and an old Numba."""
+    program = (
+        "import numpy as np, importlib.metadata as m, sys\n"
+        "if sys.argv[1] == 'old': m.version = lambda name: '0.41.0'\n"
+        "from lossary import Loss\n"
+        "from lossary.contract import LossError\n"
+        "x = np.ones(5000, np.float32)\n"
+        "print(Loss('huber').explain(x, x), float(Loss('huber')(x, x)))\n"
+        "try: Loss('huber', implementation='numba')(x, x)\n"
+        "except LossError as error: print('LossError', error)\n"
+        "print('numba' in sys.modules)\n"
+    )
+    file = tmp_path / "file"
+    file.write_text("")
+    for case, word in (("unwritable", "cannot be written"), ("old", "0.41.0 is older than")):
+        places = {"NUMBA_CACHE_DIR": str(file / "below")} if case == "unwritable" else {}
+        run = subprocess.run(
+            [sys.executable, "-c", program, case], capture_output=True, text=True,
+            env=os.environ | places,
+        )  # fmt: skip
+        assert run.returncode == 0, run.stderr
+        assert "not numba: numba" in run.stdout and word in run.stdout
+        assert "LossError huber" in run.stdout and run.stdout.endswith("False\n")
+
+
+@pytest.mark.parametrize("name", ["huber", "cross_entropy"])
+def test_places_beyond_2_to_the_31_are_reached(name, tmp_path):
+    """The last of 2^31 + 2^16 numbers."""
+    from lossary.kernels.numba import pointwise, softmax
+    from lossary.kernels.numba.memory import address
+
+    classes = 1 << 16
+    size = (1 << 31) + classes
+    # A file with a hole: zeros that take no place.
+    numbers = np.memmap(tmp_path / "numbers", np.float32, "w+", shape=(size,))
+    numbers[-1] = 3.0
+    at = address(numbers)
+    if name == "huber":
+        width = pointwise.BLOCK[np.float32]
+        last = size // width
+        partial = np.zeros(last + 1)
+        run = pointwise.kernel("huber", np.float32, False, False, False, ())
+        # Prediction and target are the same memory, so the distances are 0; then not.
+        assert run(last - 2, last, size, at, at, 0, 0, 0, address(partial), 1.0, 1.0) == 0
+        shifted = at - 4  # each number beside its neighbour
+        total = run(last - 2, last, size, at, shifted, 0, 0, 0, address(partial), 1.0, 1.0)
+        assert total == 2.5
+    else:
+        samples = size // classes
+        targets = np.full(samples, classes - 1)
+        partial = np.zeros(samples)
+        run = softmax.compiled("rows", "float32", "int64", ())
+        places = (at, address(targets), 0, 0, 0, address(partial), 0)
+        run(samples - 1, samples, classes, *places, 0.0, 1.0)
+        expected = np.log(np.exp(3.0) + classes - 1) - 3.0
+        np.testing.assert_allclose(partial[-1], expected, rtol=1e-6)
+
+
 # -- JAX ------------------------------------------------------------------------------------------
 
 
