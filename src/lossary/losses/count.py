@@ -166,22 +166,41 @@ def _surprise_at_few(mean: Array, count: Array, alpha: Array) -> Array:
 def _surprise_at_many(mean: Array, count: Array, alpha: Array) -> Array:
     """Loader's saddle point: entropies, and what Stirling's formula lacks."""
     xp = namespace(mean, count, alpha)
-    spread, share = _over_dispersion(alpha, count), alpha / _scale(alpha)
-    beyond = quotient(share, spread)  # 1/(1/alpha + count)
-    gammas = stirling(alpha) + stirling(1.0 / count) - stirling(beyond)
-    log_spread = graft(xp.log1p(alpha * count), xp.log(spread))
-    root = 0.5 * (xp.log(count) + log_spread) + HALF_LOG_TWO_PI
+    gammas = _gammas(count, alpha)
     # Either two entropies of one sign, or the Poisson one less what little the dispersion takes.
     little = alpha * (mean + count) < 1.0
-    near = xp.where(little, mean, count)
-    growth = _over_dispersion(alpha, near)
-    taken = log_gap_slope(beyond * (near - count), quotient(growth, spread))
-    less = _relative_entropy(count, near, xp.log(near)) - (near - count) * taken
+    entropy = xp.where(
+        little, _nearly_poisson(mean, count, alpha, little), _two_entropies(mean, count, alpha)
+    )
+    return gammas + entropy
+
+
+def _gammas(count: Array, alpha: Array) -> Array:
+    """The log-gammas of the density by Stirling's formula, less what the entropies hold."""
+    xp = namespace(count, alpha)
+    gammas = stirling(alpha) + stirling(1.0 / count) - stirling(_beyond(count, alpha))
+    log_spread = graft(xp.log1p(alpha * count), xp.log(_over_dispersion(alpha, count)))
+    return gammas + (0.5 * (xp.log(count) + log_spread) + HALF_LOG_TWO_PI)
+
+
+def _beyond(count: Array, alpha: Array) -> Array:
+    """``1 / (1/alpha + count)``."""
+    return quotient(alpha / _scale(alpha), _over_dispersion(alpha, count))
+
+
+def _nearly_poisson(mean: Array, count: Array, alpha: Array, little: Array) -> Array:
+    near = namespace(mean).where(little, mean, count)
+    ratio = quotient(_over_dispersion(alpha, near), _over_dispersion(alpha, count))
+    taken = log_gap_slope(_beyond(count, alpha) * (near - count), ratio)
+    return _relative_entropy(count, near, namespace(mean).log(near)) - (near - count) * taken
+
+
+def _two_entropies(mean: Array, count: Array, alpha: Array) -> Array:
     growth = _over_dispersion(alpha, mean)
+    spread = _over_dispersion(alpha, count)
     excess = quotient((count - mean) * (1.0 / _scale(alpha)), growth)
-    inner = log_gap_slope(alpha * excess, quotient(spread, growth))
     outer = log_gap_slope(-excess / count, quotient(mean, growth) * (spread / count))
-    return xp.where(little, less, excess * (inner - outer)) + (gammas + root)
+    return excess * (log_gap_slope(alpha * excess, quotient(spread, growth)) - outer)
 
 
 @loss(
@@ -265,44 +284,71 @@ def tweedie_deviance(
     metric.
     """
     xp = namespace(prediction, target)
+    size = stop_gradient(prediction)
+    value = _tweedie_value(size, target, power) + _tweedie_rise(prediction, target, power)
+    # Beyond power 2 an infinite prediction costs a finite amount.
+    exponent = 2.0 - power
+    limit = prediction
+    if power > 2.0:
+        amount = xp.where(target == 0, 1.0, target)
+        limit = amount**exponent / (exponent * (exponent - 1.0))
+    value = xp.where(xp.isfinite(prediction), value, xp.where(prediction > 0, limit, prediction))
+    return value if half else 2.0 * value
+
+
+def _tweedie_value(prediction: Array, target: Array, power: float) -> Array:
+    """Half the deviance, in units of the prediction, with a target of 0 put aside."""
+    xp = namespace(prediction, target)
     none = target == 0
-    # All in units of the prediction, with a target of 0 put aside.
-    size, most = stop_gradient(prediction), 0.25 * largest(prediction)
-    amount, mean = xp.where(none, 1.0, target), xp.where(none, 1.0, size)
+    amount, mean = xp.where(none, 1.0, target), xp.where(none, 1.0, prediction)
     unit = _tweedie_unit(quotient(amount, mean), quotient(amount - mean, mean), power)
     at_zero = 1.0 / (2.0 - power) if power < 2.0 else math.inf
-    value = size ** (2.0 - power) * xp.where(none, at_zero, unit)
-    # For the derivative, what depends on the prediction: the target's own part would cancel.
+    return prediction ** (2.0 - power) * xp.where(none, at_zero, unit)
+
+
+def _tweedie_rise(prediction: Array, target: Array, power: float) -> Array:
+    """0, differentiated as half the deviance by the prediction.
+
+    What depends on the target alone is left out: it would cancel.
+    """
+    xp = namespace(prediction, target)
+    size, most = stop_gradient(prediction), 0.25 * largest(prediction)
     step = xp.where(size > 0, prediction / size, 1.0)  # 1, and differentiable
     rise_by = xp.clip(size ** (2.0 - power), None, most)
     fall_by = xp.clip(target / size * rise_by, None, most)
     rise = rise_by * power_gap(step, xp.log(step), 2.0 - power)
     rise = rise - fall_by * power_gap(step, xp.log(step), 1.0 - power)
     root = stop_gradient(rise)
-    value = value + (rise - xp.where(xp.isfinite(root), root, 0.0))
-    # Beyond power 2 an infinite prediction costs a finite amount.
-    exponent = 2.0 - power
-    limit = prediction if power <= 2.0 else amount**exponent / (exponent * (exponent - 1.0))
-    value = xp.where(xp.isfinite(prediction), value, xp.where(prediction > 0, limit, prediction))
-    return value if half else 2.0 * value
+    return rise - xp.where(xp.isfinite(root), root, 0.0)
 
 
 def _tweedie_unit(ratio: Array, excess: Array, power: float) -> Array:
     """Half the deviance of a target of ``ratio = 1 + excess`` from a mean of 1.
 
-    Near 1 it is made of gaps, which do not cancel; each form divides by what is not small.
+    Near 1 it is made of gaps, which do not cancel.
     """
     xp = namespace(ratio, excess)
     near = xp.logical_and(ratio > 0.5, ratio < 2.0)
-    small, large = xp.where(near, excess, 0.0), xp.where(near, 1.0, ratio)
-    log_small, log_large, inverse = xp.log1p(small), xp.log(large), 1.0 / (1.0 + small)
+    close = _tweedie_close(xp.where(near, excess, 0.0), power)
+    return xp.where(near, close, _tweedie_far(xp.where(near, 1.0, ratio), power))
+
+
+# Each form divides by what is not small.
+
+
+def _tweedie_close(excess: Array, power: float) -> Array:
+    xp = namespace(excess)
+    exponent = 1.0 - power if power < 1.5 else 2.0 - power
+    extra = exp_gap(exponent * xp.log1p(excess)) / exponent if exponent else 0.0
     if power < 1.5:
-        exponent = 1.0 - power
-        extra = exp_gap(exponent * log_small) / exponent if exponent else 0.0
-        close = (1.0 + small) * (log_gap(-small * inverse, inverse) + extra)
-        far = large * power_gap(large, log_large, exponent) - (large - 1.0)
-        return xp.where(near, close, far) / (2.0 - power)
-    exponent = 2.0 - power
-    extra = exp_gap(exponent * log_small) / exponent if exponent else 0.0
-    far = (large - 1.0) - power_gap(large, log_large, exponent)
-    return xp.where(near, log_gap(small, 1.0 + small) - extra, far) / (power - 1.0)
+        inverse = 1.0 / (1.0 + excess)
+        return (1.0 + excess) * (log_gap(-excess * inverse, inverse) + extra) / (2.0 - power)
+    return (log_gap(excess, 1.0 + excess) - extra) / (power - 1.0)
+
+
+def _tweedie_far(ratio: Array, power: float) -> Array:
+    log_ratio = namespace(ratio).log(ratio)
+    if power < 1.5:
+        gap = power_gap(ratio, log_ratio, 1.0 - power)
+        return (ratio * gap - (ratio - 1.0)) / (2.0 - power)
+    return ((ratio - 1.0) - power_gap(ratio, log_ratio, 2.0 - power)) / (power - 1.0)

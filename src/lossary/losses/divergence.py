@@ -87,32 +87,39 @@ def _jensen_shannon(log_probability: Array, target: Array, beta: float, axis: in
     weight = one_hot(target, log_probability, axis=axis)
     log_ratio = log_of_weight(weight) - log_probability
     log_ratio = xp.where(weight == 0, -float("inf"), log_ratio)
-    # Where t and p are close, the mixture is t - (1 - beta) gap and p + beta gap.
-    close = xp.abs(log_ratio) < 0.5
+    close, low = xp.abs(log_ratio) < 0.5, log_ratio <= -0.5
+    to_mixture = _to_far_mixture(weight, probability, xp.where(close, 0.0, log_ratio), low, beta)
     gap = xp.where(weight == 1, one_minus_exp(log_probability), weight - probability)
-    gap = xp.where(close, gap, 0.0)
-    near = (
-        weight * xp.log1p((beta - 1.0) * gap / xp.where(close, weight, 1.0)),
-        probability * (xp.log1p(beta * gap / xp.where(close, probability, 1.0))),
-    )
-    # Elsewhere log(m / t) and log(m / p) are softplus of the log-ratio: nothing overflows. Where t
-    # is far below p, log(m / p) is nearly constant: that part is taken of their joint probability.
-    low = log_ratio <= -0.5
-    odds = xp.where(close, 0.0, log_ratio) + math.log(beta / (1.0 - beta))
-    constant_part = math.log1p(-beta)
-    high = xp.where(low, 0.0, probability)
-    far = (
-        times(weight, math.log(beta) + softplus(-odds)),
-        times(probability, softplus(odds)) + constant_part * high,
-    )
-    from_target, from_prediction = (
-        xp.where(close, one, other) for one, other in zip(near, far, strict=True)
-    )
-    covered = xp.sum(high, axis=axis)
+    near = _to_near_mixture(weight, probability, xp.where(close, gap, 0.0), close, beta)
+    to_mixture = xp.sum(xp.where(close, near, to_mixture), axis=axis)
+    covered = xp.sum(xp.where(low, 0.0, probability), axis=axis)
     missed = xp.sum(xp.where(low, probability, 0.0), axis=axis)
     missed = xp.where(covered > 0.5, missed, 1.0 - covered)
-    to_mixture = xp.sum(beta * from_target + (1.0 - beta) * from_prediction, axis=axis)
-    return -to_mixture - (1.0 - beta) * constant_part * missed
+    return -to_mixture - (1.0 - beta) * math.log1p(-beta) * missed
+
+
+def _to_near_mixture(
+    weight: Array, probability: Array, gap: Array, close: Array, beta: float
+) -> Array:
+    """Mean log(m / t) and log(m / p) of close t and p: m is t - (1 - beta) gap and p + beta gap."""
+    xp = namespace(weight)
+    from_target = weight * xp.log1p((beta - 1.0) * gap / xp.where(close, weight, 1.0))
+    from_prediction = probability * xp.log1p(beta * gap / xp.where(close, probability, 1.0))
+    return beta * from_target + (1.0 - beta) * from_prediction
+
+
+def _to_far_mixture(
+    weight: Array, probability: Array, log_ratio: Array, low: Array, beta: float
+) -> Array:
+    """The same as softplus of the log-ratio log(t / p), so that nothing overflows.
+
+    Where t is far below p (``low``), log(m / p) is nearly constant: less that constant.
+    """
+    odds = log_ratio + math.log(beta / (1.0 - beta))
+    from_target = times(weight, math.log(beta) + softplus(-odds))
+    from_prediction = times(probability, softplus(odds))
+    constant_part = math.log1p(-beta) * namespace(weight).where(low, 0.0, probability)
+    return beta * from_target + (1.0 - beta) * (from_prediction + constant_part)
 
 
 def _jensen_shannon_of_probabilities(

@@ -298,8 +298,8 @@ def bi_tempered_logistic(
     total = xp.sum(share, axis=axis, keepdims=True)  # b^(1/slope), with more digits
     share = share / total
     value = _value_of_absent(prediction, weight, share, base, x, total, slope, order, axis)
-    gap = _gap(weight, stop_gradient(share), _likeliest(x, axis), axis)
-    given = (weight, share, gap, x)
+    fixed = stop_gradient(share)
+    given = (weight, fixed, _gap(weight, fixed, _likeliest(x, axis), axis), x)
     if is_index(target, prediction):
         given = tuple(pick(each, target, axis=axis) for each in given)
         return value + _bregman(*given, xp.squeeze(total, axis=axis), slope, order)

@@ -8,6 +8,7 @@ from lossary.contract import (
     NONNEGATIVE,
     SMOOTH,
     SYMMETRIC,
+    Array,
     LogVariance,
     PerElement,
     PositiveReal,
@@ -87,6 +88,7 @@ def student_t_nll(
     """
     xp = namespace(prediction, target, scale, degrees_of_freedom)
     nu, root = degrees_of_freedom, xp.sqrt(degrees_of_freedom)
+    gammas = _gammas(nu)
     distance = absolute(prediction - target)
     z = quotient(prediction - target, scale)
     y = quotient(z, root)
@@ -102,10 +104,14 @@ def student_t_nll(
     square = xp.square(xp.where(near, y, 0.0))
     share = 0.5 * xp.square(xp.where(near, z, 0.0)) * (1.0 - log_gap_slope(square, 1.0 + square))
     tail = xp.where(near, share, 0.5 * nu * xp.where(near, 0.0, bend))
-    # The log-gammas, less log(nu/2)/2: by Stirling's formula, whose large parts cancel on paper.
+    return body + HALF_LOG_TWO_PI + (gammas + tail)
+
+
+def _gammas(nu: Array) -> Array:
+    """The log-gammas less log(nu/2)/2, by Stirling's formula, whose large parts cancel."""
     step = reciprocal(nu)
     gammas = stirling(2.0 * step) - stirling(2.0 * reciprocal(nu + 1.0))
-    return body + HALF_LOG_TWO_PI + (gammas + 0.5 * log_gap_slope(step, 1.0 + step) + tail)
+    return gammas + 0.5 * log_gap_slope(step, 1.0 + step)
 
 
 @loss(

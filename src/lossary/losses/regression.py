@@ -10,6 +10,7 @@ from lossary.contract import (
     SMOOTH,
     SYMMETRIC,
     ZERO_AT_TARGET,
+    Array,
     Embeddings,
     Nonnegative,
     NonnegativeReal,
@@ -124,14 +125,20 @@ def symmetric_percentage_error(
     most = largest(prediction)
     # Halves, so that their sum cannot overflow; infinity counts as the largest number.
     one, other = 0.5 * xp.clip(prediction, -most, most), 0.5 * xp.clip(target, -most, most)
-    distance, size, other_size = absolute(one - other), absolute(one), absolute(other)
-    whole = size + other_size
+    whole = absolute(one) + absolute(other)
     whole = xp.where(whole == 0, 1.0, whole)
     # Far apart, distance/whole is 1 less twice the smaller share: its derivative does not cancel.
-    smaller = xp.where(size < other_size, size, other_size)
-    shared = xp.where((one > 0) == (other > 0), smaller, 0.0)
-    far = 1.0 - 2.0 * quotient(shared, whole)
+    far = 1.0 - 2.0 * quotient(_shared(one, other), whole)
+    distance = absolute(one - other)
     return 2.0 * scale * xp.where(2.0 * distance > whole, far, quotient(distance, whole))
+
+
+def _shared(one: Array, other: Array) -> Array:
+    """The smaller size of two numbers of one sign; 0 of different signs."""
+    xp = namespace(one, other)
+    size, other_size = absolute(one), absolute(other)
+    smaller = xp.where(size < other_size, size, other_size)
+    return xp.where((one > 0) == (other > 0), smaller, 0.0)
 
 
 @loss(
