@@ -1,6 +1,7 @@
 """Every generated module inside PyTorch's machinery: compilers, transforms, precisions, workers."""
 
 import copy
+import inspect
 import io
 import pickle
 
@@ -13,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset
 
 import lossary.torch
-from lossary import Loss, LossError, contract_of, contracts
+from lossary import Loss, LossError, contracts
 from lossary.contract import key_of
 from lossary.testing.samples import plain_batch
 from lossary.testing.settings import parameter_sets
@@ -111,17 +112,38 @@ def test_compiles_without_graph_breaks(contract):
     torch.testing.assert_close(compiled(*more), module(*more), rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["cross_entropy", "huber", "dice"])
-def test_inductor(name):
+def shortest(family):
+    """Inductor takes seconds for each: of a family, the loss of the shortest definition."""
+    among = [contract for contract in CONTRACTS if contract.family == family]
+    return min(among, key=lambda contract: len(inspect.getsource(contract.compute)))
+
+
+FAMILIES = [shortest(family) for family in sorted({contract.family for contract in CONTRACTS})]
+# Of families with like inputs one. The battery has Inductor compile every loss, at a fixed size.
+# Not images: with dynamic=True PyTorch makes their windows' widths symbols, and cannot square them.
+# Not steps: a loop over time takes a minute.
+UNLIKE = {
+    (contract.unit, tuple(contract.inputs.values())): contract
+    for contract in FAMILIES
+    if not {space.layout for space in contract.inputs.values()} & {"image", "steps"}
+}
+
+
+@pytest.mark.parametrize("contract", UNLIKE.values(), ids=lambda contract: contract.family)
+def test_inductor(contract):
+    """Compiled with its backward pass, for any batch size."""
     torch.compiler.reset()
-    contract = contract_of(name)
     module, inputs, wanted = prepared(contract)
-    value = torch.compile(module, fullgraph=True)(*inputs)
+    compiled = torch.compile(module, fullgraph=True, dynamic=True)
+    value = compiled(*inputs)
     torch.testing.assert_close(value, module(*inputs), rtol=1e-10, atol=1e-12)
     ours = torch.autograd.grad(value, wanted)
     theirs = torch.autograd.grad(module(*inputs), wanted)
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+    tensors, _ = arrays_of(contract, rows=9)
+    more = [x for name, x in tensors.items() if name not in contract.learned]
+    torch.testing.assert_close(compiled(*more), module(*more), rtol=1e-10, atol=1e-12)
 
 
 def test_dynamic_shapes_compile_once():
@@ -315,6 +337,21 @@ def test_weights_and_masks_per_call():
             (torch.randn(2, 5), torch.tensor([0, 5])),
             "holds class 5, but the prediction has 5 classes",
         ),
+        (
+            lossary.torch.CTCLoss,
+            (torch.randn(7, 2, 4), torch.tensor([[1, 0], [1, 2]]), (7, 7), (2, 2)),
+            "target holds 0 within target_lengths, expected classes from 0 to 3 without the blank",
+        ),
+        (
+            lossary.torch.CTCLoss,
+            (torch.randn(7, 2, 4), torch.tensor([[1, 3], [1, 2]]), (7, 9), (2, 2)),
+            "input_lengths holds 9, expected lengths from 0 to 7",
+        ),
+        (
+            lambda: lossary.torch.ArcFace(3, 5),
+            (torch.randn(2, 3), torch.tensor([0, 5])),
+            "holds class 5, but the prediction has 5 classes",
+        ),
         (lossary.torch.MSELoss, (torch.randn(4, 1), torch.randn(4)), "nothing is broadcast"),
         (lossary.torch.MSELoss, (torch.randn(4),), "takes prediction, target; got 1"),
         (
@@ -331,6 +368,27 @@ def test_misuse_raises_what_pytorch_raises(make, inputs, message):
     with pytest.raises(TorchLossError, match=message) as caught:
         make()(*inputs)
     assert isinstance(caught.value, (LossError, RuntimeError, IndexError, ValueError))
+
+
+@pytest.mark.parametrize("name", ["ArcFace", "CosFace"])
+def test_learned_weights_train(name):
+    """They are parameters, move with the module, and lower the loss."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 3, (60,), generator=generator)
+    x = torch.nn.functional.one_hot(labels, 3) + 0.3 * torch.randn(60, 3, generator=generator)
+    network = torch.nn.Linear(3, 2)
+    module = getattr(lossary.torch, name)(2, 3, scale=8.0)
+    assert [(key, tuple(p.shape)) for key, p in module.named_parameters()] == [("centers", (3, 2))]
+    optimizer = torch.optim.Adam([*network.parameters(), *module.parameters()], 0.05)
+    course = []
+    for _ in range(40):
+        optimizer.zero_grad()
+        loss = module(network(x), labels)
+        loss.backward()
+        optimizer.step()
+        course.append(loss.item())
+    assert course[-1] < 0.7 * course[0]
+    assert module.to(torch.float64).centers.dtype == torch.float64
 
 
 def test_unknown_arguments_are_type_errors():
