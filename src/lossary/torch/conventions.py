@@ -68,9 +68,9 @@ def signature(contract: Contract, key: str, presets: Mapping[str, Any]) -> inspe
     if "axis" in extra and class_axis(contract) is not None:
         extra["axis"] = 1
     if contract.learned:
-        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        sizes = ("in_features", "num_classes")
-        arguments |= {name: inspect.Parameter(name, kind) for name in sizes}
+        for name in ("in_features", "num_classes"):
+            place = inspect.Parameter.POSITIONAL_OR_KEYWORD
+            arguments[name] = inspect.Parameter(name, place)
     if target is not None:
         if target.name in ("classes", "binary") or (target.name, target.layout) == _SIGNS:
             extra["weight"] = None
@@ -177,7 +177,7 @@ def sequences(
     if prediction.ndim == 2:
         prediction, target = prediction.unsqueeze(1), target.reshape(1, -1)
     if target.ndim == 1:  # all targets in one row
-        rows = target.split(lengths[1].tolist())
+        rows = torch.split(target, lengths[1].tolist())
         target = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
     return prediction.movedim(0, 1), target, lengths[0], lengths[1]
 

@@ -53,7 +53,7 @@ class LossModule(nn.Module):
         for name in self.contract.learned:
             matrix = torch.empty(given["num_classes"], given["in_features"])
             self.register_parameter(name, nn.Parameter(nn.init.xavier_uniform_(matrix)))
-        self.distance_function = given.get("distance_function")
+        self.distance_function: Any = given.get("distance_function")
         self.swap = bool(given.get("swap"))
         if self.distance_function is not None:  # what is left to do is to rank two distances
             self.contract = contract_of("margin_ranking")
