@@ -17,7 +17,7 @@ import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, overload
 
 from lossary.spaces import *  # noqa: F403
 from lossary.spaces import ANYTHING, Array, Interval, Property, Space, Unit
@@ -271,6 +271,24 @@ def key_of(name: str) -> str:
     snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name.strip())
     snake = re.sub(r"[\s\-]+", "_", snake).lower()
     return snake.removesuffix("_loss") or snake
+
+
+Definition = TypeVar("Definition", bound=Callable[..., Any])
+
+
+@overload
+def loss(function: Definition) -> Definition: ...
+
+
+@overload
+def loss(
+    *,
+    properties: set[Property] | frozenset[Property] = ...,
+    aliases: tuple[str | Alias, ...] = ...,
+    paper: str = ...,
+    counts: Callable[..., Array] | None = ...,
+    forms: Mapping[str, Callable[..., Array]] | None = ...,
+) -> Callable[[Definition], Definition]: ...
 
 
 def loss(

@@ -45,9 +45,7 @@ class KerasLoss(HostLoss):
                 inside.pop(name)
         for name, value in FIXED.items():
             if given.get(name, value) != value:
-                raise LossError(
-                    f"{self.key}: {name}={given[name]!r} is not offered; leave it out"
-                )
+                raise LossError(f"{self.key}: {name}={given[name]!r} is not offered; leave it out")
         if self.label_smoothing and "label_smoothing" not in inside:
             _check_smoothing(self.contract, self.label_smoothing)
         if self.axis is None:

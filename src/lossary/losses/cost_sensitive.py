@@ -145,7 +145,7 @@ def real_world_weight_cross_entropy(
     missing = per_class(
         false_negative_costs, prediction, axis=axis, what=f"{name}: false_negative_costs"
     )
-    missed = pick(-missing * log_softmax(prediction, axis=axis), target, axis=axis)
+    missed = pick(missing * -log_softmax(prediction, axis=axis), target, axis=axis)
     if isinstance(false_positive_costs, (int, float)) and false_positive_costs == 0:
         return missed
     costs = _costs_of_target(false_positive_costs, prediction, target, axis)

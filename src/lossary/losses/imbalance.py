@@ -203,7 +203,7 @@ def class_balanced(
     else:
         counts = [1.0 for _ in counts]
     weight = per_class(counts, prediction, axis=axis, what="class_balanced: class_counts")
-    return pick(-weight * log_softmax(prediction, axis=axis), target, axis=axis)
+    return pick(weight * -log_softmax(prediction, axis=axis), target, axis=axis)
 
 
 @loss(

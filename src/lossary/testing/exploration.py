@@ -127,7 +127,7 @@ _OPERATORS: dict[type, Any] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul,
     ast.Div: operator.truediv, ast.Pow: operator.pow,
 }  # fmt: skip
-_FUNCTIONS = {
+_FUNCTIONS: dict[str, Callable[..., float]] = {
     "max": max,
     "min": min,
     "log": math.log,

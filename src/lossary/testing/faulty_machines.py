@@ -76,6 +76,7 @@ class GradientOfTheSum(Loss):
     """The value is the mean, the gradient the sum's."""
 
     def value_and_grad(self, *arrays: Array, **named: Any) -> tuple[Array, Any]:
+        gradient: Any
         value, gradient = super().value_and_grad(*arrays, **named)
         return value, gradient * 6.0
 

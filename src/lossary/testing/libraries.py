@@ -43,7 +43,8 @@ class Library:
 
     def values(self, function: Function, arrays: Arrays) -> np.ndarray:
         """``function(**arrays)``, compiled where this library compiles."""
-        run = _VALUES.get(self.name, lambda function: function)(function)
+        compiled = _VALUES.get(self.name)
+        run = compiled(function) if compiled else function
         return self.numpy(run(**self.arrays(arrays)))
 
     def values_and_gradients(
@@ -212,7 +213,7 @@ def _graph_gradients(function: Function, arrays: dict[str, Any], wrt: tuple[str,
     import tensorflow as tf
 
     # As Keras does: definitions have no Python branch on array values, so nothing needs rewriting.
-    @tf.function(autograph=False)
+    @tf.function(autograph=False)  # type: ignore[untyped-decorator]
     def program(given: dict[str, Any]) -> Any:
         return _tape_gradients(function, given, wrt)
 

@@ -271,8 +271,8 @@ def _roundings(unit: _Unit, dtype: str) -> list[tuple[tuple[Move, Move], int]]:
         ways.append((((up, None), (down, None)), len(group)))
     for name, value in unit.parameters.items():
         if isinstance(value, mp.mpf) and value not in (0, 1):
-            up, down = ({**unit.parameters, name: value * (1 + way * eps)} for way in (1, -1))
-            ways.append(((({}, up), ({}, down)), 1))
+            more, less = ({**unit.parameters, name: value * (1 + way * eps)} for way in (1, -1))
+            ways.append(((({}, more), ({}, less)), 1))
     return ways
 
 

@@ -174,7 +174,13 @@ def hard_logits(classes: int) -> np.ndarray:
 
 def hard_simplex(classes: int) -> np.ndarray:
     """Rows of probabilities that add to 1 exactly in float32."""
-    rows = [[1, 0, 0], [0, 1, 0], [0.25, 0.5, 0.25], [0.5, 0.5, 0], [2**-20, 1 - 2**-20, 0]]
+    rows: list[list[float]] = [
+        [1, 0, 0],
+        [0, 1, 0],
+        [0.25, 0.5, 0.25],
+        [0.5, 0.5, 0],
+        [2**-20, 1 - 2**-20, 0],
+    ]
     table = np.zeros((len(rows), max(classes, 3)))
     table[:, :3] = rows
     if classes == 2:

@@ -58,7 +58,9 @@ def isdtype(dtype: Any, kind: Any) -> Any:
 
 
 def finfo(dtype: Any) -> Any:
-    return ml_dtypes.finfo(tf.as_dtype(getattr(dtype, "dtype", dtype)).as_numpy_dtype)
+    return ml_dtypes.finfo(  # type: ignore[no-untyped-call]
+        tf.as_dtype(getattr(dtype, "dtype", dtype)).as_numpy_dtype
+    )
 
 
 def astype(x: Tensor, dtype: Any, /, *, copy: Any = True) -> Tensor:

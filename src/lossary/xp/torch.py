@@ -1,3 +1,4 @@
+# mypy: disable-error-code="name-defined"
 """PyTorch by the array API standard, through array-api-compat."""
 
 from typing import Any

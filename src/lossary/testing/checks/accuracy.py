@@ -73,7 +73,7 @@ def _compare(
         factors = excess(computed, low, high, dtype)
     if not np.any(factors > 1):
         return
-    worst = np.unravel_index(np.argmax(factors), factors.shape)
+    worst = tuple(map(int, np.unravel_index(np.argmax(factors), factors.shape)))
     wrong = int(np.sum(factors > 1))
     right = f"{low.high[worst]:.9g}"
     if high.high[worst] != low.high[worst]:

@@ -24,7 +24,7 @@ def _quantile_of(targets: np.ndarray, weights: np.ndarray, level: float) -> floa
 
 def _huber_location(targets: np.ndarray, parameters: dict[str, Any]) -> float:
     """The root of the clipped residuals' sum (Huber 1964), by bisection."""
-    width = parameters.get("delta", parameters.get("beta"))
+    width = float(parameters.get("delta") or parameters["beta"])
     low, high = float(targets.min()), float(targets.max())
     for _ in range(200):
         middle = 0.5 * (low + high)

@@ -135,7 +135,7 @@ def _flips(subject: Subject) -> bool:
 def check_even(probe: Probe, batch: Batch, fact: Property | None) -> np.ndarray:
     """As far above the target costs what as far below costs."""
     name = probe.predictions[0]
-    center = batch.get("target", 0.0)
+    center = np.asarray(batch.get("target", 0.0))
     if "target" in batch:  # residuals that float64 can mirror exactly
         center = np.round(center * 16) / 16
     residual = np.round((batch[name] - center) * 2**20) / 2**20
@@ -273,9 +273,7 @@ def check_smooth(probe: Probe, batch: Batch, fact: Property | None) -> np.ndarra
         count = int(np.prod(inner, dtype=int))
         places = range(count) if count <= 18 else rng.choice(count, 6, replace=False)
         for place in places:
-            way = np.zeros(count)
-            way[place] = 1.0
-            way = way.reshape(inner)
+            way = (np.arange(count) == place).astype(float).reshape(inner)
             jumps = []
             for step in (2.0**-12, 2.0**-20):
                 ends = [{**batch, name: array + sign * step * way} for sign in (1, -1)]
