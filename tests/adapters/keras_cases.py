@@ -63,7 +63,8 @@ def test_equals_loss(contract):
     batch, needed = batch_of(contract)
     y_true, y_pred = pair(contract, batch)
     options = dict(needed, reduction="none")
-    if contract.unit.name == "region" and "axis" in contract.parameters:
+    axis = contract.parameters.get("axis")
+    if contract.unit.name == "region" and axis and axis.default is None:
         options["axis"] = tuple(range(1, batch[contract.predictions[0]].ndim))
     if len(contract.inputs) > len(contract.predictions) + bool(contract.target_name):
         lengths = [name for name, space in contract.inputs.items() if space.name == "length"]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lossary import Loss, LossError, contracts, examine
-from lossary.contract import Contract
+from lossary.contract import Contract, Space
 from lossary.doctor import all_checks, pages
 from lossary.doctor.cases import losses
 from lossary.doctor.trial import trial, verdicts
@@ -19,7 +19,7 @@ ROWS, CLASSES = 96, 5
 PAGES = Path(__file__).parents[2] / "docs" / "doctor"
 
 
-def sample(space: str, chance: np.random.Generator) -> np.ndarray:
+def sample(space: Space, chance: np.random.Generator) -> np.ndarray:
     """Members of a space."""
     labels = np.arange(ROWS) % CLASSES
     scores = chance.normal(size=(ROWS, CLASSES)) + 2 * np.eye(CLASSES)[labels]
@@ -27,8 +27,11 @@ def sample(space: str, chance: np.random.Generator) -> np.ndarray:
         "count": lambda: chance.poisson(3, ROWS).astype(float),
         "binary": lambda: chance.integers(0, 2, ROWS).astype(float),
         "sign": lambda: chance.integers(0, 2, ROWS) * 2.0 - 1,
-        "class logits": lambda: scores,
+        "class logits": lambda: scores[:, None].repeat(2, 1) if space.layout == "steps" else scores,
         "classes": lambda: labels,
+        "class sequence": lambda: np.tile([1, 2], (ROWS, 1)),
+        "length": lambda: np.full(ROWS, 2),
+        "multi-hot": lambda: chance.integers(0, 2, (ROWS, CLASSES)).astype(float),
         "mask": lambda: chance.random((12, 8, 8)),
         "image": lambda: chance.random((2, 3, 180, 180)),
         "embeddings": lambda: chance.normal(size=(ROWS, 8)),
@@ -36,15 +39,15 @@ def sample(space: str, chance: np.random.Generator) -> np.ndarray:
         "pair labels": lambda: chance.integers(0, 2, ROWS).astype(float),
         "positive": lambda: chance.gamma(2, 1, ROWS) + 0.05,
         "nonnegative": lambda: chance.gamma(2, 1, ROWS),
-        "weights": lambda: chance.normal(size=(4, 4)),
+        "weights": lambda: chance.normal(size=(ROWS // 4, 8)),
     }
-    return made.get(space, lambda: chance.normal(size=ROWS))()
+    return made.get(space.name, lambda: chance.normal(size=ROWS))()
 
 
 @pytest.mark.parametrize("contract", contracts(), ids=lambda contract: contract.name)
 def test_no_error_on_valid_inputs(contract: Contract) -> None:
     chance = np.random.default_rng(0)
-    arrays = {name: sample(space.name, chance) for name, space in contract.inputs.items()}
+    arrays = {name: sample(space, chance) for name, space in contract.inputs.items()}
     required = {key: 1.0 for key, item in contract.parameters.items() if item.required}
     target = arrays.pop(str(contract.target_name), None)
     prediction = tuple(arrays.values()) if len(arrays) > 1 else next(iter(arrays.values()))

@@ -75,6 +75,14 @@ class Subject:
         return _READS.get((space, way), space)
 
     @property
+    def further(self) -> tuple[str, ...]:
+        """Inputs beside predictions and target, which a case does not hand to the loss."""
+        if self.contract is None:
+            return ()
+        known = (*self.contract.predictions, *self.contract.learned, self.contract.target_name)
+        return tuple(name for name in self.contract.inputs if name not in known)
+
+    @property
     def unit(self) -> str | None:
         return self.contract.unit.name if self.contract and self.contract.unit else None
 

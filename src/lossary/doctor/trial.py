@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lossary.contract import LossError, Space, contract_of
+from lossary.contract import Contract, LossError, Space, contract_of
 from lossary.doctor import Report, diagnose
 from lossary.doctor.arrays import like
 from lossary.doctor.case import Case
@@ -111,7 +111,19 @@ def _pairs(
         if isinstance(item, Space)
     ]
     first = annotated[:1] if annotated and annotated[0] in kinds else []
-    if annotated and (not first or len(contract.predictions) > 1):
+    if annotated and not (first and _fits(contract, kinds[first[0]][1])):
         spaces = ", ".join(space.name for space in contract.inputs.values())
         raise LossError(f"{contract.name}: the doctor has no data of its own for {spaces}")
     return [kinds[name] for name in (first or ["real", "logit", "class logits", "positive"])]
+
+
+def _fits(contract: Contract, target: np.ndarray) -> bool:
+    """Whether these rows are what an annotated definition takes, beside its prediction."""
+    if len(contract.predictions) > 1 or contract.target is None or contract.unit is None:
+        return False
+    regions = contract.unit.name == "region"
+    if regions and contract.inputs[contract.predictions[0]].layout == "class axis":
+        return False
+    return contract.target.layout == "class" or all(
+        number in contract.target.interval for number in target.flat
+    )

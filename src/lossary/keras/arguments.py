@@ -63,7 +63,8 @@ def signature(contract: Contract, key: str, presets: Mapping[str, Any]) -> inspe
     if unit is not None and unit.name == "element":
         conventions["axis"] = own.pop("axis", -1)
     elif "axis" in own:
-        conventions["axis"] = own.pop("axis")
+        axis = own.pop("axis")
+        conventions["axis"] = -1 if isinstance(axis, int) else axis  # Keras keeps classes last
     if contract.learned:
         own = {"num_classes": inspect.Parameter.empty, **own}
     host = {"reduction": "sum_over_batch_size", "name": key, "dtype": None}

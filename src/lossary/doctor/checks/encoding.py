@@ -110,6 +110,9 @@ def encoding(case: Case) -> Finding | None:
     if case.binary_scores:
         return _labels_for_binary(case)
     need(truth.shape == case.predicted.shape and case.classes > 1, "one target per class score")
+    contract = case.known.contract
+    space = contract.target if contract else None
+    need(space is None or space.name != "multi-hot", "a loss of one class per row")
     if summary.integral and summary.low >= 0 and summary.high <= 1:
         ones = _rows_of_ones(truth, case.class_axis)
         if ones.max() > 1:

@@ -39,6 +39,7 @@ def callable_(case: Case) -> Finding | None:
     """
     need(case.arrays, "predictions")
     subject, batch = case.known, case.batch
+    need(not subject.further, f"a loss without {' and '.join(subject.further)}")
     if subject.own:
         problem = case.attempt[1]
         return (
