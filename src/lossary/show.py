@@ -190,7 +190,10 @@ def calls(contract: Contract) -> list[str]:
     title = "".join(part.title() for part in contract.name.split("_"))
     lines = [f"any array: lossary.Loss({quoted})({arguments})"]
     if contract.target is not None:
-        lines.append(f"PyTorch: lossary.torch.{title}({given})(input, target)")
+        theirs = [name for name in contract.inputs if name not in contract.learned]
+        inputs = ", ".join("input" if name == "prediction" else name for name in theirs)
+        sizes = "in_features=..., num_classes=..." if contract.learned else given
+        lines.append(f"PyTorch: lossary.torch.{title}({sizes})({inputs})")
         lines.append(f"Keras: model.compile(loss=lossary.keras.{title}({given}))")
     return lines
 
