@@ -2,9 +2,9 @@
 
     KERAS_BACKEND=torch python examples/keras_targets.py      # or jax, tensorflow
 
-A quantity (disease progression, as one would predict the price of a house), a yes or no (will it
-rain in Seattle?) and one of several classes (which digit is in the image?); the latter two with the
-activation in the model, and with ``from_logits=True`` without it.
+A quantity (the price of a house), a yes or no (will it rain in Seattle?) and one of several classes
+(which digit is in the image?); the latter two with the activation in the model, and with
+``from_logits=True`` without it.
 """
 
 import csv
@@ -13,7 +13,7 @@ from pathlib import Path
 import keras
 import numpy as np
 from keras.layers import Dense
-from sklearn.datasets import load_diabetes, load_digits
+from sklearn.datasets import load_digits
 
 from lossary.keras import (
     BinaryCrossentropy,
@@ -23,14 +23,25 @@ from lossary.keras import (
 )
 
 
-def a_quantity():
-    inputs, target = load_diabetes(return_X_y=True, scaled=False)
-    return standardized(inputs), standardized(target[:, None])
+def rows_of(name):
+    with open(Path(__file__).with_name(name), newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def price_of_a_house():
+    """What the house has, yes as 1 and no as 0, and its price."""
+    as_number = {"yes": 1.0, "no": 0.0}
+    houses = np.array(
+        [
+            [float(as_number.get(cell, cell)) for cell in house.values()]
+            for house in rows_of("house-prices.csv")
+        ]
+    )
+    return standardized(houses[:, 1:]), standardized(houses[:, :1])
 
 
 def will_it_rain():
-    with open(Path(__file__).with_name("seattle-weather.csv"), newline="") as file:
-        days = list(csv.DictReader(file))
+    days = rows_of("seattle-weather.csv")
     columns = ("temp_max", "temp_min", "wind")
     inputs = np.array([[float(day[column]) for column in columns] for day in days])
     return standardized(inputs), np.array([[day["rain"] == "yes"] for day in days], dtype="float32")
@@ -57,7 +68,7 @@ def train(data, units, activation, loss):
 
 
 def main():
-    train(a_quantity(), 1, None, MeanSquaredError())
+    train(price_of_a_house(), 1, None, MeanSquaredError())
     rain = will_it_rain()
     one = train(rain, 1, "sigmoid", BinaryCrossentropy())
     other = train(rain, 1, None, BinaryCrossentropy(from_logits=True))
