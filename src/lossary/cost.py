@@ -73,8 +73,11 @@ def weighed(
     return (values if weights is None else values * weights), weight
 
 
-def size(values: Array) -> int:
+def size(values: Array) -> Any:
     """The number of units."""
+    if None in values.shape:  # in a graph, the number of rows may not be known yet
+        xp = namespace(values)
+        return xp.sum(xp.ones_like(values))
     return math.prod(values.shape)
 
 

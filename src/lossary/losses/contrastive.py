@@ -16,7 +16,7 @@ from lossary.contract import (
     named,
 )
 from lossary.numerics import log_softmax, mean_where, pairs, unit_rows
-from lossary.xp import device, namespace
+from lossary.xp import namespace
 
 
 def _surprise(scores: Array, candidates: Array) -> Array:
@@ -118,18 +118,21 @@ def nt_xent(
     instead: that is ``supervised_contrastive``.) A masked thing is no candidate either.
     """
     xp = namespace(first, second)
-    n = first.shape[0]
     views = xp.concat([first, second], axis=0)
     scores = _scores(views, views, temperature)
-    index = xp.arange(2 * n, device=device(scores))
-    rows, columns = xp.expand_dims(index, axis=1), xp.expand_dims(index, axis=0)
-    candidates = rows != columns
-    partner = xp.logical_or(rows == columns + n, columns == rows + n)
+    # Not arange: in a graph the number of rows may not be known yet.
+    one = xp.ones_like(first[:, 0])
+    thing = xp.cumulative_sum(one, axis=0)
+    things, sides = xp.concat([thing, thing], axis=0), xp.concat([one, -one], axis=0)
+    same = xp.expand_dims(things, axis=1) == xp.expand_dims(things, axis=0)
+    across = xp.expand_dims(sides, axis=1) != xp.expand_dims(sides, axis=0)
+    candidates = xp.logical_or(across, xp.logical_not(same))
+    partner = xp.logical_and(across, same)
     if mask is not None:
         known = xp.expand_dims(xp.concat([mask, mask], axis=0), axis=0)
         candidates = xp.logical_and(candidates, xp.logical_or(known, partner))
     value = xp.sum(xp.where(partner, _surprise(scores, candidates), 0.0), axis=1)
-    return 0.5 * (value[:n] + value[n:])
+    return xp.mean(xp.reshape(value, (2, -1)), axis=0)
 
 
 @loss(

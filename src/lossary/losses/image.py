@@ -38,7 +38,8 @@ from lossary.xp import namespace
 def _gaussian(window: int, sigma: float) -> list[float]:
     """The weights of a window along one axis; they sum to 1."""
     middle = (window - 1) / 2
-    weights = [math.exp(-0.5 * ((place - middle) / sigma) ** 2) for place in range(window)]
+    places = [(place - middle) / sigma for place in range(window)]
+    weights = [math.exp(-0.5 * place * place) for place in places]
     total = math.fsum(weights)
     return [weight / total for weight in weights]
 
