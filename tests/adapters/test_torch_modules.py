@@ -120,8 +120,7 @@ def shortest(family):
 
 FAMILIES = [shortest(family) for family in sorted({contract.family for contract in CONTRACTS})]
 # Of families with like inputs one. The battery has Inductor compile every loss, at a fixed size.
-# Not images: with dynamic=True PyTorch makes their windows' widths symbols, and cannot square them.
-# Not steps: a loop over time takes a minute.
+# Not images and steps: windows and a loop over time take Inductor a minute.
 UNLIKE = {
     (contract.unit, tuple(contract.inputs.values())): contract
     for contract in FAMILIES
@@ -144,6 +143,15 @@ def test_inductor(contract):
     tensors, _ = arrays_of(contract, rows=9)
     more = [x for name, x in tensors.items() if name not in contract.learned]
     torch.testing.assert_close(compiled(*more), module(*more), rtol=1e-10, atol=1e-12)
+
+
+def test_images_of_any_size_compile():
+    torch.compiler.reset()
+    module = lossary.torch.Ssim()
+    compiled = torch.compile(module, fullgraph=True, dynamic=True, backend="aot_eager")
+    for size in (24, 27):
+        one, other = torch.rand(2, 3, size, 24), torch.rand(2, 3, size, 24)
+        torch.testing.assert_close(compiled(one, other), module(one, other))
 
 
 def test_dynamic_shapes_compile_once():
