@@ -16,8 +16,8 @@ import pytest
 
 import lossary
 from lossary.contract import Contract, contracts
+from lossary.testing.everyday import plain_batch
 from lossary.testing.libraries import library_of
-from lossary.testing.samples import plain_batch
 from lossary.testing.settings import parameter_sets
 from lossary.xp import namespace
 from lossary.xp.vocabulary import DTYPES, FUNCTIONS, VOCABULARY

@@ -11,7 +11,7 @@ import lossary.keras
 from lossary import Loss, LossError, contracts
 from lossary.contract import REGISTRY
 from lossary.inputs import arrivals
-from lossary.testing.samples import plain_batch
+from lossary.testing.everyday import plain_batch
 from lossary.testing.settings import parameter_sets
 
 LEARNED = [c for c in contracts() if c.learned]

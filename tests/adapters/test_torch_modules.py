@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 import lossary.torch
 from lossary import Loss, LossError, contracts
 from lossary.contract import key_of
-from lossary.testing.samples import plain_batch
+from lossary.testing.everyday import plain_batch
 from lossary.testing.settings import parameter_sets
 from lossary.torch import TorchLossError
 from lossary.torch.conventions import host_of

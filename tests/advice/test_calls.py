@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from lossary.advice import describe
+from lossary.advice.calls import calls
 from lossary.advice.fit import meet
-from lossary.advice.recommend import calls
 from lossary.contract import LossError, contracts
 from lossary.inputs import arrivals
 from lossary.lab.choose import fitted

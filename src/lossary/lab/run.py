@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lossary.advice.recommend import calls
+from lossary.advice.calls import calls
 from lossary.contract import LossError
 from lossary.evaluate import Loss
 from lossary.lab.baseline import baselines

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from lossary.testing.samples import Batch, classes_of, plain_batch
+from lossary.testing.everyday import plain_batch
+from lossary.testing.samples import Batch, classes_of
 from lossary.testing.subject import Subject
 
 NEAR = 1e3  # properties are looked at where float64 can tell; accuracy has its own check

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 
 from lossary.contract import Contract, Interval, Parameter, Space
-from lossary.testing.samples import SHARE, Batch, classes_of, hard_numbers, plain_batch
+from lossary.testing.everyday import plain_batch
+from lossary.testing.samples import SHARE, Batch, classes_of, hard_numbers
 
 REACH = 1e4  # hard points, not chance, cover what lies beyond
 UNITS = 8

@@ -11,10 +11,11 @@ import numpy as np
 
 from lossary.contract import Contract
 from lossary.evaluate import Loss
+from lossary.testing.everyday import plain_batch
 from lossary.testing.libraries import Library
 from lossary.testing.oracle import Oracle, Truth, truth_of
 from lossary.testing.precision import Exact
-from lossary.testing.samples import Batch, Sample, hard_samples, plain_batch
+from lossary.testing.samples import Batch, Sample, hard_samples
 from lossary.testing.settings import parameter_sets
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from lossary.testing.checks.base import check
+from lossary.testing.everyday import plain_batch
 from lossary.testing.libraries import Library, library_of
 from lossary.testing.precision import agree
-from lossary.testing.samples import plain_batch
 from lossary.testing.subject import CheckFailed, Subject, as_dtype
 
 AGREE = 64.0  # ulps; the truth itself is the business of the values check
