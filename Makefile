@@ -14,7 +14,7 @@ demo: .venv/lab  ## compare losses on real data and write a report
 	$(BIN)/lossary compare digits --losses cross_entropy,squared_error,categorical_hinge --seeds 5
 
 test: .venv/dev .venv/triton .venv/browser  ## every test
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2
 
 check: .venv/dev  ## format, lint, types and quick tests: what pre-commit runs
 	$(BIN)/ruff format --check .

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         subject = getattr(item, "callspec", None) and item.callspec.params.get("subject")
         if subject is not None:
-            item.add_marker(pytest.mark.xdist_group(subject.name))
             if item.callspec.id in known:
                 # Run and shown in the summary, not hidden: each is a point to be won. Not strict,
                 # because compilers round otherwise on another processor.
@@ -45,9 +45,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    from xdist.scheduler import LoadGroupScheduling
+    """One loss's tests on one worker.
 
-    return LoadGroupScheduling(config, log)
+    Not by marks: pytest 9 asks for the group's name before this file's marks are set.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class OneWorkerPerLoss(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            named = re.search(r"::test_loss\[(\w+)-", nodeid)
+            return named[1] if named else nodeid
+
+    return OneWorkerPerLoss(config, log)
 
 
 def load_oracles(family: str) -> Any:
