@@ -75,6 +75,19 @@ def test_every_plot_is_drawn_and_nothing_overflows(folder, browser, width, dark)
     browser.screenshot(SHOTS / f"report-{width}{'-dark' if dark else ''}.png")
 
 
+def test_the_loss_alone_and_the_peak_of_memory_are_shown(folder, browser):
+    browser.open(folder / "report.html", 1400)
+    browser.wait("document.body && document.body.dataset.drawn")
+    table = browser.evaluate(
+        "[...document.querySelectorAll('section')].find(s => s.innerText.startsWith('Cost'))"
+        ".querySelector('table').innerText"
+    )
+    header, first = (line.split("\t") for line in table.splitlines()[:2])
+    cells = dict(zip(header, first, strict=True))
+    assert float(cells["loss alone"].removesuffix(" ms")) > 0
+    assert 50 < float(cells["peak memory"].removesuffix(" MiB")) < 5000
+
+
 def test_names_that_are_html_stay_text(folder, browser):
     browser.open(folder / "report.html", 1400)
     browser.wait("document.body && document.body.dataset.drawn")

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from lossary.advice import describe
+from lossary.lab.cell import Cell
 from lossary.lab.metrics import View, find_metric
 from lossary.lab.statistics import difference, differences, holm
+from lossary.lab.sweep import in_words, sensitivity
 from lossary.lab.verdict import judge
 from lossary.lab.words import listed, mean_and_spread, number
 
@@ -77,6 +79,10 @@ def test_words_hold_digits_that_mean_something():
     assert number(-0.0) == "0"
     assert number(-8.67e-18, scale=0.97) == "0"
     assert number(-8.67e-18) == "-8.67e-18"
+    assert number(-2e-07, scale=0.97) == "0"
+    assert number(-2e-04, scale=54.6) == "0"
+    assert number(-0.00833, scale=0.97) == "-0.00833"
+    assert number(2e-07, scale=0.002) == "2e-07"
     assert number(0.020833) == "0.0208"
     assert number(float("nan")) == "-"
     assert mean_and_spread([0.0051, 0.0049]) == "0.00500 ±0.00014"
@@ -107,3 +113,53 @@ def test_a_cost_may_be_decided_by_probability():
     plain = find_metric("mean cost [[0, 1], [5, 0]]", target)
     assert plain(view) == pytest.approx(5 / 3)
     assert find_metric("mean cost [[0, 1], [5, 0]] by probability", target)(view) == 0
+
+
+def sweep(scores, metric="accuracy"):
+    """What a sweep of delta over values with these scores per seed says."""
+    target = describe(np.arange(30) * 0.5 if metric == "RMSE" else np.array(["a", "b"] * 20))
+    made = [Cell("huber", {}, (0, 1), purpose=f"sweep delta={value:g}") for value in scores]
+    results = {
+        cell.key: {"best": {metric: list(values)}}
+        for cell, values in zip(made, scores.values(), strict=True)
+    }
+    (item,) = sensitivity(made, results, find_metric(metric, target), lambda cell: cell.key)
+    return item, in_words(metric, item)
+
+
+def test_a_sweep_is_judged_by_pairs_of_seeds_not_by_their_spread():
+    """Seeds differ by far more than the values do: only pairing can tell flat from sharp."""
+    random = np.random.default_rng(5)
+    seeds = random.normal(0.8, 0.1, 10)
+    noise = random.normal(0, 0.002, (3, 10))
+    item, words = sweep(
+        {0.5: seeds + noise[0], 1.0: seeds + 0.02 + noise[1], 2.0: seeds + noise[2]}
+    )
+    assert (item["verdict"], item["best"]) == ("sharp", 1.0)
+    gap = item["against the best"]["0.5"]
+    assert gap["low"] < gap["mean"] < gap["high"] < -0.015
+    assert "a difference was found to 0.5 and 2" in words
+    assert "95 % interval 0.01" in words
+    item, words = sweep({0.5: seeds + noise[0], 1.0: seeds + noise[1], 2.0: seeds + noise[2]})
+    assert item["verdict"] == "flat"
+    assert "no difference found between the values" in words
+
+
+def test_a_sweep_of_errors_prefers_the_lowest_and_tells_what_failed():
+    item, words = sweep(
+        {0.5: np.linspace(2, 3, 10), 1.0: np.linspace(1, 2, 10), 2.0: [None] * 10}, "RMSE"
+    )
+    assert (item["verdict"], item["best"], item["scores"][2]) == ("sharp", 1.0, None)
+    assert "not judged at 2; delta=0.5 is 1 behind" in words
+    item, words = sweep({1.0: [None] * 3, 2.0: [None] * 3})
+    assert item["verdict"] == "not judged"
+    assert words == "No value of delta gave outputs that accuracy can judge."
+
+
+def test_differences_are_kept_without_the_noise_of_rounding():
+    target = describe(np.array(["a", "b"] * 20))
+    scores = np.array([0.972222, 0.980556, 0.972222, 0.980556])
+    other = scores + np.array([3e-7, -5e-7, 0, 2e-7])
+    item = judge(find_metric("accuracy", target), {"a": scores, "b": other}, {})["differences"]
+    (gap,) = item.values()
+    assert (gap["mean"], gap["low"], gap["high"]) == (0, 0, 0)

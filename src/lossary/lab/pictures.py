@@ -6,20 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from lossary.lab.drawing import colour, entry, escape, numbers, ranked
 from lossary.lab.need import need
-from lossary.lab.words import number
-
-# Okabe and Ito's colours, told apart by colour-blind readers, then Plotly's own.
-COLOURS = [
-    "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999", "#F0E442",
-    "#8C564B", "#17BECF", "#7F3C8D", "#11A579", "#3969AC", "#E73F74", "#80BA5A", "#E68310",
-]  # fmt: skip
-
-
-def escape(text: str) -> str:
-    """Text that Plotly shows as it is, cut to a length that leaves room for the plot."""
-    short = text if len(text) <= 28 else f"{text[:27]}…"
-    return short.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+from lossary.lab.sweep import in_words
 
 
 def figures(account: dict[str, Any]) -> list[dict[str, Any]]:
@@ -57,38 +46,11 @@ def saved_figures(account: dict[str, Any]) -> list[dict[str, Any]]:
     return [item for item in made if item is not None]
 
 
-def _entry(title: str, remark: str, figure: Any) -> dict[str, Any]:
-    figure.update_layout(
-        margin={"l": 56, "r": 16, "t": 24, "b": 48},
-        legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
-        font={"size": 12},
-    )
-    return {
-        "title": title,
-        "remark": remark,
-        "figure": figure.to_plotly_json(),
-        "height": figure.layout.height or 380,
-    }
-
-
-def _colour(position: int) -> str:
-    return COLOURS[position % len(COLOURS)]
-
-
-def _numbers(values: list[float | None]) -> np.ndarray:
-    return np.array([np.nan if value is None else value for value in values], dtype=float)
-
-
-def _rows(table: dict[str, Any]) -> list[tuple[int, str, dict[str, Any]]]:
-    """Position, name (escaped: Plotly reads some HTML) and row, best first."""
-    return [(k, escape(name), table["losses"][name]) for k, name in enumerate(table["order"])]
-
-
 def _scores(go: Any, account: dict[str, Any], table: dict[str, Any]) -> Any:
     metric = account["metric"]["name"]
     figure = go.Figure()
-    for position, name, row in reversed(_rows(table)):
-        values = _numbers(row["best"][metric])
+    for position, name, row in reversed(ranked(table)):
+        values = numbers(row["best"][metric])
         figure.add_trace(
             go.Box(
                 x=values.tolist(),
@@ -96,33 +58,33 @@ def _scores(go: Any, account: dict[str, Any], table: dict[str, Any]) -> Any:
                 boxpoints="all",
                 pointpos=0,
                 jitter=0.5,
-                marker={"color": _colour(position), "size": 4},
+                marker={"color": colour(position), "size": 4},
                 showlegend=False,
             )
         )
     figure.update_layout(height=max(260, 34 * len(table["order"]) + 90), xaxis_title=metric)
     figure.update_yaxes(automargin=True)
-    return _entry(
+    return entry(
         f"{metric} on test rows", "One dot per seed; the box spans the middle half.", figure
     )
 
 
 def _validation(go: Any, account: dict[str, Any], table: dict[str, Any]) -> Any:
     figure = go.Figure()
-    for position, name, row in _rows(table):
-        scores = np.array([_numbers(epoch) for epoch in row["score"]])
+    for position, name, row in ranked(table):
+        scores = np.array([numbers(epoch) for epoch in row["score"]])
         figure.add_trace(
             go.Scatter(
                 x=list(range(1, len(scores) + 1)),
                 y=scores.mean(axis=1).tolist(),
                 name=name,
                 mode="lines",
-                line={"color": _colour(position)},
+                line={"color": colour(position)},
             )
         )
     sign = "" if account["metric"]["higher is better"] else "minus "
     figure.update_layout(xaxis_title="epoch", yaxis_title=f"{sign}{account['metric']['name']}")
-    return _entry(
+    return entry(
         "Validation score by epoch",
         "Mean over seeds; higher is better. The best epoch of each seed is what the table shows.",
         figure,
@@ -131,13 +93,13 @@ def _validation(go: Any, account: dict[str, Any], table: dict[str, Any]) -> Any:
 
 def _training(go: Any, table: dict[str, Any]) -> Any:
     subplots = need("plotly.subplots")
-    rows = _rows(table)
+    rows = ranked(table)
     columns = min(3, len(rows))
     figure = subplots.make_subplots(
         rows=-(-len(rows) // columns), cols=columns, subplot_titles=[name for _, name, _ in rows]
     )
     for position, name, row in rows:
-        losses = np.array([_numbers(epoch) for epoch in row["loss"]])
+        losses = np.array([numbers(epoch) for epoch in row["loss"]])
         place = {"row": position // columns + 1, "col": position % columns + 1}
         mean = losses.mean(axis=1)
         low, high = losses.min(axis=1), losses.max(axis=1)
@@ -156,7 +118,7 @@ def _training(go: Any, table: dict[str, Any]) -> Any:
                 y=mean.tolist(),
                 name=name,
                 showlegend=False,
-                line={"color": _colour(position)},
+                line={"color": colour(position)},
             ),
             **place,
         )
@@ -164,7 +126,7 @@ def _training(go: Any, table: dict[str, Any]) -> Any:
             figure.update_yaxes(type="log", nticks=5, **place)
     figure.update_annotations(font_size=12)
     figure.update_layout(height=230 * -(-len(rows) // columns) + 60)
-    return _entry(
+    return entry(
         "Training loss by epoch",
         "Each loss in its own panel and unit: compare shapes, not heights. The band spans "
         "the seeds.",
@@ -174,7 +136,7 @@ def _training(go: Any, table: dict[str, Any]) -> Any:
 
 def _rates(go: Any, table: dict[str, Any]) -> Any:
     figure = go.Figure()
-    for position, name, row in _rows(table):
+    for position, name, row in ranked(table):
         if row["search"]["scores"]:
             figure.add_trace(
                 go.Scatter(
@@ -182,14 +144,14 @@ def _rates(go: Any, table: dict[str, Any]) -> Any:
                     y=row["search"]["scores"],
                     name=name,
                     mode="lines+markers",
-                    line={"color": _colour(position)},
+                    line={"color": colour(position)},
                 )
             )
     if not figure.data:
         return None
     figure.update_xaxes(type="log", title="learning rate", dtick=1)
     figure.update_yaxes(title="validation score")
-    return _entry(
+    return entry(
         "Learning-rate search",
         "Every loss got the same rates and seeds; the best rate of each was used.",
         figure,
@@ -199,7 +161,7 @@ def _rates(go: Any, table: dict[str, Any]) -> Any:
 def _groups(go: Any, table: dict[str, Any]) -> Any:
     figure = go.Figure()
     measure = ""
-    for position, name, row in _rows(table):
+    for position, name, row in ranked(table):
         if row["per_group"]:
             measure = row["per_group"]["measure"]
             groups = row["per_group"]["groups"]
@@ -209,7 +171,7 @@ def _groups(go: Any, table: dict[str, Any]) -> Any:
                     y=list(groups.values()),
                     name=name,
                     mode="markers+lines",
-                    line={"color": _colour(position), "width": 1},
+                    line={"color": colour(position), "width": 1},
                     marker={"size": 8},
                 )
             )
@@ -218,7 +180,7 @@ def _groups(go: Any, table: dict[str, Any]) -> Any:
     figure.update_xaxes(type="category", automargin=True)
     figure.update_yaxes(title=measure)
     what = "class" if measure == "recall" else "fifth of the target"
-    return _entry(
+    return entry(
         f"{measure[0].upper()}{measure[1:]} by {what}", "Mean over seeds, on test rows.", figure
     )
 
@@ -234,7 +196,7 @@ def _reliability(go: Any, table: dict[str, Any]) -> Any:
             name="calibrated",
         )
     )
-    for position, name, row in _rows(table):
+    for position, name, row in ranked(table):
         bins = row["reliability"]
         if bins:
             kept = [k for k, rows in enumerate(bins["rows"]) if rows >= 5]
@@ -245,14 +207,14 @@ def _reliability(go: Any, table: dict[str, Any]) -> Any:
                     text=[f"{bins['rows'][k]:.0f} rows" for k in kept],
                     name=name,
                     mode="lines+markers",
-                    line={"color": _colour(position)},
+                    line={"color": colour(position)},
                 )
             )
     if len(figure.data) == 1:
         return None
     figure.update_xaxes(title="probability given", range=[0, 1])
     figure.update_yaxes(title="share that came true", range=[0, 1])
-    return _entry(
+    return entry(
         "Calibration",
         "On the dotted line, probabilities mean what they say. Above it the network is too "
         "modest, below too sure.",
@@ -297,7 +259,7 @@ def _curves(go: Any, account: dict[str, Any]) -> Any:
                     mode="lines",
                     legendgroup=name,
                     showlegend=row == 1,
-                    line={"color": _colour(position)},
+                    line={"color": colour(position)},
                 ),
                 row=row,
                 col=1,
@@ -306,7 +268,7 @@ def _curves(go: Any, account: dict[str, Any]) -> Any:
     figure.update_yaxes(title="pull, scaled", row=2, col=1)
     figure.update_xaxes(title=found["kind"], row=2, col=1)
     figure.update_layout(height=560, bargap=0)
-    return _entry(
+    return entry(
         "Shape over your data",
         "Each loss and the size of its slope, scaled to the same mean over the range; the "
         "bars are your own rows.",
@@ -315,21 +277,21 @@ def _curves(go: Any, account: dict[str, Any]) -> Any:
 
 
 def _scaled(item: dict[str, Any], key: str) -> np.ndarray:
-    values = _numbers(item[key])
+    values = numbers(item[key])
     size = float(np.nanmean(np.abs(values)))
     return values / size if size > 0 else values
 
 
 def _shares(go: Any, table: dict[str, Any], when: str = "At the end of training.") -> Any:
     figure = go.Figure()
-    for position, name, row in _rows(table):
+    for position, name, row in ranked(table):
         if row["gradient"]:
             figure.add_trace(
                 go.Bar(
                     x=[f"{10 * k + 10}" for k in range(10)],
                     y=row["gradient"]["tenths"],
                     name=name,
-                    marker={"color": _colour(position)},
+                    marker={"color": colour(position)},
                 )
             )
     if not figure.data:
@@ -338,7 +300,7 @@ def _shares(go: Any, table: dict[str, Any], when: str = "At the end of training.
         type="category", tickangle=0, title="% of the rows, the largest gradient first"
     )
     figure.update_yaxes(title="share of the gradient", tickformat=".0%")
-    return _entry(
+    return entry(
         "Who gets the gradient",
         f"{when} Even bars: every row pulls alike. A tall first bar: few rows decide.",
         figure,
@@ -354,7 +316,7 @@ def _robustness(go: Any, account: dict[str, Any]) -> Any:
     order = account["tables"][settings[0]]["order"]
     for position, name in enumerate(order):
         means = [
-            float(np.nanmean(_numbers(account["tables"][s]["losses"][name]["best"][metric])))
+            float(np.nanmean(numbers(account["tables"][s]["losses"][name]["best"][metric])))
             for s in settings
         ]
         figure.add_trace(
@@ -363,13 +325,13 @@ def _robustness(go: Any, account: dict[str, Any]) -> Any:
                 y=means,
                 name=escape(name),
                 mode="lines+markers",
-                line={"color": _colour(position)},
+                line={"color": colour(position)},
             )
         )
     figure.update_yaxes(title=metric)
     # Room for the names of the first and the last setting.
     figure.update_xaxes(type="category", range=[-0.4, len(settings) - 0.6], automargin=True)
-    return _entry(
+    return entry(
         "Robustness",
         "The training part was harmed as named; validation and test rows stayed clean.",
         figure,
@@ -379,26 +341,32 @@ def _robustness(go: Any, account: dict[str, Any]) -> Any:
 def _sweeps(go: Any, account: dict[str, Any]) -> list[Any]:
     made = []
     for item in account.get("sweep", []):
-        figure = go.Figure(go.Scatter(x=item["values"], y=item["scores"], mode="lines+markers"))
+        if item["best"] is None:
+            continue
+        scores = dict(zip(item["values"], item["scores"], strict=True))
+        ends = [(0.0, 0.0)] * len(scores)
+        for value, gap in item["against the best"].items():
+            away = scores[float(value)] - scores[item["best"]]
+            ends[item["values"].index(float(value))] = (away - gap["low"], gap["high"] - away)
+        figure = go.Figure(
+            go.Scatter(
+                x=item["values"],
+                y=item["scores"],
+                mode="lines+markers",
+                error_y={
+                    "array": [max(0.0, high) for _, high in ends],
+                    "arrayminus": [max(0.0, low) for low, _ in ends],
+                },
+            )
+        )
         figure.update_xaxes(title=item["parameter"])
         figure.update_yaxes(title=account["metric"]["name"])
+        words = in_words(account["metric"]["name"], item)
         made.append(
-            _entry(
+            entry(
                 f"{item['loss']}: {item['parameter']} is {item['verdict']}",
-                _sensitivity(account["metric"], item),
+                f"{words} Bars: the paired difference to the best value.",
                 figure,
             )
         )
     return made
-
-
-def _sensitivity(metric: dict[str, Any], item: dict[str, Any]) -> str:
-    scores = _numbers(item["scores"])
-    if np.isnan(scores).all():
-        return "No value gave outputs that can be judged."
-    best = np.nanargmax(scores if metric["higher is better"] else -scores)
-    return (
-        f"{metric['name']} from {number(np.nanmin(scores), digits=4)} to "
-        f"{number(np.nanmax(scores), digits=4)}, best at {item['values'][best]:g}; spread over "
-        f"seeds {number(item['spread over seeds'])}."
-    )

@@ -113,7 +113,9 @@ def _cost_table(table: dict[str, Any]) -> dict[str, Any]:
                 name,
                 f"{1e3 * row['seconds_per_step']:.2f} ms for {replicas} networks",
                 f"{row['seconds_per_step'] / fastest:.2f}",
+                f"{1e3 * row['seconds_of_loss']:.3f} ms",
                 f"{row['saved_bytes']} bytes",
+                f"{row['process_bytes'] / 2**20:.0f} MiB" if row["process_bytes"] else "-",
                 str(sum(row["nonfinite"])),
                 f"{row['rate']:g}",
                 f"{np.mean(row['best_epoch']) + 1:.0f}",
@@ -123,14 +125,17 @@ def _cost_table(table: dict[str, Any]) -> dict[str, Any]:
         "loss",
         "one step",
         "of the fastest",
+        "loss alone",
         "kept per row",
+        "peak memory",
         "non-finite steps",
         "rate",
         "best epoch",
     ]
     remark = (
-        "A step is the whole network's (median over epochs); kept per row is what the loss holds "
-        "for its backward pass."
+        "A step is the whole network's (median over epochs), all seeds together; loss alone is its "
+        "value and gradient in such a step. Kept per row is what the loss holds for its backward "
+        "pass; peak memory is the process's, libraries and data included."
     )
     return {"title": "Cost and stability", "remark": remark, "header": header, "rows": rows}
 

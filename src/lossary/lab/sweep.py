@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,11 @@ from lossary.contract import Parameter
 from lossary.evaluate import Loss
 from lossary.lab.cell import Cell
 from lossary.lab.metrics import Metric
+from lossary.lab.statistics import differences
+from lossary.lab.words import listed, number, settled
 
-SEEDS = 5
+ALPHA = 0.05
+SEEDS = 10
 
 
 def values_around(parameter: Parameter, value: float) -> list[float]:
@@ -58,29 +62,81 @@ def sweep_cells(losses: dict[str, Loss], seeds: tuple[int, ...]) -> list[Cell]:
 def sensitivity(
     cells: list[Cell], results: dict[str, dict[str, Any]], metric: Metric, key: Any
 ) -> list[dict[str, Any]]:
-    """Per loss and parameter: scores by value, and flat or sharp.
+    """Per loss and parameter: scores by value, each value against the best, and flat or sharp.
 
-    Sharp: the best value beats the worst by more than twice the spread over seeds.
+    All values share seeds, so splits, initial weights and batches; differences are paired by seed
+    and corrected for their number, as between losses. Sharp: the best value beats another.
     """
-    rows: dict[tuple[str, str], dict[float, list[float]]] = {}
+    rows: dict[tuple[str, str], dict[float, np.ndarray]] = {}
     for cell in cells:
         if cell.purpose.startswith("sweep "):
             name, _, value = cell.purpose.removeprefix("sweep ").partition("=")
-            scores = [np.nan if x is None else x for x in results[key(cell)]["best"][metric.name]]
-            rows.setdefault((cell.name, name), {})[float(value)] = scores
-    account = []
-    for (loss, name), by_value in rows.items():
-        means = {value: float(np.mean(scores)) for value, scores in by_value.items()}
-        spread = float(np.nanmean([np.std(scores) for scores in by_value.values()]))
-        reach = float(np.nanmax(list(means.values())) - np.nanmin(list(means.values())))
-        account.append(
-            {
-                "loss": loss,
-                "parameter": name,
-                "values": list(means),
-                "scores": [None if np.isnan(m) else m for m in means.values()],
-                "spread over seeds": spread,
-                "verdict": "sharp" if reach > 2 * spread else "flat",
-            }
+            scores = results[key(cell)]["best"][metric.name]
+            rows.setdefault((cell.name, name), {})[float(value)] = np.array(scores, dtype=float)
+    return [
+        {"loss": loss, "parameter": name} | _judged(by_value, metric)
+        for (loss, name), by_value in rows.items()
+    ]
+
+
+def _judged(by_value: dict[float, np.ndarray], metric: Metric) -> dict[str, Any]:
+    means = {value: float(np.mean(scores)) for value, scores in by_value.items()}
+    judged = [value for value, mean in means.items() if np.isfinite(mean)]
+    plain = {
+        "values": list(means),
+        "scores": [mean if np.isfinite(mean) else None for mean in means.values()],
+        "seeds": len(next(iter(by_value.values()))),
+    }
+    if not judged:
+        return plain | {"best": None, "against the best": {}, "verdict": "not judged"}
+    best = max(judged, key=lambda value: metric.sign * means[value])
+    others = {str(value): by_value[value] for value in judged if value != best}
+    found = differences(others | {"best": by_value[best]}, "best") if others else {}
+    settle = partial(settled, scale=means[best])
+    behind = {
+        value: {
+            "mean": settle(item.mean),
+            "low": settle(item.low),
+            "high": settle(item.high),
+            "corrected": item.corrected,
+        }
+        for value, item in found.items()
+    }
+    sharp = any(item.corrected < ALPHA for item in found.values())
+    return plain | {
+        "best": best,
+        "against the best": behind,
+        "verdict": "sharp" if sharp else "flat",
+    }
+
+
+def in_words(metric: str, item: dict[str, Any]) -> str:
+    """One sentence: the best value, and the one furthest behind with its interval."""
+    name = item["parameter"]
+    if item["best"] is None:
+        return f"No value of {name} gave outputs that {metric} can judge."
+    scores = dict(zip(item["values"], item["scores"], strict=True))
+    scale = scores[item["best"]]
+    said = f"Best at {name}={item['best']:g} ({metric} {number(scale, digits=4)})"
+    failed = [f"{value:g}" for value, score in scores.items() if score is None]
+    if failed:
+        said += f"; not judged at {listed(failed)}"
+    if not item["against the best"]:
+        return f"{said}."
+    worst, gap = max(item["against the best"].items(), key=lambda pair: abs(pair[1]["mean"]))
+    away = f"{name}={float(worst):g} is {number(abs(gap['mean']), scale)} behind"
+    ends = sorted(np.sign(gap["mean"] or 1) * gap[end] for end in ("low", "high"))
+    if np.isfinite(ends).all():
+        away += (
+            f" (paired over {item['seeds']} seeds, 95 % interval {number(ends[0], scale)} to "
+            f"{number(ends[1], scale)})"
         )
-    return account
+    reason = (
+        "a difference was found to "
+        + listed(
+            [f"{float(v):g}" for v, g in item["against the best"].items() if g["corrected"] < ALPHA]
+        )
+        if item["verdict"] == "sharp"
+        else "no difference found between the values"
+    )
+    return f"{said}; {away}: {reason}."

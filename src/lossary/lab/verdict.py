@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from lossary.lab.metrics import Metric
 from lossary.lab.statistics import Difference, differences
-from lossary.lab.words import listed, number
+from lossary.lab.words import listed, number, settled
 
 ALPHA = 0.05
 
@@ -23,6 +24,7 @@ def judge(
     found: dict[str, Difference] = {}
     if len(judged) > 1:
         found = differences({name: scores[name] for name in judged}, judged[0])
+        found = {name: _settled(item, mean[judged[0]]) for name, item in found.items()}
     equal = [name for name, item in found.items() if not item.corrected < ALPHA]
     return {
         "order": order,
@@ -31,6 +33,11 @@ def judge(
         "no difference found to": equal,
         "sentences": _sentences(metric, judged, found, equal, mean, baselines, scores),
     }
+
+
+def _settled(item: Difference, scale: float) -> Difference:
+    ends = {key: settled(getattr(item, key), scale) for key in ("mean", "low", "high")}
+    return replace(item, **ends)
 
 
 def _sentences(

@@ -8,13 +8,18 @@ from collections.abc import Sequence
 import numpy as np
 
 
+def settled(value: float, scale: float) -> float:
+    """``value`` without what is rounding noise beside ``scale``: scores are kept to six digits."""
+    if not (math.isfinite(value) and math.isfinite(scale) and scale):
+        return value
+    return round(value, 4 - math.floor(math.log10(abs(scale)))) + 0.0
+
+
 def number(value: float, scale: float = 0.0, digits: int = 3) -> str:
     """``value`` to so many significant digits; 0 where it is lost beside ``scale``; never -0."""
     if not math.isfinite(value):
         return "-"
-    if abs(value) <= 1e-9 * abs(scale):
-        return "0"
-    text = f"{value:.{digits}g}"
+    text = f"{settled(value, scale):.{digits}g}"
     return "0" if float(text) == 0 else text
 
 
