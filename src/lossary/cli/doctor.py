@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lossary.cli import app
 from lossary.contract import LossError
+
+if TYPE_CHECKING:
+    from lossary.doctor.report import Report
 
 
 @app.command(rich_help_panel="Doctor")
@@ -54,9 +58,7 @@ def doctor(
 
     Exit code: 0 clean or notes only, 1 findings, 2 cannot run.
     """
-    from lossary.doctor import diagnose
-    from lossary.doctor.case import Case
-    from lossary.doctor.files import load_case, read
+    from lossary.doctor.files import is_case, read_one
 
     given: dict[str, Any] = {
         "loss": loss,
@@ -64,66 +66,52 @@ def doctor(
         "ignore": ignored_label,
         "axis": axis,
         "batch_size": batch_size,
-        "parameters": _parameters(parameter or []),
+        "parameters": _parameters(parameter or []) or None,
     }
     for name, path in (("weights", weights), ("class_weights", class_weights), ("mask", mask)):
         if path is not None:
-            given[name] = next(iter(read(path).values()))
-    options = {
-        key: value
-        for key, value in given.items()
-        if value not in (None, {})
-        if not _is_empty(value)
-    }
-    code = 0
-    reports = []
-    whole = [file for file in files if file.endswith(".npz")]
-    pairs = (
-        [(file, None) for file in files]
-        if len(whole) == len(files) and len(files) != 2
-        else [tuple(files)]
-    )
-    if len(files) == 2 and len(whole) == 2 and _holds_case(files[0]):
-        pairs = [(file, None) for file in files]
-    for pair in pairs:
-        if len(pair) not in (1, 2):
-            raise LossError(
-                f"got {len(pair)} files; give predictions and targets, or .npz files that each "
-                "hold a case"
-            )
-        case = load_case(pair[0], pair[1] if len(pair) == 2 else None)
-        report = diagnose(Case.of(**(case | options)), ignore or ())
-        code = max(code, report.exit_code)
-        reports.append((pair[0], report))
-    if as_json:
-        found = [json.loads(report.to_json()) for _, report in reports]
-        typer.echo(
-            json.dumps(
-                found[0]
-                if len(found) == 1
-                else {name: item for (name, _), item in zip(reports, found, strict=True)},
-                indent=2,
-            )
+            given[name] = read_one(path, name)
+    options = {name: value for name, value in given.items() if value is not None}
+    pair = len(files) == 2 and not all(map(is_case, files))
+    if len(files) > 2 and not all(file.endswith(".npz") for file in files):
+        raise LossError(
+            f"got {len(files)} files; give predictions and targets, or .npz files that each hold a "
+            "case"
         )
-    else:
-        for name, report in reports:
-            if len(reports) > 1:
-                typer.echo(f"== {name}\n")
-            typer.echo(str(report) + "\n")
-            if verbose:
-                for check, reason in report.not_applicable.items():
-                    typer.echo(f"  not asked  {check}: {reason}")
-    raise typer.Exit(code)
+    reports: dict[str, Report | LossError] = {}
+    for file in files[:1] if pair else files:
+        try:
+            reports[file] = _examined(file, files[1] if pair else None, options, ignore or ())
+        except LossError as error:
+            if len(files) == 1 or pair:
+                raise
+            reports[file] = error  # the other files are read all the same
+    if as_json:
+        told = {name: _as_json(item) for name, item in reports.items()}
+        typer.echo(json.dumps(told if len(told) > 1 else told[files[0]], indent=2))
+    for name, item in reports.items():
+        if isinstance(item, LossError):
+            typer.echo(f"lossary: {item}", err=True)
+        elif not as_json:
+            typer.echo(f"== {name}\n" if len(reports) > 1 else "", nl=len(reports) > 1)
+            typer.echo(item.text(verbose=verbose) + "\n")
+    raise typer.Exit(
+        max(2 if isinstance(item, LossError) else item.exit_code for item in reports.values())
+    )
 
 
-def _is_empty(value: Any) -> bool:
-    return isinstance(value, dict) and not value
+def _examined(
+    predictions: str, targets: str | None, options: dict[str, Any], ignored: Sequence[str]
+) -> Report:
+    from lossary.doctor import diagnose
+    from lossary.doctor.case import Case
+    from lossary.doctor.files import load_case
+
+    return diagnose(Case.of(**(load_case(predictions, targets) | options)), ignored)
 
 
-def _holds_case(path: str) -> bool:
-    from lossary.doctor.files import read
-
-    return len(read(path)) > 1
+def _as_json(item: Report | LossError) -> Any:
+    return {"error": str(item)} if isinstance(item, LossError) else json.loads(item.to_json())
 
 
 def _parameters(pairs: list[str]) -> dict[str, Any]:

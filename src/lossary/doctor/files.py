@@ -3,26 +3,43 @@
 from __future__ import annotations
 
 import json
+import math
 import zipfile
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lossary.contract import LossError
+from lossary.doctor.case import Case
+from lossary.doctor.tables import read_csv, read_parquet
 
-KINDS = (".npy", ".npz", ".csv", ".parquet", ".safetensors")
-_TARGETS = ("target", "targets", "label", "labels", "y", "y_true")
-_PREDICTIONS = (
-    "prediction",
-    "predictions",
-    "pred",
-    "preds",
-    "logits",
-    "y_pred",
-    "output",
-    "outputs",
-)
+# The names of arrays in a file, by the argument of ``examine`` that they are.
+ROLES = {
+    "prediction": (
+        "prediction",
+        "predictions",
+        "pred",
+        "preds",
+        "logits",
+        "y_pred",
+        "output",
+        "outputs",
+    ),
+    "target": ("target", "targets", "label", "labels", "y", "y_true"),
+    "mask": ("mask", "masks"),
+    "weights": ("weights", "weight", "sample_weights", "sample_weight"),
+    "class_weights": ("class_weights", "class_weight"),
+}
+_NAMED = tuple(name for names in ROLES.values() for name in names)
+_CONTENTS = {
+    b"\x93NUMPY": "a .npy file",
+    b"PK\x03\x04": "a zip archive, as .npz files are",
+    b"PAR1": "a .parquet file",
+    b"\x80": "a Python pickle, and nothing is ever unpickled",
+}
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
@@ -31,126 +48,77 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     if not path.exists():
         raise LossError(f"{path}: no such file")
     if path.is_dir():
-        raise LossError(f"{path}: is a directory; give one file ({', '.join(KINDS)})")
+        raise LossError(f"{path}: is a directory; give one file ({', '.join(_READERS)})")
     if not path.stat().st_size:
         raise LossError(f"{path}: the file is empty")
-    readers = {
-        ".npy": _npy,
-        ".npz": _npz,
-        ".csv": _csv,
-        ".parquet": _parquet,
-        ".safetensors": _safetensors,
-    }
-    reader = readers.get(path.suffix.lower())
+    reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise LossError(
             f"{path}: the extension {path.suffix or '(none)'} is not known; expected "
-            f"{', '.join(KINDS)}"
+            f"{', '.join(_READERS)}"
         )
     try:
         return reader(path)
     except LossError:
         raise
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        KeyError,
-        zipfile.BadZipFile,
-        json.JSONDecodeError,
-        UnicodeDecodeError,
-    ) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        if "allow_pickle" in first or "Object arrays" in first:
-            raise LossError(
-                f"{path}: holds pickled Python objects, which are never loaded; save a plain array"
-            ) from None
-        raise LossError(f"{path}: is no readable {path.suffix[1:]} file ({first[:160]})") from None
+    except Exception as error:  # whatever a reader says about foreign bytes is one line
+        raise LossError(_unreadable(path, error)) from None
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    if "pickle" in str(error) or "Object arrays" in str(error) or "Python objects" in str(error):
+        return f"{path}: holds pickled Python objects, which are never loaded; save a plain array"
+    with path.open("rb") as file:
+        start = file.read(8)
+    kind = next((kind for magic, kind in _CONTENTS.items() if start.startswith(magic)), "")
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    looks = f"it looks like {kind}" if kind and path.suffix[1:] not in kind else first[:160]
+    return f"{path}: is no readable {path.suffix[1:]} file ({looks})"
 
 
 def _npy(path: Path) -> dict[str, np.ndarray]:
-    return {"": np.load(path, mmap_mode="r", allow_pickle=False)}
+    return {"": np.lib.format.open_memmap(path, mode="r")}
 
 
 def _npz(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+    """Arrays that are stored as they are stay on disk; compressed ones are read."""
+    with zipfile.ZipFile(path) as archive:
+        return {
+            member.filename.removesuffix(".npy"): _member(path, archive, member)
+            for member in archive.infolist()
+        }
+
+
+def _member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else None
+        if member.compress_type != zipfile.ZIP_STORED or header is None:
+            file.seek(0)
+            return np.lib.format.read_array(file, allow_pickle=False)
+        shape, fortran, dtype = header(file)
+        before = file.tell()
+    if dtype.hasobject:
+        raise ValueError("Object arrays")
+    if not math.prod(shape) or dtype.kind not in "biufc":
+        return np.load(path, allow_pickle=False)[member.filename.removesuffix(".npy")]
+    # A member's own header: 30 bytes, its name and an extra field, each as long as it says.
+    with path.open("rb") as file:
+        file.seek(member.header_offset + 26)
+        lengths = file.read(4)
+    start = member.header_offset + 30 + before
+    start += int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little")
+    if start + math.prod(shape) * dtype.itemsize > path.stat().st_size:
+        raise LossError(f"{path}: is truncated: {member.filename!r} ends beyond the file")
+    return np.memmap(path, dtype, "r", start, shape, "F" if fortran else "C")
 
 
 def _csv(path: Path) -> dict[str, np.ndarray]:
-    with path.open(encoding="utf-8") as file:
-        head = file.readline()
-    names = [name.strip().strip('"') for name in head.split(",")]
-    numeric = all(_is_number(name) for name in names)
-    table = np.genfromtxt(
-        path,
-        delimiter=",",
-        skip_header=0 if numeric else 1,
-        dtype=np.float64,
-        ndmin=2,
-        missing_values="",
-        filling_values=np.nan,
-    )
-    if not table.size:
-        raise LossError(f"{path}: has no rows of numbers")
-    if np.isnan(table).all():
-        raise LossError(
-            f"{path}: no entry is a number; expected columns of numbers separated by commas"
-        )
-    if numeric:
-        return {"": _columns(table)}
-    found = {name: table[:, i] for i, name in enumerate(names)}
-    role = {name for name in names if name.lower() in (*_TARGETS, *_PREDICTIONS)}
-    return found if role else {"": _columns(table)}
-
-
-def _columns(table: np.ndarray) -> np.ndarray:
-    column = table[:, 0] if table.shape[1] == 1 else table
-    whole = (
-        np.isfinite(column).all()
-        and (column == np.rint(column)).all()
-        and np.abs(column).max() < 2**53
-    )
-    return column.astype(np.int64) if whole else column
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return text == ""
-    return True
+    return read_csv(path, _NAMED)
 
 
 def _parquet(path: Path) -> dict[str, np.ndarray]:
-    try:
-        import polars
-    except ImportError:
-        raise LossError(
-            f"{path}: Parquet needs polars; install it with: pip install 'lossary[lab]'"
-        ) from None
-    try:
-        frame = polars.read_parquet(path)
-    except polars.exceptions.PolarsError as error:
-        raise LossError(
-            f"{path}: is no readable parquet file ({str(error).splitlines()[0][:160]})"
-        ) from None
-    if not frame.height:
-        raise LossError(f"{path}: has no rows")
-    text = [
-        name
-        for name, kind in frame.schema.items()
-        if not (kind.is_numeric() or kind == polars.Boolean)
-    ]
-    if text:
-        raise LossError(
-            f"{path}: column {text[0]!r} is {frame.schema[text[0]]}, not numeric; encode it as "
-            "numbers first"
-        )
-    if any(name.lower() in (*_TARGETS, *_PREDICTIONS) for name in frame.columns):
-        return {name: frame[name].to_numpy() for name in frame.columns}
-    table = frame.to_numpy()
-    return {"": table[:, 0] if table.shape[1] == 1 else table}
+    return read_parquet(path, _NAMED)
 
 
 _SAFE = {
@@ -177,57 +145,89 @@ def _safetensors(path: Path) -> dict[str, np.ndarray]:
         if size < 8 or length > size - 8:
             raise LossError(f"{path}: is truncated or no safetensors file")
         header = json.loads(file.read(length))
-    arrays = {}
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        start, stop = entry["data_offsets"]
-        if 8 + length + stop > size:
-            raise LossError(f"{path}: is truncated: {name!r} ends beyond the file")
-        shape = tuple(entry["shape"])
-        if entry["dtype"] == "BF16":
-            raw = np.memmap(path, "<u2", "r", 8 + length + start, shape)
-            arrays[name] = (raw.astype(np.uint32) << 16).view(np.float32)
-        elif entry["dtype"] not in _SAFE:
-            raise LossError(f"{path}: {name!r} has dtype {entry['dtype']}, which is not supported")
-        elif start == stop:
-            arrays[name] = np.empty(shape, _SAFE[entry["dtype"]])
-        else:
-            arrays[name] = np.memmap(path, _SAFE[entry["dtype"]], "r", 8 + length + start, shape)
-    return arrays
+    return {
+        name: _tensor(path, name, entry, 8 + length)
+        for name, entry in header.items()
+        if name != "__metadata__"
+    }
+
+
+def _tensor(path: Path, name: str, entry: Mapping[str, Any], data: int) -> np.ndarray:
+    start, stop = (data + offset for offset in entry["data_offsets"])
+    shape = tuple(entry["shape"])
+    if stop > path.stat().st_size:
+        raise LossError(f"{path}: is truncated: {name!r} ends beyond the file")
+    brain = entry["dtype"] == "BF16"
+    if not brain and entry["dtype"] not in _SAFE:
+        raise LossError(f"{path}: {name!r} has dtype {entry['dtype']}, which is not supported")
+    dtype = np.dtype("<u2" if brain else _SAFE[entry["dtype"]])
+    if stop - start != math.prod(shape) * dtype.itemsize:
+        raise LossError(f"{path}: {name!r} of shape {shape} does not fill its {stop - start} bytes")
+    if start == stop:
+        return np.empty(shape, dtype)
+    array = np.memmap(path, dtype, "r", start, shape)
+    return (array.astype(np.uint32) << 16).view(np.float32) if brain else array
+
+
+_READERS = {
+    ".npy": _npy,
+    ".npz": _npz,
+    ".csv": _csv,
+    ".parquet": _parquet,
+    ".safetensors": _safetensors,
+}
+
+
+def read_one(path: str, role: str) -> np.ndarray:
+    """The array of a file that has this role, an argument of ``examine``."""
+    return _one(read(path), role, path)
+
+
+def _one(arrays: Mapping[str, np.ndarray], role: str, path: str) -> np.ndarray:
+    if len(arrays) == 1:
+        return next(iter(arrays.values()))
+    named = [name for name in arrays if name.lower() in ROLES[role]]
+    if len(named) == 1:
+        return arrays[named[0]]
+    raise LossError(f"{path}: {_held(arrays)}; expected one array, or one named {role}")
+
+
+def _held(arrays: Mapping[str, np.ndarray]) -> str:
+    listed = ", ".join(name or "one without a name" for name in list(arrays)[:5])
+    more = " ..." if len(arrays) > 5 else ""
+    return f"holds {len(arrays)} arrays: {listed}{more}" if arrays else "holds no array"
 
 
 def load_case(predictions: str, targets: str | None) -> dict[str, Any]:
     """What ``examine`` takes, from one or two files; names are those of its arguments."""
-    first = read(predictions)
     if targets is None:
-        return _named(first, predictions)
-    second = read(targets)
-    prediction = _one(first, _PREDICTIONS, predictions)
-    target = _one(second, _TARGETS, targets)
-    if prediction.ndim and target.ndim and len(prediction) != len(target):
-        raise LossError(
-            f"{predictions} has {len(prediction):,} rows and {targets} {len(target):,}; they must "
-            "be the same rows"
-        )
+        return _named(read(predictions), predictions)
+    prediction, target = read_one(predictions, "prediction"), read_one(targets, "target")
+    same_rows(prediction, predictions, target, targets)
     return {"prediction": prediction, "target": target}
 
 
-def _one(arrays: dict[str, np.ndarray], names: tuple[str, ...], path: str) -> np.ndarray:
-    if len(arrays) == 1:
-        return next(iter(arrays.values()))
-    for name in arrays:
-        if name.lower() in names:
-            return arrays[name]
-    raise LossError(
-        f"{path}: holds {', '.join(arrays) or 'nothing'}; expected one array, or one named "
-        f"{names[0]}"
-    )
+def same_rows(one: np.ndarray, path: str, other: np.ndarray, other_path: str) -> None:
+    """Raise a LossError where two files hold unlike numbers of rows."""
+    if one.ndim and other.ndim and len(one) != len(other):
+        raise LossError(
+            f"{path} has {len(one):,} rows and {other_path} {len(other):,}; they must be the same "
+            "rows"
+        )
+
+
+def is_case(path: str) -> bool:
+    """Whether a file holds predictions and targets, and not one of them."""
+    if Path(path).suffix.lower() not in (".npz", ".safetensors"):
+        return False
+    names = {name.lower() for name in read(path)}
+    return bool(names & set(ROLES["prediction"])) and bool(names & set(ROLES["target"]))
 
 
 _TEXT = (
     "loss",
     "predictions",
+    "arguments",
     "reference",
     "combine",
     "gather",
@@ -237,30 +237,38 @@ _TEXT = (
 )
 
 
-def _named(arrays: dict[str, np.ndarray], path: str) -> dict[str, Any]:
+def _named(arrays: Mapping[str, np.ndarray], path: str) -> dict[str, Any]:
     """A whole case in one file: arrays and settings by the names of ``examine``'s arguments."""
+    if len(arrays) == 1 and _role("".join(arrays)) not in ROLES:
+        raise LossError(f"{path}: holds one array; give the targets as a second file")
     case: dict[str, Any] = {}
     for name, array in arrays.items():
+        role = _role(name)
         if name == "explanation":
             continue
+        if role in case:
+            raise LossError(f"{path}: holds the {role} twice, once as {name!r}")
         if array.dtype.kind == "U":
             if name not in _TEXT:
                 raise LossError(f"{path}: {name!r} holds text; encode it as numbers first")
             case[name] = str(array)
         elif name.startswith("parameter "):
             case.setdefault("parameters", {})[name.removeprefix("parameter ")] = array.item()
-        elif array.ndim == 0:
-            case[name] = array.item()
         elif name.startswith("term "):
             case.setdefault("terms", {})[name.removeprefix("term ")] = (
                 float(array[0]) if len(array) == 1 else (float(array[0]), array[1:])
             )
         else:
-            lower = name.lower()
-            role = (
-                "target" if lower in _TARGETS else "prediction" if lower in _PREDICTIONS else name
-            )
-            case[role] = array
-    if set(case) == {""}:
-        raise LossError(f"{path}: holds one array; give the targets as a second file")
+            case[role] = array if role in ROLES or array.ndim else array.item()
+    unknown = sorted(set(case) - {item.name for item in fields(Case)})
+    if unknown:
+        raise LossError(
+            f"{path}: {_held(arrays)}; name them as examine does: prediction, target, weights, "
+            f"mask ... ({unknown[0]!r} is no argument of examine)"
+        )
     return case
+
+
+def _role(name: str) -> str:
+    """The argument of ``examine`` that an array of this name is."""
+    return next((role for role, names in ROLES.items() if name.lower() in names), name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 Severity = Literal["error", "warning", "note"]
@@ -47,6 +47,7 @@ class Report:
     findings: tuple[Finding, ...]
     fine: tuple[str, ...]
     not_applicable: dict[str, str]
+    failed: dict[str, str] = field(default_factory=dict)  # checks that could not run: our faults
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -68,22 +69,34 @@ class Report:
     def to_json(self) -> str:
         rows = [asdict(finding) | {"page": finding.page} for finding in self.findings]
         return json.dumps(
-            {"findings": rows, "fine": self.fine, "not_applicable": self.not_applicable}, indent=2
+            {
+                "findings": rows,
+                "fine": self.fine,
+                "not_applicable": self.not_applicable,
+                "failed": self.failed,
+            },
+            indent=2,
         )
 
-    def __str__(self) -> str:
-        parts = [str(finding) for finding in self.findings]
-        if not parts:
-            parts.append("No findings.")
+    def text(self, *, verbose: bool = False) -> str:
+        """The report at 80 columns; ``verbose`` also tells which checks were not asked, and why."""
+        parts = [str(finding) for finding in self.findings] or ["No findings."]
+        parts += [
+            _wrapped(f"check {name} could not run: {reason} (a fault of the doctor, not of yours)")
+            for name, reason in self.failed.items()
+        ]
         if self.fine:
-            parts.append(_wrapped("Looked at and fine", self.fine))
+            parts.append(_wrapped(f"Looked at and fine ({len(self.fine)}): {', '.join(self.fine)}"))
+        if verbose and self.not_applicable:
+            lines = [_wrapped(f"  {name}: {why}") for name, why in self.not_applicable.items()]
+            parts.append("\n".join([f"Not asked ({len(lines)}):", *lines]))
         return "\n\n".join(parts)
 
+    def __str__(self) -> str:
+        return self.text()
 
-def _wrapped(title: str, names: tuple[str, ...]) -> str:
+
+def _wrapped(text: str) -> str:
     return textwrap.fill(
-        f"{title} ({len(names)}): {', '.join(names)}",
-        80,
-        subsequent_indent="  ",
-        break_on_hyphens=False,
+        text, 80, subsequent_indent="    ", break_on_hyphens=False, break_long_words=False
     )

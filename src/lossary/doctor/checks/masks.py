@@ -194,11 +194,13 @@ def all_ignored(case: Case) -> Finding | None:
 
         examine(token_logits, uneven_tokens, loss="cross_entropy", ignore=-100)
     """
-    keep = case.mask_array
-    if case.ignored is not None:
-        here = case.truth != case.ignored
-        keep = here if keep is None else keep & here
-    need(keep is not None, "a mask or an ignored label")
+    keep = case.counted
+    need(
+        keep is not None or (case.ignored is not None and case.target is not None),
+        "a mask or an ignored label",
+    )
+    if keep is None or keep.ndim == 0:
+        return None
     share = float(keep.mean())
     marker = f"labels are {case.ignored:g}" if case.ignored is not None else "positions are masked"
     if share == 0:

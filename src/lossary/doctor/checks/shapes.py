@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from lossary.doctor.arrays import summarize
 from lossary.doctor.case import Case
 from lossary.doctor.registry import check, need
 from lossary.doctor.report import Finding
@@ -50,7 +51,7 @@ def broadcast(case: Case) -> Finding | None:
     if shapes[0] == shapes[1]:
         return _weights_broadcast(case)
     if case.reads is None and (case.index_target or truth.ndim == 0):
-        return None  # a loss over classes may be meant
+        return _weights_broadcast(case)  # a loss over classes may be meant
     together = _broadcast(*shapes)
     wide, other = (predicted, truth) if predicted.ndim > truth.ndim else (truth, predicted)
     which = "prediction" if wide is predicted else "target"
@@ -67,7 +68,7 @@ def broadcast(case: Case) -> Finding | None:
             "Each prediction needs exactly one target.",
             fix,
         )
-    best = case.target_summary.variance
+    best = summarize(truth).variance
     return Finding(
         f"Prediction {shapes[0]} and target {shapes[1]} broadcast to {together}: every prediction "
         "meets every "
@@ -79,7 +80,7 @@ def broadcast(case: Case) -> Finding | None:
 
 
 def _weights_broadcast(case: Case) -> Finding | None:
-    shape = case.predicted.shape
+    shape = case.truth.shape
     for name, array in (("weights", case.weights_array), ("mask", case.mask_array)):
         if array is None or array.shape == shape[: array.ndim]:
             continue

@@ -1,0 +1,59 @@
+"""What comes beside predictions and targets: does it hold what its name says, for these rows?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from lossary.contract import LossError
+from lossary.doctor.arrays import summarize, to_numpy
+
+_NUMBERS = ("lengths", "target_lengths", "gradient", "hessian", "variance")
+_MASKS = ({0.0, 1.0}, {0.0, 255.0})  # an image file's white is 255
+
+
+def check_companions(given: Mapping[str, Any], *arrays: np.ndarray | None) -> None:
+    """Raise a LossError where weights, a mask and their like cannot belong to these arrays."""
+    rows = [len(array) for array in arrays if array is not None]
+    for name in ("weights", "mask"):
+        if given[name] is not None:
+            array = to_numpy(given[name], name)
+            if rows and array.ndim and len(array) not in rows:
+                raise LossError(
+                    f"{name} has {len(array):,} rows and the prediction {rows[0]:,}; give one "
+                    "entry for each row"
+                )
+            if name == "mask" and array.size:
+                _check_mask(array)
+    if given["class_weights"] is not None:
+        array = to_numpy(given["class_weights"], "class_weights")
+        if array.ndim != 1 or not array.size:
+            raise LossError(
+                f"class_weights has shape {array.shape}; give one number for each class"
+            )
+    for name in _NUMBERS:
+        parts = given[name] if isinstance(given[name], (tuple, list)) else [given[name]]
+        for part in parts:
+            if part is not None:
+                to_numpy(part, name)
+
+
+def _check_mask(mask: np.ndarray) -> None:
+    if mask.dtype.kind == "b":
+        return
+    summary = summarize(mask)
+    finite = summary.finite == summary.size
+    held = {math.nan} if summary.labels is None else set(summary.labels.tolist())
+    if finite and any(held <= values for values in _MASKS):
+        return
+    if not finite:
+        seen = f"{summary.size - summary.finite:,} values that are NaN or infinite"
+    else:
+        seen = f"numbers from {summary.low:.4g} to {summary.high:.4g}"
+    raise LossError(
+        f"mask holds {seen}; expected True where a value counts and False elsewhere (numbers are "
+        "weights)"
+    )
