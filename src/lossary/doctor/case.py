@@ -19,6 +19,7 @@ from lossary.doctor.arrays import (
     summarize,
     to_numpy,
 )
+from lossary.doctor.companions import check_companions
 from lossary.doctor.registry import NotApplicable, need
 from lossary.doctor.subject import Subject, subject_of
 
@@ -118,6 +119,7 @@ class Case:
                     raise LossError(
                         f"{name} is empty, shape {array.shape}; there is nothing to examine"
                     )
+        check_companions(vars(self), self.arrays[0] if self.arrays else None, self.target_array)
 
     # The arrays.
 
@@ -288,10 +290,17 @@ class Case:
     def counted(self) -> Any:
         """True where a target counts: the mask, and labels that are not ignored; None: all."""
         keep = self.mask_array
-        if self.ignored is not None and self.target is not None:
+        if self.target is None:
+            return keep
+        if keep is not None:
+            fits = keep.shape == self.truth.shape[: keep.ndim]
+            need(fits, "a mask of the target's shape or of its leading axes")
+        if self.ignored is not None:
             here = self.truth != self.ignored
             if not here.all():
-                keep = here if keep is None else keep & here
+                if keep is not None:
+                    here &= keep.reshape(keep.shape + (1,) * (here.ndim - keep.ndim))
+                keep = here
         return keep
 
     @cached_property
@@ -300,11 +309,7 @@ class Case:
 
     @cached_property
     def target_summary(self) -> Summary:
-        keep = self.counted
-        truth = self.truth
-        if keep is not None and keep.shape != truth.shape[: keep.ndim]:
-            keep = None
-        return summarize(truth, keep)
+        return summarize(self.truth, self.counted)
 
     @property
     def unit_tolerance(self) -> float:
