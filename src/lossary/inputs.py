@@ -13,7 +13,7 @@ import numpy as np
 
 from lossary.contract import ANYTHING, Array, Contract, LossError, Space
 from lossary.cost import spread
-from lossary.numerics import interior, log1mexp, sigmoid
+from lossary.numerics import below_zero, interior, log1mexp, sigmoid
 from lossary.xp import namespace, to_numpy, visible
 
 Arrays = dict[str, Array]
@@ -26,7 +26,8 @@ def _log_odds(probability: Array) -> Array:
 
 
 def _log_odds_of_log(log_probability: Array) -> Array:
-    return log_probability - log1mexp(log_probability)
+    inside = below_zero(log_probability)
+    return inside - log1mexp(inside)
 
 
 def _log(positive: Array) -> Array:
@@ -37,25 +38,26 @@ def _log_inside(probability: Array) -> Array:
     return _log(interior(probability))
 
 
-def _same(x: Array) -> Array:
+def unchanged(x: Array) -> Array:
+    """What the definition takes already."""
     return x
 
 
 # How predictions may arrive, by the space that a definition takes; the first is that space itself.
 CONVERSIONS: Mapping[str, Mapping[str, Callable[[Array], Array]]] = {
     "logit": {
-        "logits": _same,
+        "logits": unchanged,
         "probabilities": _log_odds,
         "log_probabilities": _log_odds_of_log,
     },
     "class logits": {
-        "logits": _same,
+        "logits": unchanged,
         "probabilities": _log_inside,
-        "log_probabilities": _same,
+        "log_probabilities": unchanged,
     },
-    "log rate": {"log_rates": _same, "rates": _log},
-    "log variance": {"log_variances": _same, "variances": _log},
-    "mask": {"probabilities": _same, "logits": sigmoid},
+    "log rate": {"log_rates": unchanged, "rates": _log},
+    "log variance": {"log_variances": unchanged, "variances": _log},
+    "mask": {"probabilities": unchanged, "logits": sigmoid},
 }
 
 
@@ -118,7 +120,14 @@ def _check_shapes(contract: Contract, arrays: Arrays, parameters: Mapping[str, A
         _check_region(contract, first_name, shape, parameters)
     for name, array in arrays.items():
         came, space = tuple(array.shape), contract.inputs[name]
-        if name == first_name or space.layout == "tensor":
+        if name == first_name:
+            continue
+        if space.layout == "tensor":
+            if layout == "row" and (len(came) != 2 or came[1] != shape[-1]):
+                raise LossError(
+                    f"{contract.name}: {name} has shape {came} but {first_name} has shape {shape}; "
+                    f"expected (rows, {shape[-1]}): as many features as {first_name}"
+                )
             continue
         if space.layout == "class" and layout == "class axis":
             if came == shape:

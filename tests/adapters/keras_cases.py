@@ -120,7 +120,8 @@ def test_learned_weights_are_a_layers(contract, tmp_path):
     x = (np.eye(3)[labels] + 0.3 * generator.normal(size=(60, 3))).astype("float32")
     inputs, label = keras.Input((3,)), keras.Input((), dtype="int32")
     embedding = layers.Dense(2)(inputs)
-    layer = lossary.keras.get(contract.name)(num_classes=3, scale=8.0)
+    options = {"scale": 8.0} if "scale" in contract.parameters else {}
+    layer = lossary.keras.get(contract.name)(num_classes=3, **options)
     model = keras.Model([inputs, label], layer(embedding, label))
     model.compile(keras.optimizers.Adam(0.02))
     before = [numbers(weight) for weight in layer.trainable_weights]
@@ -134,8 +135,10 @@ def test_learned_weights_are_a_layers(contract, tmp_path):
     np.testing.assert_allclose(one, other, rtol=1e-5)
     arrays = [ops.convert_to_tensor(numbers(keras.Model(inputs, embedding)(x)))]
     arrays += [ops.convert_to_tensor(labels.astype("int32"))]
-    arrays += [ops.convert_to_tensor(numbers(layer.trainable_weights[0]))]
-    expected = Loss(contract, scale=8.0)(*arrays)
+    weights = ops.convert_to_tensor(numbers(layer.trainable_weights[0]))
+    (learned,), first = contract.learned, contract.predictions[0]
+    arrays = {first: arrays[0], "target": arrays[1], learned: weights}
+    expected = Loss(contract, **options)(**arrays)
     np.testing.assert_allclose(one, float(expected), rtol=1e-5)
 
 

@@ -1,6 +1,6 @@
 """Contrast within a batch, from the papers; rows in, one number per anchor out."""
 
-from mpmath import exp, fsum, log, mpf, sqrt
+from mpmath import exp, fsum, log, log1p, mpf, sqrt
 
 
 def _similarity(one, other):
@@ -48,3 +48,11 @@ def supervised_contrastive(prediction, target, *, temperature):
         terms = [_surprise(anchor, prediction[k], candidates, temperature) for k in partners]
         values.append(fsum(terms) / len(terms) if terms else mpf(0))
     return values
+
+
+def siglip(queries, keys, *, scale, bias):
+    def one(i, j):
+        score = scale * _similarity(queries[i], keys[j]) + bias
+        return log1p(exp(-score if i == j else score))
+
+    return [fsum(one(i, j) for j in range(len(keys))) for i in range(len(queries))]

@@ -10,12 +10,13 @@ from lossary.contract import (
     Array,
     Embeddings,
     Labels,
+    Number,
     PerAnchor,
     Positive,
     loss,
     named,
 )
-from lossary.numerics import log_softmax, mean_where, pairs, unit_rows
+from lossary.numerics import log_softmax, mean_where, pairs, softplus, unit_rows
 from lossary.xp import namespace
 
 
@@ -161,3 +162,35 @@ def supervised_contrastive(
     scores = _scores(prediction, prediction, temperature)
     others, partners = pairs(target, mask)
     return mean_where(_surprise(scores, others), partners, axis=1)
+
+
+@loss(
+    properties={NONNEGATIVE, SCALE_FREE, ORDER_FREE},
+    aliases=("sigmoid_contrastive", "sigmoid_loss_language_image"),
+    paper="arXiv:2303.15343",
+)
+def siglip(
+    queries: Embeddings,
+    keys: Embeddings,
+    *,
+    scale: Positive = 10.0,
+    bias: Number = -10.0,
+    mask: Array | None = None,
+) -> PerAnchor:
+    r"""Surprise at each pair of the batch: do these two belong together or not.
+
+    .. math:: \ell_i = \sum_j \log\bigl(1 + e^{-y_{ij} (a\, s(q_i, k_j) + b)}\bigr),
+              \quad y_{ij} = 1 \text{ if } i = j \text{ else } -1
+
+    Use it like InfoNCE when batches are large or spread over devices: no sum over the batch stands
+    inside a logarithm. Both are (pairs, features), row by row a pair; s is the cosine. The paper
+    learns ``scale`` (a) and ``bias`` (b) from the defaults here, where ``bias`` outweighs that all
+    pairs but one are strangers. The mean over queries is the paper's. A masked pair is nobody's.
+    """
+    xp = namespace(queries, keys)
+    scores = xp.matmul(scale * unit_rows(queries), xp.matrix_transpose(unit_rows(keys))) + bias
+    own = _own(scores)
+    value = softplus(xp.where(own, -scores, scores))
+    if mask is not None:
+        value = xp.where(xp.logical_or(mask, own), value, 0.0)
+    return xp.sum(value, axis=1)

@@ -92,7 +92,7 @@ class LossModule(nn.Module):
 
     @property
     def _weighted(self) -> bool:
-        return any(getattr(self, name, None) is not None for name in ("weight", "pos_weight"))
+        return any(self._buffers.get(name) is not None for name in ("weight", "pos_weight"))
 
     @property
     def _by_class(self) -> bool:
@@ -131,7 +131,8 @@ class LossModule(nn.Module):
         soft = target is not None and target.ndim == first.ndim
         loss = self._losses[inputs[0].ndim > 1, soft]
         companions: dict[str, Tensor | None] = {"mask": mask}
-        weight, positive = getattr(self, "weight", None), getattr(self, "pos_weight", None)
+        # Buffers only: a learned matrix may go by the same name.
+        weight, positive = self._buffers.get("weight"), self._buffers.get("pos_weight")
         for name, value in (("weight", weight), ("pos_weight", positive)):
             if value is not None and value.device != first.device:
                 raise LossError(

@@ -316,6 +316,7 @@ def check_bounded(probe: Probe, batch: Batch, fact: Property | None) -> np.ndarr
     """No value exceeds the declared bound; what is not declared grows without end."""
     values = probe.values(batch)
     if fact is None:
-        hard = [sample.arrays for sample in probe.subject.samples[:2]]
+        samples = probe.subject.samples
+        hard = [each.arrays for each in samples if each.parameters == samples[0].parameters]
         return np.asarray(max(np.nanmax(np.abs(probe.values(each))) for each in hard) - 40.0)
     return values - number_of(fact.value, probe.parameters) * (1 + SLACK) - SLACK
