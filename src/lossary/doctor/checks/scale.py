@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from lossary.doctor.arrays import row_deviation
+from lossary.doctor.arrays import blocks, row_deviation
 from lossary.doctor.case import Case
 from lossary.doctor.registry import NotApplicable, check, need
 from lossary.doctor.report import Finding
@@ -131,7 +131,10 @@ def logits_as_probabilities(case: Case) -> Finding | None:
     if str(case.reads).startswith("log "):
         return _not_log_probabilities(case, logits_line)
     slack = case.unit_tolerance * 1e-2
-    outside = int(((case.predicted < -slack) | (case.predicted > 1 + slack)).sum())
+    outside = 0
+    if summary.outside_unit:
+        for _, (block,) in blocks(case.predicted):
+            outside += int(((block < -slack) | (block > 1 + slack)).sum())
     if outside:
         return Finding(
             f"{outside:,} of {summary.size:,} 'probabilities' are outside [0, 1] (from "
