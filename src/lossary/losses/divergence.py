@@ -25,6 +25,7 @@ from lossary.numerics import (
     log_normalized,
     log_of_weight,
     log_softmax,
+    normalized,
     one_hot,
     one_minus_exp,
     softplus,
@@ -80,10 +81,10 @@ def kl_divergence(prediction: ClassLogits, target: Classes, *, axis: int = -1) -
     return _kl(log_softmax(prediction, axis=axis), target, axis)
 
 
-def _jensen_shannon(log_probability: Array, target: Array, beta: float, axis: int) -> Array:
+def _jensen_shannon(
+    probability: Array, log_probability: Array, target: Array, beta: float, axis: int
+) -> Array:
     xp = namespace(log_probability, target)
-    # Not the softmax, whose derivative by a nearly certain class cancels.
-    probability = xp.exp(log_probability)
     weight = one_hot(target, log_probability, axis=axis)
     log_ratio = log_of_weight(weight) - log_probability
     log_ratio = xp.where(weight == 0, -float("inf"), log_ratio)
@@ -125,7 +126,7 @@ def _to_far_mixture(
 def _jensen_shannon_of_probabilities(
     prediction: Simplex, target: Classes, *, beta: OpenFraction = 0.5, axis: int = -1
 ) -> PerSample:
-    return _jensen_shannon(log_normalized(prediction, axis=axis), target, beta, axis)
+    return _jensen_shannon(*normalized(prediction, axis=axis), target, beta, axis)
 
 
 @loss(
@@ -148,4 +149,7 @@ def jensen_shannon(
     (1/2 is the textbook's; divided by ``beta`` or 1 - ``beta`` it tends to a Kullback-Leibler
     divergence at either end).
     """
-    return _jensen_shannon(log_softmax(prediction, axis=axis), target, beta, axis)
+    log_probability = log_softmax(prediction, axis=axis)
+    # Not the softmax, whose derivative by a nearly certain class cancels.
+    probability = namespace(prediction).exp(log_probability)
+    return _jensen_shannon(probability, log_probability, target, beta, axis)
