@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 from lossary.contract import LossError
 from lossary.doctor.case import Case
 from lossary.doctor.registry import CHECKS, Check, NotApplicable, all_checks, check_of
@@ -47,13 +49,16 @@ def diagnose(
     """Ask every check that is not ignored, or ``only`` those named."""
     ignored = {check_of(name).name for name in ignore_checks}
     chosen = list(all_checks()) if only is None else [check_of(name).name for name in only]
+    with np.errstate(all="ignore"):  # what is not finite becomes a finding, not a warning
+        return _ask(case, [name for name in chosen if name not in ignored])
+
+
+def _ask(case: Case, names: list[str]) -> Report:
     findings: list[Finding] = []
     fine: list[str] = []
     not_applicable: dict[str, str] = {}
     failed: dict[str, str] = {}
-    for name in chosen:
-        if name in ignored:
-            continue
+    for name in names:
         try:
             finding = CHECKS[name](case)
         except NotApplicable as reason:

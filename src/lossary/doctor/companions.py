@@ -12,11 +12,18 @@ from lossary.contract import LossError
 from lossary.doctor.arrays import summarize, to_numpy
 
 _NUMBERS = ("lengths", "target_lengths", "gradient", "hessian", "variance")
+_COUNTS = ("batch_size", "accumulation", "ranks")
 _MASKS = ({0.0, 1.0}, {0.0, 255.0})  # an image file's white is 255
 
 
 def check_companions(given: Mapping[str, Any], *arrays: np.ndarray | None) -> None:
     """Raise a LossError where weights, a mask and their like cannot belong to these arrays."""
+    for name in _COUNTS:
+        if given[name] is not None and not (_is_whole(given[name]) and given[name] > 0):
+            raise LossError(f"{name}={given[name]!r}; expected a whole number of 1 or more")
+    axis, rank = given["axis"], arrays[0].ndim if arrays[0] is not None else None
+    if axis is not None and not (_is_whole(axis) and (rank is None or -rank <= axis < rank)):
+        raise LossError(f"axis={axis!r} is no axis of a prediction with {rank or 0} of them")
     rows = [len(array) for array in arrays if array is not None]
     for name in ("weights", "mask"):
         if given[name] is not None:
@@ -39,6 +46,10 @@ def check_companions(given: Mapping[str, Any], *arrays: np.ndarray | None) -> No
         for part in parts:
             if part is not None:
                 to_numpy(part, name)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def _check_mask(mask: np.ndarray) -> None:

@@ -54,8 +54,8 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise LossError(
-            f"{path}: the extension {path.suffix or '(none)'} is not known; expected "
-            f"{', '.join(_READERS)}"
+            f"{path}: the extension {path.suffix or '(none)'} is not known; save the array as one "
+            f"of {', '.join(_READERS)}, for example with numpy.save"
         )
     try:
         return reader(path)
@@ -71,9 +71,12 @@ def _unreadable(path: Path, error: Exception) -> str:
     with path.open("rb") as file:
         start = file.read(8)
     kind = next((kind for magic, kind in _CONTENTS.items() if start.startswith(magic)), "")
+    if kind and path.suffix not in kind:
+        return f"{path}: is no readable {path.suffix} file: it looks like {kind}"
+    if "mmap length" in str(error):
+        return f"{path}: is truncated: shorter than its header says"
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    looks = f"it looks like {kind}" if kind and path.suffix[1:] not in kind else first[:160]
-    return f"{path}: is no readable {path.suffix[1:]} file ({looks})"
+    return f"{path}: is no readable {path.suffix} file ({first[:160]})"
 
 
 def _npy(path: Path) -> dict[str, np.ndarray]:
@@ -184,12 +187,20 @@ def read_one(path: str, role: str) -> np.ndarray:
 
 
 def _one(arrays: Mapping[str, np.ndarray], role: str, path: str) -> np.ndarray:
-    if len(arrays) == 1:
-        return next(iter(arrays.values()))
-    named = [name for name in arrays if name.lower() in ROLES[role]]
+    named = [name for name in arrays if len(arrays) == 1 or name.lower() in ROLES[role]]
     if len(named) == 1:
-        return arrays[named[0]]
+        return _as_labels(arrays[named[0]], role, path)
     raise LossError(f"{path}: {_held(arrays)}; expected one array, or one named {role}")
+
+
+def _as_labels(array: np.ndarray, role: str, path: str) -> np.ndarray:
+    """Whole numbers of a text file are class numbers where they are targets."""
+    if role != "target" or not path.lower().endswith(".csv"):
+        return array
+    whole = True
+    for part in (array[:1000], array):  # most arrays tell at once
+        whole = whole and bool((np.abs(part) < 2**53).all()) and not (part != np.rint(part)).any()
+    return array.astype(np.int64) if whole else array
 
 
 def _held(arrays: Mapping[str, np.ndarray]) -> str:
@@ -224,6 +235,18 @@ def is_case(path: str) -> bool:
     return bool(names & set(ROLES["prediction"])) and bool(names & set(ROLES["target"]))
 
 
+_SERIES = (
+    "counts",
+    "lengths",
+    "target_lengths",
+    "gradient",
+    "hessian",
+    "history",
+    "validation_history",
+    "metric_history",
+    "variance",
+    "shape",
+)
 _TEXT = (
     "loss",
     "predictions",
@@ -242,10 +265,16 @@ def _named(arrays: Mapping[str, np.ndarray], path: str) -> dict[str, Any]:
     if len(arrays) == 1 and _role("".join(arrays)) not in ROLES:
         raise LossError(f"{path}: holds one array; give the targets as a second file")
     case: dict[str, Any] = {}
+    known = {item.name for item in fields(Case)}
     for name, array in arrays.items():
         role = _role(name)
         if name == "explanation":
             continue
+        if role not in known and not name.startswith(("parameter ", "term ")):
+            raise LossError(
+                f"{path}: {_held(arrays)}; name them as examine does: prediction, target, weights, "
+                f"mask ... ({name!r} is no argument of examine)"
+            )
         if role in case:
             raise LossError(f"{path}: holds the {role} twice, once as {name!r}")
         if array.dtype.kind == "U":
@@ -253,20 +282,26 @@ def _named(arrays: Mapping[str, np.ndarray], path: str) -> dict[str, Any]:
                 raise LossError(f"{path}: {name!r} holds text; encode it as numbers first")
             case[name] = str(array)
         elif name.startswith("parameter "):
-            case.setdefault("parameters", {})[name.removeprefix("parameter ")] = array.item()
-        elif name.startswith("term "):
-            case.setdefault("terms", {})[name.removeprefix("term ")] = (
-                float(array[0]) if len(array) == 1 else (float(array[0]), array[1:])
+            case.setdefault("parameters", {})[name.removeprefix("parameter ")] = _number(
+                array, name, path
             )
+        elif name.startswith("term "):
+            value, slope = np.split(array.reshape(-1), [1])
+            value = _number(value, name, path)
+            case.setdefault("terms", {})[name.removeprefix("term ")] = (
+                (value, slope) if slope.size else value
+            )
+        elif role in ROLES:
+            case[role] = _as_labels(array, role, path)
         else:
-            case[role] = array if role in ROLES or array.ndim else array.item()
-    unknown = sorted(set(case) - {item.name for item in fields(Case)})
-    if unknown:
-        raise LossError(
-            f"{path}: {_held(arrays)}; name them as examine does: prediction, target, weights, "
-            f"mask ... ({unknown[0]!r} is no argument of examine)"
-        )
+            case[role] = array if role in _SERIES else _number(array, role, path)
     return case
+
+
+def _number(array: np.ndarray, name: str, path: str) -> Any:
+    if array.size != 1:
+        raise LossError(f"{path}: {name!r} has shape {array.shape}; expected one number")
+    return array.item()
 
 
 def _role(name: str) -> str:

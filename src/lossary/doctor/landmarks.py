@@ -122,6 +122,8 @@ def floor_of(case: Case) -> float | None:
             truth = target.astype(np.float64)
         elif target.dtype.kind in "iu" or case.target_summary.integral:
             labels = np.clip(np.where(np.isfinite(target), target, 0), 0, classes - 1).astype(int)
+            if target.shape != shape[:axis] + shape[axis + 1 :]:
+                return None
             truth = np.moveaxis(np.eye(classes)[labels], -1, axis)
         else:
             return None

@@ -40,6 +40,8 @@ def read_csv(path: Path, roles: Sequence[str]) -> dict[str, np.ndarray]:
         head = file.readline().removeprefix("# ")
         separator = max(",;\t", key=head.count)
         names = [name.strip() for name in next(csv.reader([head], delimiter=separator), [])]
+        if not any(names):
+            raise LossError(f"{path}: its first line is empty; expected names or numbers")
         if all(_is_number(name) for name in names) and not _counts_up(names):
             file.seek(0)
             names = [""] * len(names)
@@ -92,7 +94,7 @@ def _row(
 ) -> list[float]:
     if len(row) != len(names):
         raise LossError(
-            f"{path}: data row {number} has {len(row)} columns, the first line {len(names)}"
+            f"{path}: data row {number} has {len(row)} entries and the first line {len(names)}"
         )
     found = []
     for position in used:
@@ -112,16 +114,8 @@ def _arrays(chosen: Mapping[str, list[int]], table: np.ndarray) -> dict[str, np.
     for name, positions in chosen.items():
         part = table[:, start : start + len(positions)]
         start += len(positions)
-        found[name] = _whole(part[:, 0] if len(positions) == 1 else part)
+        found[name] = part[:, 0] if len(positions) == 1 else part
     return found
-
-
-def _whole(array: np.ndarray) -> np.ndarray:
-    """Integers where every number is whole: class numbers are labels, not measurements."""
-    for part in (array[:1000], array):  # most arrays tell at once
-        if not (np.abs(part) < 2**53).all() or (part != np.rint(part)).any():
-            return array
-    return array.astype(np.int64)
 
 
 def read_parquet(path: Path, roles: Sequence[str]) -> dict[str, np.ndarray]:
