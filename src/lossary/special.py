@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 from lossary.contract import Array
-from lossary.numerics import quotient, stop_gradient
+from lossary.numerics import computed_once, quotient, stop_gradient
 from lossary.xp import namespace
 
 
@@ -61,6 +61,7 @@ def exp_minus_one(x: Array) -> Array:
 
 def _exp_series(x: Array, start: int) -> Array:
     """``start!`` times the sum of x^k/(k + start)! over k = 0, 1, ...; for x up to 1."""
+    x = computed_once(x)
     total = namespace(x).ones_like(x)
     for k in range(20 if _is_double(x) else 12, start, -1):
         total = 1.0 + x * total / k
@@ -89,6 +90,7 @@ def _is_double(like: Array) -> bool:
 
 def _polynomial(coefficients: tuple[float, ...], x: Array) -> Array:
     """The polynomial with these coefficients, the highest power's first."""
+    x = computed_once(x)
     total = 0.0 * x + coefficients[0]
     for coefficient in coefficients[1:]:
         total = coefficient + x * total
@@ -133,32 +135,30 @@ def log_gap(excess: Array, ratio: Array, log_ratio: Array | None = None) -> Arra
     All come as arguments, because each is accurate where another has lost its digits: the excess
     near 0, the ratio far from it.
     """
-    near, small, slope, log_ratio = _near_one(excess, ratio, log_ratio)
-    return namespace(excess).where(near, small * slope, excess - log_ratio)
+    xp = namespace(excess, ratio)
+    near = _near_one(ratio)
+    if log_ratio is None:
+        log_ratio = xp.log(xp.where(near, 1.0, ratio))
+    small = xp.where(near, excess, 0.0)
+    return xp.where(near, small * _slope_near_one(small), excess - log_ratio)
 
 
 def log_gap_slope(excess: Array, ratio: Array) -> Array:
     """``log_gap(excess, ratio) / excess``; about excess/2 near 0."""
-    near, _, slope, log_ratio = _near_one(excess, ratio, None)
-    xp = namespace(excess)
-    return xp.where(near, slope, 1.0 - quotient(log_ratio, xp.where(near, 1.0, excess)))
-
-
-def _near_one(
-    excess: Array, ratio: Array, log_ratio: Array | None
-) -> tuple[Array, Array, Array, Array]:
-    """(near 1, excess, log_gap/excess, log(ratio)): the middle two there, the last elsewhere.
-
-    log(ratio) = 2 artanh(s) with s = excess/(2 + excess), by its series.
-    """
     xp = namespace(excess, ratio)
-    near = xp.logical_and(ratio >= 0.5, ratio <= 2.0)
-    small = xp.where(near, excess, 0.0)
-    square = xp.square(small / (2.0 + small))
-    slope = (small - 2.0 * square * _polynomial(_ARTANH, square)) / (2.0 + small)
-    if log_ratio is None:
-        log_ratio = xp.log(xp.where(near, 1.0, ratio))
-    return near, small, slope, log_ratio
+    near = _near_one(ratio)
+    far = quotient(xp.log(xp.where(near, 1.0, ratio)), xp.where(near, 1.0, excess))
+    return xp.where(near, _slope_near_one(xp.where(near, excess, 0.0)), 1.0 - far)
+
+
+def _near_one(ratio: Array) -> Array:
+    return namespace(ratio).logical_and(ratio >= 0.5, ratio <= 2.0)
+
+
+def _slope_near_one(excess: Array) -> Array:
+    """``1 - log(1 + excess)/excess``, by the series of 2 artanh(s), s = excess/(2 + excess)."""
+    square = namespace(excess).square(excess / (2.0 + excess))
+    return (excess - 2.0 * square * _polynomial(_ARTANH, square)) / (2.0 + excess)
 
 
 def exp_gap(x: Array) -> Array:
@@ -183,9 +183,8 @@ def power_gap(base: Array, log_base: Array, exponent: float) -> Array:
     least = xp.abs(growth) < 1e-8
     # Far out the power is accurate and the exponential is not; near 1 it is the reverse.
     far = xp.logical_and(xp.abs(growth) > 1.0, xp.logical_or(base < 0.5, base > 1.4))
-    power = xp.where(far, base, 1.0) ** exponent - 1.0
-    middle = exp_minus_one(xp.where(xp.logical_or(far, least), 0.0, growth))
-    gap = xp.where(far, power, middle) / exponent
+    gap = exp_minus_one(xp.where(xp.logical_or(far, least), 0.0, growth))
+    gap = xp.where(far, xp.where(far, base, 1.0) ** exponent - 1.0, gap) / exponent
     return xp.where(least, log_base * (1.0 + 0.5 * growth), gap)
 
 
@@ -199,23 +198,29 @@ def stirling(inverse: Array) -> Array:
     xp = namespace(inverse)
     low = inverse > 0.3  # short of 1/3, where the fitted polynomial has its worst derivative
     x = reciprocal(xp.where(low, inverse, 1.0))
-    t = xp.where(low, 1.0 / (x + 3.0), inverse)
-    small = t * _polynomial(_STIRLING, xp.square(t))
+    small = xp.where(low, 1.0 / (x + 3.0), inverse)
+    del inverse  # as others below: what is not needed any more would add to what is held at once
+    small = small * _polynomial(_STIRLING, xp.square(small))
     for k in (2, 1, 0):  # stirling at x less stirling at x + 1; the first, and largest, last
-        small = small + xp.where(low, _stirling_step(x + float(k), first=k == 0), 0.0)
+        step = _stirling_step(x + float(k)) if k else _first_stirling_step(x)
+        small = small + xp.where(low, step, 0.0)
     return small
 
 
-def _stirling_step(x: Array, *, first: bool) -> Array:
-    """``(x + 1/2) log(1 + 1/x) - 1``; only at the first step may ``x`` be less than 1."""
+def _stirling_step(x: Array) -> Array:
+    """``(x + 1/2) log(1 + 1/x) - 1`` for ``x >= 1``."""
+    square = namespace(x).square(1.0 / (2.0 * x + 1.0))
+    return square * _polynomial(_ARTANH, square)
+
+
+def _first_stirling_step(x: Array) -> Array:
+    """The same for ``x > 0``."""
     xp = namespace(x)
     below = x < 1.0
-    square = xp.square(1.0 / (2.0 * (xp.where(below, 1.0, x) if first else x) + 1.0))
-    step = square * _polynomial(_ARTANH, square)
-    if not first:
-        return step
-    inside = xp.where(below, x, 1.0)
-    return xp.where(below, (inside + 0.5) * (xp.log1p(inside) - xp.log(inside)) - 1.0, step)
+    far = _stirling_step(xp.where(below, 1.0, x))
+    x = xp.where(below, x, 1.0)
+    log_gap = xp.log1p(x) - xp.log(x)
+    return xp.where(below, (x + 0.5) * log_gap - 1.0, far)
 
 
 HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)

@@ -4,7 +4,7 @@
 from typing import Any
 
 from array_api_compat.torch import *  # noqa: F403
-from torch import _C, Tensor, clamp, compiler, gather, lgamma, nn
+from torch import _C, Tensor, clamp, clone, compiler, gather, lgamma, library, nn, ops
 from torch import expm1 as _expm1
 from torch import sign as _sign
 from torch import squeeze as _squeeze
@@ -33,6 +33,19 @@ def compiling(arrays: tuple[Any, ...]) -> bool:
 
 def stop_gradient(x: Tensor) -> Tensor:
     return x.detach()
+
+
+# Opaque to the compiler, which would write the expression out again wherever it is used.
+_OPERATIONS = library.Library("lossary", "FRAGMENT")
+_OPERATIONS.define("computed_once(Tensor x) -> Tensor")
+_OPERATIONS.impl("computed_once", clone, "CompositeExplicitAutograd")
+library.register_autograd("lossary::computed_once", lambda context, slope: computed_once(slope))
+
+
+def computed_once(x: Tensor) -> Tensor:
+    if compiler.is_compiling() and not _C._are_functorch_transforms_active():
+        return ops.lossary.computed_once(x)
+    return x
 
 
 def log_gamma(x: Tensor) -> Tensor:
