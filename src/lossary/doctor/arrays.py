@@ -66,22 +66,38 @@ def to_numpy(value: Any, name: str) -> np.ndarray:
     return array
 
 
-def like(array: np.ndarray, library: str, dtype: str | None = None) -> Any:
+def like(array: np.ndarray, library: str, dtype: str | None = None, device: Any = None) -> Any:
     """A NumPy array as an array of ``library``, in ``dtype`` where one is given."""
     if library == "torch":
         import torch
 
         tensor = torch.from_numpy(np.array(array, copy=True))
-        return tensor.to(getattr(torch, dtype)) if dtype else tensor
+        return tensor.to(device=device, dtype=getattr(torch, dtype) if dtype else None)
     if library == "jax":
         import jax.numpy as jnp
 
         return jnp.asarray(array, dtype=dtype)
-    if library in ("tensorflow", "keras"):
+    if library == "tensorflow":
+        import tensorflow
+
+        return tensorflow.convert_to_tensor(array if dtype is None else array.astype(dtype))
+    if library == "keras":
         import keras
 
         return keras.ops.convert_to_tensor(array, dtype=dtype)
     return np.array(array, dtype=dtype, copy=True)  # a callable may write into what it gets
+
+
+def as_keras_reads(target: np.ndarray, shape: tuple[int, ...], space: str) -> np.ndarray:
+    """The target as Keras' losses take it: a last axis of 1 comes and goes, 0 and 1 are signs."""
+    if target.ndim == len(shape) - 1 and shape[-1] == 1 and target.shape == shape[:-1]:
+        target = target[..., None]
+    elif target.ndim and target.shape[-1] == 1 and target.shape != shape:
+        more = target.ndim - len(shape)
+        target = target[..., 0] if more == 1 or (more == 0 and space == "classes") else target
+    if space == "sign" and bool(((target == 0) | (target == 1)).all()):
+        target = 2.0 * target - 1.0
+    return target
 
 
 def precise(library: str, dtype: str | None) -> AbstractContextManager[Any]:

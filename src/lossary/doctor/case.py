@@ -12,6 +12,7 @@ import numpy as np
 from lossary.contract import Contract, LossError, contract_of
 from lossary.doctor.arrays import (
     Summary,
+    as_keras_reads,
     dtype_name,
     library_of,
     row_deviation,
@@ -20,8 +21,9 @@ from lossary.doctor.arrays import (
     to_numpy,
 )
 from lossary.doctor.companions import check_companions
+from lossary.doctor.identify import subject_of
 from lossary.doctor.registry import NotApplicable, need
-from lossary.doctor.subject import Subject, subject_of
+from lossary.doctor.subject import Subject
 
 BATCH_ROWS = 512  # rows on which a callable is tried
 BATCH_ENTRIES = 2**19
@@ -49,7 +51,7 @@ class Case:
     weights: Any = None
     class_weights: Any = None
     mask: Any = None  # True where a unit counts
-    arguments: str = "prediction,target"
+    arguments: str | None = None  # "prediction,target" or "target,prediction"; None: by their names
     predictions: str | None = None
     reference: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -95,7 +97,8 @@ class Case:
                 f"examine() has no argument {unknown[0]!r}; it has {', '.join(sorted(known))}"
             )
         case = cls(**given)
-        if case.arguments.replace(" ", "") not in ("prediction,target", "target,prediction"):
+        order = (case.arguments or "prediction,target").replace(" ", "")
+        if order not in ("prediction,target", "target,prediction"):
             raise LossError(
                 f"arguments={case.arguments!r}; expected 'prediction,target' or 'target,prediction'"
             )
@@ -155,7 +158,13 @@ class Case:
 
     @cached_property
     def target_array(self) -> Any:
-        return None if self.target is None else _rows(self.target, "target")
+        if self.target is None:
+            return None
+        target = _rows(self.target, "target")
+        if self.subject is not None and self.subject.as_keras and len(self.arrays) == 1:
+            space = self.subject.contract.target if self.subject.contract else None
+            return as_keras_reads(target, self.arrays[0].shape, space.name if space else "")
+        return target
 
     @property
     def truth(self) -> np.ndarray:
@@ -179,25 +188,25 @@ class Case:
         return None if own is None or not hasattr(own, "shape") else to_numpy(own, "class weights")
 
     @property
-    def prediction_dtype(self) -> str:
-        if self.dtype:
-            return self.dtype
+    def _first(self) -> Any:
+        """The first prediction as it came."""
         first = self.prediction
         if isinstance(first, Mapping):
-            first = next(iter(first.values()))
-        elif isinstance(first, (tuple, list)) and len(first) and hasattr(first[0], "dtype"):
-            first = first[0]
-        return dtype_name(first)
+            return next(iter(first.values()), None)
+        if isinstance(first, (tuple, list)) and len(first) and hasattr(first[0], "dtype"):
+            return first[0]
+        return first
+
+    @property
+    def prediction_dtype(self) -> str:
+        return self.dtype or dtype_name(self._first)
 
     # The loss.
 
     @cached_property
     def library(self) -> str:
-        """The user's library: that of the loss, else that of the predictions."""
-        first = self.prediction
-        if isinstance(first, (tuple, list)) and len(first):
-            first = first[0]
-        return library_of(first)
+        """The library of the predictions."""
+        return library_of(self._first)
 
     @cached_property
     def subject(self) -> Subject | None:
@@ -208,7 +217,7 @@ class Case:
             and "axis" in contract_of(self.loss).parameters
         ):
             parameters.setdefault("axis", self.axis)
-        return subject_of(
+        found = subject_of(
             self.loss,
             predictions=self.predictions,
             arguments=self.arguments,
@@ -217,6 +226,9 @@ class Case:
             parameters=parameters,
             ignore=self.ignore,
         )
+        if found is not None:
+            found.device = getattr(self._first, "device", None) if self.library == "torch" else None
+        return found
 
     @property
     def known(self) -> Subject:
@@ -253,11 +265,9 @@ class Case:
 
     @property
     def ignored(self) -> int | None:
-        return (
-            self.ignore
-            if self.ignore is not None
-            else (self.subject.ignore if self.subject else None)
-        )
+        if self.ignore is not None:
+            return self.ignore
+        return self.subject.ignore if self.subject else None
 
     @property
     def class_axis(self) -> int:

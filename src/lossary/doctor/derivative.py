@@ -31,7 +31,7 @@ def gradient(
         given = subject.bound(prediction.astype(dtype) if dtype else prediction, target)
         present = {key: value for key, value in options.items() if value is not None}
         return np.asarray(subject.loss.value_and_grad(**given, **present)[1], dtype=np.float64)
-    by_library = {"torch": _torch, "jax": _jax, "tensorflow": _keras, "keras": _keras}
+    by_library = {"torch": _torch, "jax": _jax, "tensorflow": _tensorflow, "keras": _keras}
     return by_library.get(subject.library, _differences)(
         subject, prediction, target, dtype, options
     )
@@ -57,8 +57,9 @@ def _torch(
 ) -> np.ndarray | None:
     import torch
 
-    leaf = like(prediction, "torch", dtype).requires_grad_(True)
-    value = subject.raw((leaf,), target, dtype=dtype, **options)
+    leaf = like(prediction, "torch", dtype, subject.device).requires_grad_(True)
+    with torch.enable_grad():
+        value = subject.raw((leaf,), target, dtype=dtype, **options)
     if not isinstance(value, torch.Tensor) or not value.requires_grad:
         return None
     (slope,) = torch.autograd.grad(value.mean(), leaf, allow_unused=True)
@@ -96,6 +97,16 @@ def _keras(
         return _torch(subject, prediction, target, dtype, options)
     if backend == "jax":
         return _jax(subject, prediction, target, dtype, options)
+    return _tensorflow(subject, prediction, target, dtype, options)
+
+
+def _tensorflow(
+    subject: Subject,
+    prediction: np.ndarray,
+    target: Any,
+    dtype: str | None,
+    options: dict[str, Any],
+) -> np.ndarray | None:
     import tensorflow as tf
 
     leaf = tf.convert_to_tensor(prediction if dtype is None else prediction.astype(dtype))
@@ -132,10 +143,15 @@ def slope_at(
     relative: float = 1e-5,
 ) -> float:
     """One central difference in float64, with a step that follows the entry's own size."""
-    step = relative * max(1e-3, abs(float(prediction[position])))
+    step = step_of(float(prediction[position]), relative)
     moved = prediction.copy()
     moved[position] = prediction[position] + step
     high = subject(moved, target, dtype="float64", **options)
     moved[position] = prediction[position] - step
     low = subject(moved, target, dtype="float64", **options)
     return (high - low) / (2 * step)
+
+
+def step_of(number: float, relative: float) -> float:
+    """The step of a difference at ``number``."""
+    return relative * max(1e-3, abs(number))

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from lossary.contract import Contract, LossError, key_of, resolve
-from lossary.doctor.arrays import library_of, like, precise, to_numpy
+from lossary.contract import Contract, LossError
+from lossary.doctor.arrays import like, precise, to_numpy
+from lossary.doctor.untouched import untouched
 from lossary.evaluate import Loss
 from lossary.inputs import arrivals
 
 ROWS_ONE_BY_ONE = 64  # for a callable that only returns a scalar, units are found row by row
 
-# How frameworks' own losses read their first argument, where it is not the canonical way.
-_TORCH = {
-    "bce": ("binary_cross_entropy", "probabilities"),
-    "binary_cross_entropy": ("binary_cross_entropy", "probabilities"),
-    "nll": ("cross_entropy", "log_probabilities"),
-    "kl_div": ("kl_divergence", "log_probabilities"),
-}
 _READS = {
     ("class logits", "probabilities"): "simplex",
     ("class logits", "log_probabilities"): "log simplex",
@@ -35,7 +29,7 @@ _READS = {
     ("log rate", "rates"): "rate",
     ("log variance", "variances"): "variance",
 }
-_SETTINGS = ("reduction", "predictions", "ignore", "empty", "implementation")
+SETTINGS = ("reduction", "predictions", "ignore", "empty", "implementation")
 _MASKS = ("mask", "where", "valid")
 _WEIGHTS = ("weights", "sample_weight", "sample_weights")
 
@@ -53,8 +47,11 @@ class Subject:
     parameters: dict[str, Any] = field(default_factory=dict)
     reduction: str | None = None
     ignore: int | None = None
-    target_first: bool = False
-    identified: bool = True  # the contract is known to hold, not only named as a reference
+    target_place: int | None = None  # among the positional arguments; None: after predictions
+    target_in_logs: bool = False  # the target arrives as logarithms
+    framework: str | None = None  # the framework whose own loss this is
+    as_keras: bool = False  # Keras adapts target and prediction to each other
+    device: Any = None  # where PyTorch computes
 
     @property
     def own(self) -> bool:
@@ -88,8 +85,7 @@ class Subject:
 
     @cached_property
     def keywords(self) -> Mapping[str, inspect.Parameter]:
-        function = self.callable
-        function = getattr(function, "forward", None) or getattr(function, "call", None) or function
+        function = getattr(self.callable, "forward", None) or self.callable
         try:
             return inspect.signature(function).parameters
         except (TypeError, ValueError):
@@ -130,10 +126,21 @@ class Subject:
             )
         with precise(self.library, dtype):
             inputs = [
-                like(array, self.library, dtype) if isinstance(array, np.ndarray) else array
+                self.live(array, dtype) if isinstance(array, np.ndarray) else array
                 for array in predictions
             ]
             return self._foreign(inputs, target, weights, mask, dtype, parameters)
+
+    def live(self, array: np.ndarray, dtype: str | None = None) -> Any:
+        """An array of the loss's own library, where it computes."""
+        return like(array, self.library, dtype, self.device)
+
+    def ordered(self, predictions: Sequence[Any], target: Any) -> list[Any]:
+        """The positional arguments of a call."""
+        given = list(predictions)
+        if target is not None:
+            given.insert(len(given) if self.target_place is None else self.target_place, target)
+        return given
 
     def bound(self, prediction: Any, target: Any) -> dict[str, Any]:
         """The inputs of Lossary's own loss by name: a target may stand between predictions."""
@@ -156,22 +163,21 @@ class Subject:
         for value, names in ((weights, _WEIGHTS), (mask, _MASKS)):
             keyword = self.keyword_for(names)
             if value is not None and keyword:
-                options[keyword] = like(np.asarray(value), self.library)
-        given = list(inputs)
+                options[keyword] = self.live(np.asarray(value))
         if target is not None:
-            target = self._label(np.asarray(target), dtype)
-            given = [target, *given] if self.target_first else [*given, target]
+            target = self.label(np.asarray(target), dtype)
         try:
-            with np.errstate(all="ignore"):
-                return self.callable(*given, **options)
+            with np.errstate(all="ignore"), untouched(self.callable):
+                return self.callable(*self.ordered(inputs, target), **options)
         except Exception as error:  # whatever the user's code raises becomes one line
             first = (str(error).strip() or "no message").splitlines()[0]
             raise LossError(f"{self.name} raised {type(error).__name__}: {first[:200]}") from error
 
-    def _label(self, target: np.ndarray, dtype: str | None) -> Any:
+    def label(self, target: np.ndarray, dtype: str | None = None) -> Any:
+        """The target as the loss's own library has it: PyTorch's labels are int64."""
         if self.library == "torch" and target.dtype.kind in "iu":
-            return like(target.astype(np.int64), "torch")
-        return like(target, self.library, dtype if target.dtype.kind == "f" else None)
+            return self.live(target.astype(np.int64))
+        return self.live(target, dtype if target.dtype.kind == "f" else None)
 
     def __call__(self, prediction: Any, target: Any, **options: Any) -> float:
         """The loss as one number: the mean where it returns several."""
@@ -236,7 +242,7 @@ class Subject:
     def with_parameters(self, **changes: Any) -> Subject:
         """The same loss with other parameter values."""
         if self.loss is not None:
-            settings = {name: getattr(self.loss, name) for name in _SETTINGS}
+            settings = {name: getattr(self.loss, name) for name in SETTINGS}
             parameters = {**self.loss.parameters, **changes}
             loss = Loss(self.loss.contract, **settings, **parameters)
             return self.replaced(loss=loss, parameters=parameters)
@@ -256,108 +262,3 @@ class Subject:
         other_subject = self.replaced(callable=changed, parameters={**self.parameters, **changes})
         other_subject.__dict__["keywords"] = self.keywords
         return other_subject
-
-
-def subject_of(
-    loss: Any,
-    *,
-    predictions: str | None,
-    arguments: str,
-    reference: str | None,
-    library: str,
-    parameters: Mapping[str, Any],
-    ignore: float | None = None,
-) -> Subject | None:
-    """The subject behind a name, a ``Loss``, a definition, a framework's loss or any callable."""
-    if loss is None:
-        return None
-    settings: dict[str, Any] = {"predictions": predictions, "ignore": ignore}
-    if isinstance(loss, str) or (
-        callable(loss)
-        and isinstance(getattr(loss, "contract", None), Contract)
-        and not isinstance(loss, Loss)
-    ):
-        loss = Loss(loss, **settings, **parameters)
-    if isinstance(loss, Loss):
-        # The definition judges: no kernel is compiled for a look at some arrays.
-        settings = {name: getattr(loss, name) for name in _SETTINGS} | {
-            "implementation": "definition"
-        }
-        settings["ignore"] = loss.ignore if ignore is None else ignore
-        loss = Loss(loss.contract, **settings, **loss.parameters)
-        return Subject(
-            loss.contract.name,
-            "numpy",
-            loss.contract,
-            loss,
-            predictions=predictions or loss.predictions,
-            parameters=dict(loss.parameters),
-            reduction=loss.reduction,
-            ignore=loss.ignore,
-        )
-    inner = getattr(loss, "loss", None)
-    if isinstance(inner, Loss):  # an adapter's class holds the Loss that it runs
-        return subject_of(
-            inner,
-            predictions=predictions,
-            arguments=arguments,
-            reference=None,
-            library=library,
-            parameters={},
-        )
-    if not callable(loss):
-        raise LossError(f"loss={loss!r} is neither a name, a Loss nor a callable")
-    return _foreign_subject(loss, predictions, arguments, reference, library)
-
-
-def _foreign_subject(
-    loss: Any, predictions: str | None, arguments: str, reference: str | None, library: str
-) -> Subject:
-    kind = loss if inspect.isfunction(loss) else type(loss)
-    root = (getattr(kind, "__module__", None) or "").partition(".")[0]
-    name = getattr(loss, "__name__", None) or type(loss).__name__
-    if library_of(loss) != "numpy":
-        library = library_of(loss)
-    library = getattr(loss, "__lossary_library__", library)
-    subject = Subject(
-        name,
-        library,
-        callable=loss,
-        predictions=predictions,
-        target_first=arguments.replace(" ", "") == "target,prediction",
-    )
-    subject.parameters = _settings(loss)
-    subject.reduction = getattr(loss, "reduction", None)
-    subject.ignore = getattr(loss, "ignore_index", None)
-    if root in ("torch", "keras", "optax") and reference is None:
-        reference = key_of(name)
-        if root == "torch" and reference in _TORCH:
-            reference, subject.predictions = (
-                _TORCH[reference][0],
-                predictions or _TORCH[reference][1],
-            )
-        if root == "keras":
-            subject.library, subject.target_first = "keras", True
-            if predictions is None:
-                from_logits = subject.parameters.get("from_logits", False)
-                subject.predictions = "logits" if from_logits else "probabilities"
-        try:
-            subject.contract = resolve(reference)[0]
-        except LossError:
-            subject.contract = None  # a framework's loss that Lossary does not hold
-    elif reference is not None:
-        subject.contract = resolve(reference)[0]
-    return subject
-
-
-def _settings(loss: Any) -> dict[str, Any]:
-    """The numbers that a callable was set up with: attributes, or defaults of a function."""
-    if hasattr(loss, "get_config"):
-        given = dict(loss.get_config())
-    elif inspect.isfunction(loss):
-        signature = inspect.signature(loss).parameters.values()
-        given = {item.name: item.default for item in signature if item.default is not item.empty}
-    else:
-        given = {key: value for key, value in vars(loss).items() if not key.startswith("_")}
-    given.pop("training", None)
-    return {key: value for key, value in given.items() if isinstance(value, (bool, int, float))}

@@ -240,5 +240,7 @@ def edge_gradients(case: Case) -> Finding | None:
             cause.remedy
             if cause
             else "where(x > 0, sqrt(where(x > 0, x, 1)), 0)  # safe inside and outside",
+            # Of a framework's own loss this is a property to know, not code to repair.
+            severity="note" if subject.framework else None,
         )
     return None

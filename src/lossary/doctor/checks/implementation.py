@@ -16,6 +16,7 @@ from lossary.doctor.arrays import to_numpy
 from lossary.doctor.case import Case
 from lossary.doctor.registry import check, need
 from lossary.doctor.report import Finding
+from lossary.doctor.untouched import untouched
 from lossary.evaluate import Loss
 
 
@@ -77,22 +78,14 @@ def callable_(case: Case) -> Finding | None:
 
 def _in_place(case: Case) -> Finding | None:
     """Hand over live arrays and look at them afterwards."""
-    from lossary.doctor.arrays import like
-
     subject, batch = case.known, case.batch
     if not isinstance(batch["prediction"], np.ndarray) or subject.library in ("jax", "tensorflow"):
         return None
-    prediction = like(np.array(batch["prediction"]), subject.library)
-    target = None if batch["target"] is None else like(np.array(batch["target"]), subject.library)
-    if subject.library == "torch" and target is not None and not target.is_floating_point():
-        target = target.long()
-    given = [
-        item
-        for item in ((target, prediction) if subject.target_first else (prediction, target))
-        if item is not None
-    ]
+    prediction = subject.live(batch["prediction"])
+    target = None if batch["target"] is None else subject.label(batch["target"])
     try:
-        subject.callable(*given)
+        with untouched(subject.callable):
+            subject.callable(*subject.ordered([prediction], target))
     except Exception:
         return None
     for name, before, after in (
