@@ -1,5 +1,7 @@
 """``examine`` on live arrays and callables of every kind; bad callables; reports."""
 
+import json
+from dataclasses import replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -8,7 +10,9 @@ import pytest
 import torch
 
 import lossary
+import lossary.doctor
 from lossary import Loss, LossError, examine
+from lossary.doctor import could_not_run  # before the fixture replaces it
 from lossary.doctor.cases import data as d
 
 
@@ -169,6 +173,26 @@ def test_arrays_that_the_loss_refuses_are_reported() -> None:
     report = examine(d.logits, d.truth[:100], loss="cross_entropy")
     assert report.exit_code == 1
     assert examine(d.anchors, d.positives[:, :3], loss="info_nce").exit_code == 1
+
+
+def test_a_check_that_raises_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others go on; the text and the JSON name it; findings decide the exit code."""
+
+    def broken(case: Any) -> Any:
+        raise IndexError("a long\nstory")
+
+    kept = lossary.doctor.CHECKS["label-range"]
+    monkeypatch.setitem(lossary.doctor.CHECKS, "label-range", replace(kept, ask=broken))
+    with pytest.raises(IndexError):  # in these tests it is a failure
+        examine(d.logits, d.classes, loss="cross_entropy")
+    monkeypatch.setattr(lossary.doctor, "could_not_run", could_not_run)
+    report = examine(d.softmax(d.logits), d.classes, loss="cross_entropy")
+    assert report.failed == {"label-range": "IndexError: a long story"}
+    assert report.named("double-softmax")
+    assert "label-range" not in report.fine
+    assert "check label-range could not run: IndexError: a long story" in str(report)
+    assert json.loads(report.to_json())["failed"] == report.failed
+    assert examine(d.logits, d.classes, loss="cross_entropy").exit_code == 0
 
 
 def test_order_of_findings_and_json() -> None:

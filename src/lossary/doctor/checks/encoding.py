@@ -273,7 +273,7 @@ def arguments_swapped(case: Case) -> Finding | None:
         and labels.labels is not None
         and len(labels.labels) <= max(2, labels.size // 4)
     )
-    second_is_scores = not scores.integral and np.unique(truth.reshape(-1)[:4096]).size > 8
+    second_is_scores = not scores.integral and np.unique(truth.flat[:4096]).size > 8
     if not (first_is_labels and second_is_scores) or hinge:
         return None
     if len(labels.labels) == 1:

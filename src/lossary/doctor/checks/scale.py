@@ -38,7 +38,7 @@ def double_softmax(case: Case) -> Finding | None:
     summary = case.prediction_summary
     if summary.high > 1 + case.unit_tolerance or not case.rows_sum_to_one():
         return None
-    if np.ptp(case.predicted.reshape(-1)[:100_000]) == 0:
+    if np.ptp(case.predicted.flat[:100_000]) == 0:
         return None  # equal scores everywhere are as good logits as any
     floor = math.log(math.e + count - 1) - 1
     now = f" and it is at {case.attempt[0]:.4g}" if case.attempt[0] is not None else ""
@@ -79,7 +79,7 @@ def double_sigmoid(case: Case) -> Finding | None:
     summary = case.prediction_summary
     if summary.low < 0 or summary.high > 1 or summary.nan or summary.infinite:
         return None
-    sample = np.unique(case.predicted.reshape(-1)[:4096])
+    sample = np.unique(case.predicted.flat[:4096])
     if len(sample) < 16:
         return None
     negatives = "" if case.attempt[0] is None else f"; the loss is at {case.attempt[0]:.4g}"

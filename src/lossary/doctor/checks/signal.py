@@ -370,7 +370,7 @@ def _kind_of_target(case: Case, summary: Any) -> tuple[str, str] | None:
             'Loss("binary_cross_entropy")  # on a logit: its mean is the share, and predictions '
             "stay inside",
         )
-    flat = case.truth.reshape(-1)[:: max(1, case.truth.size // 100_000)].astype(np.float64)
+    flat = case.truth.flat[:: max(1, case.truth.size // 100_000)].astype(np.float64)
     flat = flat[np.isfinite(flat)]
     low, middle, high = np.quantile(flat, [0.25, 0.5, 0.75])
     reach = float(np.quantile(np.abs(flat - middle), 0.995)) / max(float(high - low), 1e-12)
