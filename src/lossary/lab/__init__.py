@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lossary.cost import Objective
+    from lossary.evaluate import Loss
 
 
 def compare(
     train: Any,
     validation: Any = None,
     *,
-    losses: Sequence[str] | None = None,
+    losses: Sequence[str | Loss | Objective] | None = None,
     target: str | None = None,
     task: str | None = None,
     drop_missing: bool = False,
@@ -28,7 +32,8 @@ def compare(
     on the command line. ``validation``, of the same kind: every network is judged on it, and a
     fifth of ``train`` chooses rate and epoch; without it each seed cuts its own 60, 20 and 20 %.
 
-    ``losses``: as on the command line (``"huber:delta=2"``); by default the advised ones.
+    ``losses``: as on the command line (``"huber:delta=2"``, ``"cross_entropy+0.5*dice"``), or a
+    ``Loss`` or an ``Objective`` of them; by default the advised ones.
     ``model``: a factory ``build(inputs, outputs)`` of PyTorch modules; ``inputs`` is the number of
     columns or the shape of an image. ``settings``: seeds, metric, epochs, batch, hidden, rate,
     noise, outliers, imbalance, sweep. With ``output`` the report and the study are kept in that
@@ -42,6 +47,7 @@ def compare(
     from lossary.lab.data import Data, load
     from lossary.lab.files import write_files
     from lossary.lab.model import path_of
+    from lossary.lab.objective import text_of
     from lossary.lab.run import Settings, run
     from lossary.lab.saved import judge_saved
 
@@ -52,7 +58,9 @@ def compare(
         if isinstance(train, Data)
         else load(train, validation, target, task=task, drop_missing=drop_missing)
     )
-    names = list(losses) if losses else [c.text for c in advise(loaded.target).candidates]
+    names: list[Any] = (
+        list(losses) if losses else [c.text for c in advise(loaded.target).candidates]
+    )
     if predictions is not None:
         return judge_saved(loaded.target, predictions, names)
     unknown = sorted(set(settings) - set(Settings.__dataclass_fields__))
@@ -63,8 +71,9 @@ def compare(
     if storage is None and output is not None:
         storage = Path(output) / "study.db"
     account = run(loaded, names, chosen, storage=storage)
+    texts = [item if isinstance(item, str) else text_of(item) for item in names]
     given = {key: value for key, value in settings.items() if value is not None}
-    said = [f"{key}={value!r}" for key, value in ({"losses": names} | given).items()]
+    said = [f"{key}={value!r}" for key, value in ({"losses": texts} | given).items()]
     account["command"] = f"lossary.lab.compare({', '.join([repr(loaded.name), *said])})"
     if output is not None:
         write_files(account, Path(output))

@@ -18,7 +18,7 @@ from lossary.evaluate import Loss
 from lossary.lab import cost, inspect
 from lossary.lab.choose import of_counts
 from lossary.lab.data import Data
-from lossary.lab.heads import Head, head_for, output_of
+from lossary.lab.heads import Head
 from lossary.lab.metrics import (
     Metric,
     fast_score,
@@ -31,6 +31,15 @@ from lossary.lab.metrics import (
 )
 from lossary.lab.model import load_model
 from lossary.lab.network import Modules, Perceptrons, Stack, small_convolution
+from lossary.lab.objective import (
+    Joint,
+    change,
+    from_config,
+    head_in_words,
+    head_of,
+    meaning,
+    term_shares,
+)
 from lossary.lab.split import Corruption, Split, split
 from lossary.lab.train import Budget, train
 
@@ -102,10 +111,10 @@ def run_cell(
 ) -> dict[str, Any]:
     """Search a learning rate, train every seed, judge; a JSON-able account of it all."""
     cost.forget_peak()
-    loss = Loss.from_config(cell.config)
+    loss = from_config(cell.config)
     parts = split(data, cell.seeds, cell.corruption)
     target = data.target
-    head = head_for(_with_training_counts(loss, parts, target), target)
+    head = head_of(change(loss, lambda term: _with_training_counts(term, parts, target)), target)
     metric = find_metric(plan.metric, target)
     chooser = selection_metric(metric, head)
     rate, tried = best_rate(plan, data, head, parts, chooser, progress)
@@ -117,11 +126,12 @@ def run_cell(
     metrics = metrics_for(target) | {metric.name: metric}
     seen = views(head, done.outputs_best, parts.test.target)
     last = views(head, done.outputs_last, parts.test.target)
+    start = stack_start(plan, data, head, parts)
     return rounded(
         {
             "cell": cell.plain(),
-            "estimates": estimates(loss),
-            "head": output_of(loss, head),
+            "estimates": meaning(loss),
+            "head": head_in_words(loss, head),
             "rate": rate,
             "search": {"rates": list(plan.rates), "scores": tried, "metric": chooser.name},
             "seeds": list(cell.seeds),
@@ -140,9 +150,13 @@ def run_cell(
             "reliability": inspect.pooled_reliability(seen),
             "side_effects": inspect.side_effects(target, seen),
             "gradient": inspect.gradient_shares(head, done.train_outputs, parts),
-            "gradient_scale": inspect.gradient_scale(
-                head, stack_start(plan, data, head, parts), parts
-            ),
+            "gradient_scale": inspect.gradient_scale(head, start, parts),
+            "terms": {
+                "at the start": term_shares(head, start, parts.train.target[:1]),
+                "at the end": term_shares(head, done.train_outputs, parts.train.target),
+            }
+            if isinstance(head, Joint)
+            else {},
             "margins": inspect.margins(head, seen),
             "errors": inspect.errors_by_row(target, seen, parts.test.rows, len(data.features)),
             "saved_bytes": inspect.saved_bytes(head, done.outputs_last, parts),
@@ -208,15 +222,3 @@ def best_rate(
             "`lossary doctor` may find out why"
         )
     return float(plan.rates[int(np.argmax(reached))]), reached.tolist()
-
-
-def estimates(loss: Loss) -> str:
-    """What the outputs estimate, in words, from the contract."""
-    contract = loss.contract
-    fact = contract.fact("elicits", loss.parameters)
-    if fact is not None:
-        return str(fact.value)
-    for name in ("strictly proper", "proper"):
-        if contract.has(name, loss.parameters):
-            return "calibrated probabilities"
-    return "not a named statistic"

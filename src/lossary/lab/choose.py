@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable
 from typing import Any
 
 from lossary.advice.fit import meet
 from lossary.advice.target import Target
 from lossary.contract import Contract, LossError, resolve
+from lossary.cost import Objective
 from lossary.evaluate import Loss
+from lossary.lab.objective import Minimised, objective_of, terms_of, text_of
 
 
 def split_names(text: str) -> list[str]:
@@ -21,7 +24,7 @@ def split_names(text: str) -> list[str]:
         if letter != "," or depth > 0:
             piece += letter
             continue
-        if names and "=" in piece and ":" not in piece:
+        if names and re.match(r"\s*\w+\s*=", piece):
             names[-1] += "," + piece
         elif piece.strip():
             names.append(piece.strip())
@@ -56,14 +59,32 @@ def fitted(text: str, target: Target) -> Loss:
     It takes what its definition takes (logits, say), whatever its alias means: how predictions
     arrive is the head's business.
     """
+    if terms_of(text) != [(1.0, text.strip())]:
+        raise LossError(f"{text}: is an objective of several terms; give one loss here")
     contract, given = parse(text)
     meet(contract, target)  # before its parameters are asked for
     return Loss(contract, **fill(contract, given, target))
 
 
-def fitted_all(texts: Iterable[str], target: Target) -> dict[str, Loss]:
-    """Losses by their texts."""
-    return {text: fitted(text, target) for text in texts}
+def fitted_all(losses: Iterable[str | Minimised], target: Target) -> dict[str, Minimised]:
+    """Losses and objectives by their texts; ``a+0.5*b`` is an objective of two terms."""
+    found: dict[str, Minimised] = {}
+    for item in losses:
+        if isinstance(item, Loss | Objective):
+            found[text_of(item)] = item
+            continue
+        if not isinstance(item, str):
+            raise LossError(
+                f"losses: {item!r} is a {type(item).__name__}; expected a name, a Loss or an "
+                "Objective"
+            )
+        terms = terms_of(item)
+        if len(terms) == 1 and terms[0][0] == 1:
+            found[item] = fitted(item, target)
+            continue
+        made = [(factor, fitted(name, target)) for factor, name in terms]
+        found[item] = objective_of([name for _, name in terms], made)
+    return found
 
 
 def fill(contract: Contract, given: dict[str, Any], target: Target) -> dict[str, Any]:

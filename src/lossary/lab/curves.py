@@ -11,6 +11,7 @@ from lossary.advice.target import Target
 from lossary.evaluate import Loss
 from lossary.inputs import outside
 from lossary.lab.heads import Head, head_for
+from lossary.lab.objective import Minimised
 
 POINTS = 81
 
@@ -82,14 +83,18 @@ def _by_probability(head: Head) -> Any:
     return positions, leaf, (leaf,), torch.ones(POINTS, dtype=torch.float64)
 
 
-def curves(losses: dict[str, Loss], target: Target, rows: dict[str, Any]) -> dict[str, Any]:
+def curves(losses: dict[str, Minimised], target: Target, rows: dict[str, Any]) -> dict[str, Any]:
     """Curves of every loss over one common range, and the histogram of the first that has one."""
     histograms = [rows[name]["margins"] for name in losses if rows[name].get("margins")]
     if not histograms:
         return {}
     first = histograms[0]
     reach = max(abs(first["low"]), abs(first["high"]), 1.0)
-    found = {name: curve(loss, target, -reach, reach) for name, loss in losses.items()}
+    found = {
+        name: curve(loss, target, -reach, reach)
+        for name, loss in losses.items()
+        if isinstance(loss, Loss)
+    }
     counts = np.array(first["counts"], dtype=float)
     return {
         "kind": first["kind"],

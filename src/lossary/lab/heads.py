@@ -116,12 +116,17 @@ class Head:
 
     def point(self, outputs: Tensor) -> np.ndarray:
         """Predicted quantities in the target's own unit, shape (...)."""
+        return (self.meant(outputs).double() * self.scale).numpy()
+
+    def meant(self, outputs: Tensor) -> Tensor:
+        """The first prediction as what it stands for: a quantity over ``scale``, a probability."""
         first = self.predictions(outputs)[0]
-        if self.spaces[0].name == "log rate":
-            first = torch.exp(first)
-        if self.spaces[0].name == "logit":
-            first = torch.sigmoid(first)
-        return (first.double() * self.scale).numpy()
+        name = self.spaces[0].name
+        if name == "log rate":
+            return torch.exp(first)
+        if name == "logit":
+            return torch.sigmoid(first)
+        return torch.softmax(first, -1) if name == "class logits" else first
 
     def scores(self, outputs: Tensor) -> np.ndarray:
         """Evidence for each class, (..., classes); each label, (..., labels); or for yes, (...)."""
@@ -191,3 +196,15 @@ def output_of(loss: Loss, head: Head) -> dict[str, Any]:
         name: {"units": units, "activation": space.activation, "space": space.name}
         for name, units, space in named
     }
+
+
+def estimates(loss: Loss) -> str:
+    """What the outputs estimate, in words, from the contract."""
+    contract = loss.contract
+    fact = contract.fact("elicits", loss.parameters)
+    if fact is not None:
+        return str(fact.value)
+    for name in ("strictly proper", "proper"):
+        if contract.has(name, loss.parameters):
+            return "calibrated probabilities"
+    return "not a named statistic"

@@ -11,16 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from lossary.advice.calls import calls
 from lossary.contract import LossError
-from lossary.evaluate import Loss
 from lossary.lab.baseline import baselines
 from lossary.lab.cell import RATES, Cell, Plan, run_cell
 from lossary.lab.choose import fitted_all
 from lossary.lab.curves import curves
 from lossary.lab.data import Data
-from lossary.lab.heads import head_for
 from lossary.lab.metrics import default_metric, find_metric, metrics_for, rounded
+from lossary.lab.objective import Minimised, config_of, head_of, lines
 from lossary.lab.samples import pictures_of
 from lossary.lab.split import Corruption, split
 from lossary.lab.study import Study, key_of
@@ -68,14 +66,14 @@ def make_plan(data: Data, settings: Settings) -> Plan:
     return Plan(name, budget.epochs, budget.batch, settings.hidden, rates, settings.model)
 
 
-def make_cells(losses: dict[str, Loss], settings: Settings) -> list[Cell]:
+def make_cells(losses: dict[str, Minimised], settings: Settings) -> list[Cell]:
     """Every loss under every harm, in blocks of seeds; then the sweeps."""
     blocks = [
         tuple(range(first, min(first + SEED_BLOCK, settings.seeds)))
         for first in range(0, settings.seeds, SEED_BLOCK)
     ]
     cells = [
-        Cell(name, loss.config, block, harm)
+        Cell(name, config_of(loss), block, harm)
         for harm in settings.corruptions()
         for name, loss in losses.items()
         for block in blocks
@@ -87,7 +85,7 @@ def make_cells(losses: dict[str, Loss], settings: Settings) -> list[Cell]:
 
 def run(
     data: Data,
-    losses: Sequence[str],
+    losses: Sequence[str | Minimised],
     settings: Settings | None = None,
     *,
     storage: str | Path | None = None,
@@ -104,7 +102,7 @@ def run(
     plan = make_plan(data, settings)
     parsed = fitted_all(losses, data.target)
     for loss in parsed.values():
-        head_for(loss, data.target)  # refuse before anything is trained
+        head_of(loss, data.target)  # refuse before anything is trained
     cells = make_cells(parsed, settings)
     results = do_cells(cells, plan, data, storage, note, join)
     if join:
@@ -158,7 +156,7 @@ def gather(
     data: Data,
     plan: Plan,
     settings: Settings,
-    losses: dict[str, Loss],
+    losses: dict[str, Minimised],
     cells: list[Cell],
     results: dict[str, dict[str, Any]],
 ) -> dict[str, Any]:
@@ -199,7 +197,7 @@ def gather(
         "metrics": {name: m.higher_is_better for name, m in metrics.items()},
         "baselines": constant,
         "tables": tables,
-        "configs": {name: loss.config for name, loss in losses.items()},
+        "configs": {name: config_of(loss) for name, loss in losses.items()},
         "versions": versions(),
     }
     clean = tables[str(Corruption())]
@@ -208,7 +206,7 @@ def gather(
     if clean["reference"]:
         account["calls"] = {
             "name": clean["reference"],
-            "calls": calls(losses[clean["reference"]]),
+            "calls": lines(losses[clean["reference"]]),
         }
     if settings.sweep:
         account["sweep"] = sensitivity(cells, results, metric, key_of)

@@ -11,13 +11,11 @@ import torch
 
 from lossary.advice.target import Target
 from lossary.contract import LossError
-from lossary.evaluate import Loss
 from lossary.lab import inspect
 from lossary.lab.baseline import constants
-from lossary.lab.cell import estimates
 from lossary.lab.choose import fitted_all
 from lossary.lab.curves import curves
-from lossary.lab.heads import Head, head_for
+from lossary.lab.heads import Head
 from lossary.lab.metrics import (
     default_metric,
     find_metric,
@@ -26,11 +24,14 @@ from lossary.lab.metrics import (
     table,
     views,
 )
+from lossary.lab.objective import Joint, Minimised, head_of, meaning, term_shares
 from lossary.lab.run import versions
 from lossary.lab.words import number
 
 
-def judge_saved(target: Target, predictions: np.ndarray, losses: Sequence[str]) -> dict[str, Any]:
+def judge_saved(
+    target: Target, predictions: np.ndarray, losses: Sequence[str | Minimised]
+) -> dict[str, Any]:
     """Metrics of saved predictions, and under each loss: value, gradient scale and shares, time.
 
     ``predictions``: numbers (n,) for quantities; the probability of yes (n,) for a binary target;
@@ -40,11 +41,12 @@ def judge_saved(target: Target, predictions: np.ndarray, losses: Sequence[str]) 
     rows = {}
     parsed = fitted_all(losses, target)
     for name, loss in parsed.items():
-        head = head_for(loss, target)
+        head = head_of(loss, target)
         if len(head.units) > 1:
-            raise LossError(f"{name}: needs {', '.join(loss.contract.predictions)}; one was saved")
+            needed = ", ".join(head.loss.contract.predictions)
+            raise LossError(f"{name}: needs {needed}; one was saved")
         rows[name] = _row(loss, head, target, checked)
-    first = head_for(parsed[next(iter(parsed))], target)
+    first = head_of(parsed[next(iter(parsed))], target)
     seen = views(first, as_outputs(first, checked)[None], torch.from_numpy(target.values)[None])
     metrics = metrics_for(target)
     constant = constants(target, metrics)
@@ -149,7 +151,7 @@ def as_outputs(head: Head, predictions: np.ndarray) -> torch.Tensor:
     return odds if odds.ndim == 2 else odds[:, None]
 
 
-def _row(loss: Loss, head: Head, target: Target, predictions: np.ndarray) -> dict[str, Any]:
+def _row(loss: Minimised, head: Head, target: Target, predictions: np.ndarray) -> dict[str, Any]:
     truth = torch.from_numpy(target.values)[None]
     outputs = as_outputs(head, predictions)[None]
     encoded = head.encode(truth)
@@ -162,13 +164,15 @@ def _row(loss: Loss, head: Head, target: Target, predictions: np.ndarray) -> dic
     ordered = np.sort(shares)[::-1]
     row = {
         "value": value,
-        "estimates": estimates(loss),
+        "estimates": meaning(loss),
         "gradient scale": float(total),
         "seconds": seconds,
         "top 1 %": float(ordered[: max(1, round(len(ordered) / 100))].sum()),
         "tenths": [float(tenth.sum()) for tenth in np.array_split(ordered, 10)],
         "pulled most": [int(k) for k in np.argsort(-shares)[:8]],
     }
+    if isinstance(head, Joint):
+        row["terms"] = term_shares(head, outputs, truth)
     if target.task in ("binary", "classes"):
         row["by class"] = {
             label: float(shares[target.values == k].sum()) for k, label in enumerate(target.labels)

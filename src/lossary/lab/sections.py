@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from lossary.lab.words import mean_and_spread, number
+from lossary.lab.words import mean_and_spread, number, percent
 
 WORST = 8
+KINDS = ("value", "gradient")  # what an objective's terms share
+TIMES = ("start", "end")
 LOST = 0.05  # corrected p below which a difference counts
 
 
@@ -26,6 +28,7 @@ def sections(account: dict[str, Any]) -> list[dict[str, Any]]:
         _meaning_table(table),
         _cost_table(table),
         _gradient_table(table),
+        _term_table(table),
         *_worst_tables(account, table),
     ]
     return [item for item in made if item["rows"]]
@@ -173,6 +176,27 @@ def _gradient_table(table: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _term_table(table: dict[str, Any]) -> dict[str, Any]:
+    rows = []
+    for name in table["order"]:
+        terms = table["losses"][name]["terms"]
+        if not terms:
+            continue
+        for term, end in terms["at the end"].items():
+            start = terms["at the start"][term]
+            rows.append([name, term, *[percent(x[k]) for k in KINDS for x in (start, end)]])
+    return {
+        "title": "Terms of the objectives",
+        "remark": (
+            "Each term's share of the value and of the gradient (mean size per row, factor "
+            "included), on training rows. A share near 0 is a term without effect; a gradient near "
+            "100 % is the term that decides alone."
+        ),
+        "header": ["objective", "term", *[f"{k} at the {w}" for k in KINDS for w in TIMES]],
+        "rows": rows,
+    }
+
+
 def _worst_tables(account: dict[str, Any], table: dict[str, Any]) -> list[dict[str, Any]]:
     errors = errors_by_loss(table)
     if not errors:
@@ -265,6 +289,11 @@ def saved_sections(account: dict[str, Any]) -> list[dict[str, Any]]:
                 row["estimates"],
             ]
         )
+    terms = [
+        [name, term, percent(share["value"]), percent(share["gradient"])]
+        for name, row in losses.items()
+        for term, share in row.get("terms", {}).items()
+    ]
     pulled = [
         [name, ", ".join(str(k + 1) for k in row["pulled most"])] for name, row in losses.items()
     ]
@@ -284,6 +313,12 @@ def saved_sections(account: dict[str, Any]) -> list[dict[str, Any]]:
             ),
             "header": ["loss", "mean value", "scale", "top 1 % of rows", "by class", "estimates"],
             "rows": gradients,
+        },
+        {
+            "title": "Terms of the objectives",
+            "remark": "Each term's share of the value and of the gradient, factor included.",
+            "header": ["objective", "term", "value", "gradient"],
+            "rows": terms,
         },
         {
             "title": "Rows pulled most",

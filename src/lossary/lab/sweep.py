@@ -12,6 +12,7 @@ from lossary.contract import Parameter
 from lossary.evaluate import Loss
 from lossary.lab.cell import Cell
 from lossary.lab.metrics import Metric
+from lossary.lab.objective import Minimised
 from lossary.lab.statistics import differences
 from lossary.lab.words import listed, number, settled
 
@@ -46,10 +47,11 @@ def tunable(loss: Loss) -> dict[str, Parameter]:
     }
 
 
-def sweep_cells(losses: dict[str, Loss], seeds: tuple[int, ...]) -> list[Cell]:
-    """One cell per loss, parameter and value."""
+def sweep_cells(losses: dict[str, Minimised], seeds: tuple[int, ...]) -> list[Cell]:
+    """One cell per loss, parameter and value; the terms of an objective stay as they are."""
     cells = []
-    for text, loss in losses.items():
+    alone = {text: loss for text, loss in losses.items() if isinstance(loss, Loss)}
+    for text, loss in alone.items():
         for name, parameter in tunable(loss).items():
             for value in values_around(parameter, loss.parameters[name]):
                 number = int(value) if parameter.type is int else value

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from lossary.lab.words import mean_and_spread, number
+from lossary.lab.sweep import in_words
+from lossary.lab.words import mean_and_spread, number, percent
 
 BANNER = (
     "Raw loss values of different losses are not comparable: "
@@ -57,11 +58,29 @@ def show(account: dict[str, Any], width: int | None = None) -> None:
         for name, row in constant.items():
             table.add_row(name, *[row[key] for key in shown], "", style="dim")
         console.print(table)
-        for sentence in part["sentences"]:
+        for sentence in part["sentences"] + terms_in_words(part):
             console.print(escape(sentence), highlight=False)
+    for item in account.get("sweep", []):
+        said = f"{item['loss']}: {item['parameter']} is {item['verdict']}. "
+        console.print(escape(said + in_words(metric, item)), highlight=False)
     console.print(BANNER.format(metric=metric), style="dim", highlight=False)
     if hidden:
         console.print(f"In the report also: {', '.join(hidden)}.", style="dim", highlight=False)
+
+
+def terms_in_words(part: dict[str, Any]) -> list[str]:
+    """A sentence for each objective: its terms' shares of value and gradient after training."""
+    return [
+        f"{name}: "
+        + "; ".join(
+            f"{term} makes {percent(share['value'])} of the value and "
+            f"{percent(share['gradient'])} of the gradient"
+            for term, share in part["losses"][name]["terms"]["at the end"].items()
+        )
+        + "."
+        for name in part["order"]
+        if part["losses"][name]["terms"]
+    ]
 
 
 def _fitting(names: list[str], rows: dict[str, dict[str, str]], width: int) -> list[str]:

@@ -23,6 +23,13 @@ def number(value: float, scale: float = 0.0, digits: int = 3) -> str:
     return "0" if float(text) == 0 else text
 
 
+def percent(share: float | None) -> str:
+    """``83 %``; below one, a digit more; a dash where undefined."""
+    if share is None or not math.isfinite(share):
+        return "-"
+    return f"{100 * share:.0f} %" if not 0 < share < 0.01 else f"{100 * share:.1g} %"
+
+
 def mean_and_spread(values: Sequence[float | None]) -> str:
     """``0.974 ±0.003``: mean and standard deviation over seeds; a dash where undefined."""
     numbers = np.array([np.nan if value is None else value for value in values], dtype=float)
