@@ -6,6 +6,7 @@ import pytest
 
 from conftest import load_oracles
 from lossary.contract import Contract, contracts
+from lossary.inputs import arrivals
 from lossary.testing import CHECKS, LIBRARIES, Check, Library, Subject, library_of
 
 
@@ -13,7 +14,8 @@ def subject_of(contract: Contract) -> Subject:
     """A registered loss with its oracle; collection fails where there is none.
 
     An oracle file may hold ``PARAMETERS``: for a loss whose parameters cannot be made from their
-    intervals (costs, class counts), the values to check at.
+    intervals (costs, class counts), the values to check at; and ``<loss>_of_<form>``, where the
+    loss is another function of predictions in that form.
     """
     module = load_oracles(contract.family)
     oracle = getattr(module, contract.name, None)
@@ -22,7 +24,10 @@ def subject_of(contract: Contract) -> Subject:
             f"{contract.name} has no oracle: write its formula in mpmath as "
             f"tests/oracles/{contract.family}.py:{contract.name}"
         )
-    return Subject(contract, oracle, getattr(module, "PARAMETERS", {}).get(contract.name, ()))
+    own = {way: getattr(module, f"{contract.name}_of_{way}", None) for way in arrivals(contract)}
+    forms = {way: formula for way, formula in own.items() if formula is not None}
+    given = getattr(module, "PARAMETERS", {}).get(contract.name, ())
+    return Subject(contract, oracle, given, forms=forms)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

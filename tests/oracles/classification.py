@@ -31,6 +31,15 @@ def cross_entropy(prediction, target, *, label_smoothing=0):
     return fsum(tk * _surprise(prediction, k) for k, tk in enumerate(smooth) if tk != 0)
 
 
+def cross_entropy_of_log_probabilities(prediction, target, *, label_smoothing=0):
+    """The same of log p_k that are used as they are."""
+    classes = len(prediction)
+    return -fsum(
+        ((1 - label_smoothing) * tk + label_smoothing / classes) * log_p
+        for tk, log_p in zip(_distribution(target, classes), prediction, strict=True)
+    )
+
+
 def binary_cross_entropy(prediction, target, *, label_smoothing=0, pos_weight=1):
     """-(w y log p + (1 - y) log(1 - p)) with y smoothed towards 1/2."""
     y = target * (1 - label_smoothing) + label_smoothing / 2

@@ -28,6 +28,15 @@ def kl_divergence(prediction, target):
     )
 
 
+def kl_divergence_of_log_probabilities(prediction, target):
+    """The same of log p_k that are used as they are."""
+    return fsum(
+        tk * (log(tk) - log_p)
+        for tk, log_p in zip(_distribution(target, len(prediction)), prediction, strict=True)
+        if tk != 0
+    )
+
+
 def jensen_shannon(prediction, target, *, beta):
     """beta KL(t | m) + (1 - beta) KL(p | m) of the mixture m = beta t + (1 - beta) p."""
     p = _softmax(prediction)

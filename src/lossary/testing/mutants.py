@@ -6,7 +6,7 @@ written together with the fault it is meant to find. Faulty machines are in ``fa
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,11 +26,13 @@ from lossary.contract import (
     SYMMETRIC,
     ZERO_AT_TARGET,
     Array,
+    Binary,
     Classes,
     ClassLogits,
     Contract,
     Embeddings,
     Labels,
+    Logit,
     Margin,
     PerAnchor,
     PerElement,
@@ -44,7 +46,7 @@ from lossary.contract import (
     lipschitz,
 )
 from lossary.evaluate import Loss
-from lossary.numerics import is_index, log_softmax, pick, stop_gradient
+from lossary.numerics import is_index, log_softmax, pick, softplus, stop_gradient
 from lossary.testing import faulty_machines as machines
 from lossary.testing.subject import Subject
 from lossary.xp import library, namespace
@@ -63,12 +65,13 @@ MUTANTS: list[Mutant] = []
 
 
 def _mutant(
-    check: str, *facts: Property, library: str = "numpy", oracle: Callable[..., Any] | None = None
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    check: str, *facts: Property, library: str = "numpy", oracle: Callable[..., Any] | None = None,
+    forms: Mapping[str, Callable[..., Any]] | None = None,
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:  # fmt: skip
     """Register a definition as the mutant of a check, declaring ``facts``."""
 
     def register(definition: Callable[..., Any]) -> Callable[..., Any]:
-        contract = Contract(definition, frozenset(facts), paper="none")
+        contract = Contract(definition, frozenset(facts), paper="none", forms=forms or {})
         MUTANTS.append(Mutant(check, Subject(contract, oracle), library))
         return definition
 
@@ -105,6 +108,32 @@ def square_with_half_its_slope(prediction: Real, target: Real) -> PerElement:
 def square_of_a_fixed_target(prediction: Real, target: Real) -> PerElement:
     """The target is a constant to the derivative."""
     return namespace(prediction).square(prediction - stop_gradient(target))
+
+
+# -- other forms of the prediction ------------------------------------------------------------
+
+
+def _surprise_at_yes(prediction: Any, target: Any) -> Any:
+    return target * mp.log1p(mp.exp(-prediction))
+
+
+def _clipped_surprise(prediction: Any, target: Any) -> Any:
+    """An epsilon keeps the logarithm finite, and takes the slope of a wrong certain answer."""
+    xp = namespace(prediction)
+    return -target * xp.log(xp.clip(prediction, 1e-7, 1.0))
+
+
+@_mutant("forms", oracle=_surprise_at_yes, forms={"probabilities": _clipped_surprise})
+def surprise_that_clips_probabilities(prediction: Logit, target: Binary) -> PerElement:
+    """Right for logits."""
+    return target * softplus(-prediction)
+
+
+@_mutant("forms", oracle=lambda prediction, target: mp.cosh(prediction) * target)
+def cost_of_being_sure(prediction: Logit, target: Binary) -> PerElement:
+    """Where the logit is large: infinity less infinity."""
+    square = prediction * (prediction * 1e306)
+    return target * (square - square)
 
 
 # -- laws and limits --------------------------------------------------------------------------

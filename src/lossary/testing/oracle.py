@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import mpmath as mp
@@ -23,6 +24,7 @@ FINE_STEP = mp.mpf(10) ** -200
 STEP = mp.mpf(10) ** -50
 FLAT = mp.mpf(10) ** -20  # sides that differ less are one
 TINY = mp.mpf(10) ** -50  # slopes that differ less are 0
+TINY_NUMBER = mp.mpf(10) ** -35
 LARGE = 12  # numbers of one unit
 MOVES = 24  # roundings tried of one unit: each input's own, or of many together
 LOGARITHMIC = ("logit", "class logits", "log rate", "log variance")
@@ -78,6 +80,19 @@ class _Unit:
     here: list[Any] = field(default_factory=list)
     slopes: dict[Any, Any] = field(default_factory=dict)
 
+    @cached_property
+    def tiny(self) -> bool:
+        """Whether it holds numbers beside which the usual step is no small one."""
+        return any(
+            isinstance(number, mp.mpf) and 0 < abs(number) < TINY_NUMBER
+            for array in self.arguments.values()
+            for number in array.flat
+        )
+
+    @property
+    def digits(self) -> int:
+        return FINE_DIGITS if self.tiny else DIGITS
+
     def __call__(
         self, moved: Mapping[tuple[str, int], Any], parameters: Mapping[str, Any] | None = None
     ) -> list[Any]:
@@ -102,8 +117,12 @@ def truth_of(
     oracle: Oracle,
     batch: Mapping[str, np.ndarray],
     parameters: Mapping[str, Any],
+    spaces: Mapping[str, Space] | None = None,
 ) -> Truth:
-    """Values of the oracle for every unit of a batch, and the gradient of their sum."""
+    """Values of the oracle for every unit of a batch, and the gradient of their sum.
+
+    ``spaces`` are what the oracle takes, where that is not what the contract says.
+    """
     given = {
         key: mp.mpf(value) if isinstance(value, float) else value
         for key, value in parameters.items()
@@ -118,12 +137,12 @@ def truth_of(
         arguments = {
             name: _exactly(array if whole else array[index]) for name, array in batch.items()
         }
-        unit = _Unit(oracle, arguments, given, contract.inputs)
+        unit = _Unit(oracle, arguments, given, spaces or contract.inputs)
         unit.places = unit.numbers(contract.predictions)
         most = COORDINATES if len(unit.places) <= LARGE else COORDINATES // 4
         if len(unit.places) > most:
             unit.places = random.Random(index).sample(unit.places, most)
-        with mp.workdps(DIGITS):
+        with mp.workdps(unit.digits):
             unit.here = unit({})
             unit.slopes = {place: _slopes(unit, place) for place in unit.places}
         values.extend(unit.here)
@@ -159,7 +178,7 @@ def _wobble(unit: _Unit, dtype: str) -> tuple[list[float], dict[Any, float]]:
     values = [mp.mpf(0)] * len(unit.here)
     least = _normwise(unit.slopes, unit.spaces, dtype)
     slopes = {place: least for place, pair in unit.slopes.items() if not _kink(pair)}
-    with mp.workdps(DIGITS):
+    with mp.workdps(unit.digits):
         for ways, count in _roundings(unit, dtype):
             weight = mp.sqrt(count)
             outputs = [unit(*way) for way in ways]
@@ -180,9 +199,9 @@ def _wobble(unit: _Unit, dtype: str) -> tuple[list[float], dict[Any, float]]:
 def _slopes(unit: _Unit, place: Any) -> tuple[Any, Any] | None:
     """The least and greatest one-sided derivative of the outputs' sum by one number."""
     known = _sides(unit, place, unit.here)
-    if not known:
-        return None
-    size = max(1, abs(_number(unit, {}, place)))
+    if not known or unit.tiny:
+        return (min(known), max(known)) if known else None
+    size = _size(_number(unit, {}, place))
     gap, most = max(known) - min(known), max(map(abs, known))
     total = mp.fsum(map(abs, unit.here))
     tiny = most * size < mp.mpf(10) ** -30 * total
@@ -223,12 +242,17 @@ def _side(
     step: Any = STEP,
 ) -> Any:
     x = _number(unit, moved, place)
-    step = step * max(1, abs(x))
+    step = step * _size(x)
     try:
         there = unit({**moved, place: x + sign * step}, parameters)
     except _OUTSIDE:  # the formula is not defined beyond the end of its domain
         return None
     return sign * mp.fsum(b - a for a, b in zip(here, there, strict=True)) / step
+
+
+def _size(x: Any) -> Any:
+    """What steps are measured by: never so small that they vanish, nor beyond a tiny number."""
+    return abs(x) if 0 < abs(x) < TINY_NUMBER else max(1, abs(x))
 
 
 def _number(unit: _Unit, moved: Any, place: Any) -> Any:

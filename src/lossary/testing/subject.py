@@ -30,13 +30,15 @@ class Subject:
     ``oracle`` is its formula in mpmath; without one, the float64 result is the reference for
     float32. ``parameter_sets`` are the parameter values to check at, the first being the main ones;
     by default they are made from the parameters' intervals. ``make`` builds the loss from its
-    contract (a mutant of ``Loss`` goes here).
+    contract (a mutant of ``Loss`` goes here). ``forms`` are the oracles of forms of the prediction
+    in which the loss is another function, such as log-probabilities that are not normalised.
     """
 
     contract: Contract
     oracle: Oracle | None = None
     parameter_sets: Sequence[Mapping[str, Any]] = ()
     make: type[Loss] = Loss
+    forms: Mapping[str, Oracle] = field(default_factory=dict)
     _computed: dict[Any, Any] = field(default_factory=dict)
 
     @property

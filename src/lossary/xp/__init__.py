@@ -64,6 +64,12 @@ def namespace(*arrays: Array) -> Any:
 def _find(kind: type) -> ModuleType:
     for base in kind.__mro__:  # subclasses such as torch.nn.Parameter are found too
         home = _HOMES.get(base.__module__.partition(".")[0])
+        if home == "lossary.xp.torch":  # a statement, which torch.compile can trace
+            from lossary.xp import torch as found
+
+            if not found.compiler.is_compiling():
+                _FOUND[kind] = found
+            return found
         if home:
             return _FOUND.setdefault(kind, import_module(home))
     home = "" if kind.__module__ == "builtins" else f"{kind.__module__}."

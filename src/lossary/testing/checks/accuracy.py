@@ -40,7 +40,7 @@ def check_values(subject: Subject, library: Library) -> None:
                 f"{_shapes(sample)}; expected {expected}, one per unit"
             )
         exact = (truth.values, truth.values)
-        _compare(subject, library, sample, dtype, "value", values, exact, truth)
+        compare(subject, library, sample, dtype, "value", values, exact, truth)
 
 
 @check("gradients", "differentiable", lambda subject: bool(subject.contract.predictions))
@@ -51,10 +51,10 @@ def check_gradients(subject: Subject, library: Library) -> None:
         _, gradients = subject.computed(library, sample, dtype)
         for name, exact in truth.slopes.items():
             what = f"derivative by {name}"
-            _compare(subject, library, sample, dtype, what, gradients[name], exact, truth)
+            compare(subject, library, sample, dtype, what, gradients[name], exact, truth)
 
 
-def _compare(
+def compare(
     subject: Subject,
     library: Library,
     sample: Sample,
@@ -64,6 +64,7 @@ def _compare(
     exact: tuple[Exact, Exact],
     truth: Truth,
 ) -> None:
+    """Raise CheckFailed where a number is off its truth by more than its tolerance."""
     low, high = exact
     factors = excess(computed, low, high, dtype)
     # The condition is costly to find, so only where 4 ulp are exceeded.
@@ -112,7 +113,7 @@ def check_what_runs(subject: Subject, library: Library) -> None:
         arrays = library.arrays(as_dtype(sample.arrays, dtype))
         values = library.numpy(loss.values(**arrays))
         exact = (truth.values, truth.values)
-        _compare(subject, library, sample, dtype, "value", values, exact, truth)
+        compare(subject, library, sample, dtype, "value", values, exact, truth)
         found = loss.value_and_grad(**arrays)[1]
         gradients = found if isinstance(found, tuple) else (found,)
         for name, gradient in zip(subject.contract.predictions, gradients, strict=True):
@@ -120,4 +121,4 @@ def check_what_runs(subject: Subject, library: Library) -> None:
                 continue  # without an oracle there is no truth to hold a slope to
             what = f"derivative by {name}"
             given = library.numpy(gradient)
-            _compare(subject, library, sample, dtype, what, given, truth.slopes[name], truth)
+            compare(subject, library, sample, dtype, what, given, truth.slopes[name], truth)
