@@ -1,10 +1,11 @@
 """The elementary functions that formulas use, accurate to 1.5 ulp and made to be vectorised.
 
 Each once, as mathematics, in single or double precision; the toolchains compile them with their own
-``where``, ``bits`` (of a float, as an integer of its width), ``from_bits``, ``integer``, ``real``
+``where``, ``bits`` (of a float, as an integer of its width), ``from_bits``, ``integer``, ``real``,
+``ratio`` (a quotient by a number near 1, right to an ulp or so: many processors have a quicker way)
 and with the constants of the precision. Numba's ``exp`` and ``log1p`` call the system's scalar
 library, a GPU's multiply by log2(e) first and lose what that rounds. These are polynomials after
-the classical range reductions (Cody and Waite 1980; Tang 1990); the coefficients are Chebyshev fits
+the classical range reductions (Cody and Waite 1980; Tang 1990); the coefficients are minimax fits
 of (e^r - 1 - r) / r^2 on |r| <= 0.347 and of (log((1 + s) / (1 - s)) - 2 s) / s^3 in s^2. A product
 and a sum may be fused; reassociation would undo the corrections.
 """
@@ -23,11 +24,10 @@ SINGLE = SimpleNamespace(
     ln2_high=0.693359375, ln2_low=-2.1219444005469057e-4,
     log_high=0.693145751953125, log_low=1.4286068203094172e-6,
     lowest=-104.0, highest=89.0, flat=-18.0,
-    exponential=(0.5000000013557447, 0.16666666681725002, 0.041666464010785556,
-                 0.0083333108239232112, 0.0013933751387987224, 0.00019891103420544327),
-    unit=(0.66666666650023614, 0.40000010769949664, 0.28570305721883662, 0.22264711209001325,
-          0.17464702445440774, 0.20787616855746752),
-    reduced=(0.66666666545081146, 0.40000129463830023, 0.28549964490048431, 0.23353537011868429),
+    exponential=(0.5000000081998259, 0.16666525425770717, 0.04166623332751649,
+                 0.008368283525128207, 0.0013949117811800713),
+    unit=(0.6666652876039442, 0.4001610625951662, 0.2807945980061605, 0.27668360473066644),
+    reduced=(0.6666675507310892, 0.3997960870759053, 0.2982531334937359),
 )  # fmt: skip
 DOUBLE = SimpleNamespace(
     mantissa=52, bias=1023, shifter=6755399441055744.0,
@@ -59,9 +59,11 @@ def constants(precision: SimpleNamespace) -> tuple[dict[str, float], dict[str, i
     """(numbers of the precision, integers of its width) by the names used below."""
     reals = ("shifter", "ln2_high", "ln2_low", "log_high", "log_low", "lowest", "highest", "flat")
     integers = ("mantissa", "bias", "origin", "one_bits", "root_half")
+    lift = 64  # the smallest results are computed 2^64 times as large
     numbers = {name: getattr(precision, name) for name in reals}
     patterns = {name: getattr(precision, name) for name in integers}
-    numbers |= {"log2e": 1 / math.log(2), "infinity": math.inf}
+    numbers |= {"log2e": 1 / math.log(2), "infinity": math.inf, "lowered": 2.0**-lift}
+    numbers |= {"lifter": precision.shifter + precision.bias + lift}
     return numbers, patterns | {"fraction": (1 << precision.mantissa) - 1, "shift_one": 1}
 
 
@@ -87,19 +89,32 @@ def exp(x):
     return value * from_bits(integer((second + bias) << mantissa))
 
 
+def exp_below(x):
+    """exp(x) for x <= 0."""
+    x = where(x < lowest, lowest, x)
+    shifted = x * log2e + lifter
+    n = shifted - lifter
+    r = (x - n * ln2_high) - n * ln2_low
+    value = 1.0 + (r + r * r * exponential(r))
+    # The shift leaves the low bits, n + 64 + bias. 2^(n + 64) is a normal number, and 2^-64 rounds
+    # once.
+    value = value * from_bits(integer(bits(shifted) << mantissa))
+    return value * lowered
+
+
 def expm1(x):
     """exp(x) - 1 for x <= 0."""
     x = where(x < flat, flat, x)
     shifted = x * log2e + shifter
     n = shifted - shifter
     r = (x - n * ln2_high) - n * ln2_low
-    power = from_bits(integer((integer(bits(shifted) - origin) + bias) << mantissa))
+    power = from_bits(integer((bits(shifted) + bias) << mantissa))
     return (power - 1.0) + power * (r + r * r * exponential(r))
 
 
 def log1p_unit(u):
     """log(1 + u) for u in [0, 1]."""
-    s = u / (2.0 + u)
+    s = ratio(u, 2.0 + u)
     z = s * s
     return u - s * (u - z * unit(z))
 
@@ -113,7 +128,7 @@ def log1p(u):
     m = from_bits(integer((moved & fraction) + root_half)) - 1.0
     m = where(k == 0, u, m)
     lost = where(k == 0, 0.0, lost)
-    s = m / (2.0 + m)
+    s = ratio(m, 2.0 + m)
     z = s * s
     square = 0.5 * m * m
     n = real(k)
@@ -127,7 +142,7 @@ def log(x):
     moved = integer(bits(x) + (one_bits - root_half))
     n = real(integer((moved >> mantissa) - bias))
     m = from_bits(integer((moved & fraction) + root_half)) - 1.0
-    s = m / (2.0 + m)
+    s = ratio(m, 2.0 + m)
     z = s * s
     square = 0.5 * m * m
     tail = s * (square + z * reduced(z)) + n * log_low

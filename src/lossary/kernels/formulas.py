@@ -2,8 +2,9 @@
 
 A formula takes the numbers (prediction, target) and the loss's parameters under their own names; it
 returns (value, derivative by the prediction). The toolchains compile these functions with their own
-``where``, ``exp``, ``expm1`` (of numbers <= 0), ``log1p`` (of numbers > -1), ``log1p_unit`` (of
-numbers in [0, 1]), ``sqrt``, ``absolute`` and ``sign`` (0 at 0), in single and double precision.
+``where``, ``exp``, ``exp_below`` and ``expm1`` (of numbers <= 0), ``log1p`` (of numbers > -1),
+``log1p_unit`` (of numbers in [0, 1]), ``ratio`` (by numbers near 1), ``sqrt``, ``absolute`` and
+``sign`` (0 at 0), in single and double precision.
 Forms are chosen so that no difference cancels, both tails are right, NaN goes through and an
 infinity comes out as in the limit. A parameter arrives as a number: True as 1, False as 0, None as
 -1.
@@ -50,11 +51,12 @@ def log_cosh(prediction, target):
     u = expm1(-distance)
     tail = 1.0 + u
     far = distance > 1.0
-    bend = log1p_unit(where(far, tail * tail, 0.5 * u * u / tail))
+    bend = log1p_unit(where(far, tail * tail, ratio(0.5 * u * u, tail)))
     # log 2 in two parts, the first exact.
     value = bend + where(far, (distance - 0.693145751953125) - 1.4286068203094172e-6, 0.0)
     steep = u * (2.0 + u)
-    return value, sign(residual) * (-steep / (2.0 + steep))
+    slope = ratio(-steep, 2.0 + steep)
+    return value, where(residual < 0.0, -slope, slope)
 
 
 def pinball(prediction, target, quantile):
@@ -73,18 +75,18 @@ def epsilon_insensitive(prediction, target, epsilon):
 
 def huber(prediction, target, delta):
     residual = prediction - target
-    distance = absolute(residual)
-    near = where(distance > delta, delta, distance)
-    slope = where(distance > delta, delta * sign(residual), residual)
-    return near * (distance - 0.5 * near), slope
+    slope = where(residual > delta, delta, residual)
+    slope = where(slope < -delta, -delta, slope)
+    near = absolute(slope)
+    return near * (absolute(residual) - 0.5 * near), slope
 
 
 def smooth_l1(prediction, target, beta):
     residual = prediction - target
-    distance = absolute(residual)
-    near = where(distance > beta, beta, distance)
-    slope = where(distance > beta, sign(residual), residual / beta)
-    return (near / beta) * (distance - 0.5 * near), slope
+    near = where(residual > beta, beta, residual)
+    near = where(near < -beta, -beta, near)
+    slope = near / beta
+    return absolute(slope) * (absolute(residual) - 0.5 * absolute(near)), slope
 
 
 def charbonnier(prediction, target, epsilon):
@@ -149,37 +151,48 @@ def poisson_nll(prediction, target):
 
 
 def binary_cross_entropy(prediction, target, label_smoothing, pos_weight):
-    keep = 1.0 - label_smoothing
-    moved = 0.5 * label_smoothing
-    yes = (target * keep + moved) * pos_weight
-    no = (1.0 - target) * keep + moved
+    if label_smoothing == 0.0 and pos_weight == 1.0:
+        yes = target
+        no = 1.0 - target
+        mass = 1.0
+    else:
+        keep = 1.0 - label_smoothing
+        moved = 0.5 * label_smoothing
+        yes = (target * keep + moved) * pos_weight
+        no = (1.0 - target) * keep + moved
+        mass = yes + no
+    # Seen from the likelier answer: what speaks against it, and what for it.
     positive = prediction > 0.0
-    small = exp(-absolute(prediction))
-    large_share = 1.0 / (1.0 + small)
-    small_share = small * large_share
+    against = where(positive, no, yes)
+    agreeing = where(positive, yes, no)
+    distance = absolute(prediction)
+    odds = exp_below(-distance)
     # A weight of exactly zero wins over an infinite logit.
-    upward = where(no == 0.0, 0.0, no * where(positive, prediction, 0.0))
-    downward = where(yes == 0.0, 0.0, yes * where(positive, 0.0, -prediction))
-    value = (yes + no) * log1p_unit(small) + (upward + downward)
-    slope = no * where(positive, large_share, small_share)
-    return value, slope - yes * where(positive, small_share, large_share)
+    miss = where(against == 0.0, 0.0, against * distance)
+    pull = ratio(against - agreeing * odds, 1.0 + odds)
+    return mass * log1p_unit(odds) + miss, where(positive, pull, -pull)
 
 
 def binary_focal(prediction, target, gamma, alpha):
-    yes = where(alpha < 0.0, target, alpha * target)
-    no = where(alpha < 0.0, 1.0 - target, (1.0 - alpha) * (1.0 - target))
     positive = prediction > 0.0
-    small = exp(-absolute(prediction))
-    large_share = 1.0 / (1.0 + small)
-    small_share = small / (1.0 + small)
-    up = where(positive, large_share, small_share)
-    down = where(positive, small_share, large_share)
-    upward = where(no == 0.0, 0.0, no * where(positive, prediction, 0.0))
-    downward = where(yes == 0.0, 0.0, yes * where(positive, 0.0, -prediction))
-    surprise = (yes + no) * log1p_unit(small) + (upward + downward)
-    wrong = target * down + (1.0 - target) * up
-    right = target * up + (1.0 - target) * down
-    # d focus = gamma focus / wrong d wrong, and d wrong = (1 - 2 target) up down.
+    wrong_share = where(positive, 1.0 - target, target)
+    right_share = where(positive, target, 1.0 - target)
+    if alpha < 0.0:
+        against = wrong_share
+        agreeing = right_share
+    else:
+        yes = alpha * target
+        no = (1.0 - alpha) * (1.0 - target)
+        against = where(positive, no, yes)
+        agreeing = where(positive, yes, no)
+    distance = absolute(prediction)
+    odds = exp_below(-distance)
+    sure = ratio(1.0, 1.0 + odds)
+    miss = where(against == 0.0, 0.0, against * distance)
+    surprise = (against + agreeing) * log1p_unit(odds) + miss
+    wrong = sure * (wrong_share + right_share * odds)
+    right = sure * (right_share + wrong_share * odds)
+    # d focus = gamma focus / wrong d wrong, and d wrong = (wrong share - right share) bend.
     if gamma == 2.0:
         focus = wrong * wrong
         steeper = wrong
@@ -187,11 +200,12 @@ def binary_focal(prediction, target, gamma, alpha):
         power = where(wrong > 0.0, exp(-gamma * log1p(right / wrong)), wrong)
         focus = where(gamma == 0.0, 1.0, power)
         steeper = where(wrong > 0.0, focus / wrong, 0.0)
-    bend = up * down
+    bend = sure * (sure * odds)
     bend = where(bend > 0.0, bend * surprise, bend)
     value = where(surprise == 0.0, 0.0, focus * surprise)
-    fall = no * up - yes * down
-    return value, focus * fall + gamma * steeper * ((1.0 - 2.0 * target) * bend)
+    pull = sure * (against - agreeing * odds)
+    slope = focus * pull + gamma * steeper * ((wrong_share - right_share) * bend)
+    return value, where(positive, slope, -slope)
 
 
 # -- margins --------------------------------------------------------------------------------------
@@ -213,7 +227,7 @@ def squared_hinge(prediction, target, margin):
 def soft_margin(prediction, target):
     side = where(target == 0.0, -1.0, target)
     z = side * prediction
-    small = exp(-absolute(z))
-    large_share = 1.0 / (1.0 + small)
-    value = log1p_unit(small) + where(z > 0.0, 0.0, -z)
-    return value, -side * where(z > 0.0, small * large_share, large_share)
+    odds = exp_below(-absolute(z))
+    sure = ratio(1.0, 1.0 + odds)
+    value = log1p_unit(odds) + where(z > 0.0, 0.0, -z)
+    return value, -side * where(z > 0.0, odds * sure, sure)

@@ -7,8 +7,11 @@ from typing import Any
 
 import llvmlite.ir as ir
 import numpy as np
+from llvmlite.binding import get_host_cpu_features
 from numba import carray, njit, types
 from numba.extending import intrinsic
+
+FEATURES = {name for name, on in get_host_cpu_features().items() if on}
 
 _INTEGER: Any = {types.float32: types.int32, types.float64: types.int64}
 

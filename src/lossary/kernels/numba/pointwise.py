@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numba import float64, intp
 
-from lossary.kernels import formulas
+from lossary.kernels import elementary, formulas
 from lossary.kernels.numba import machine, pool, scalar, special
 from lossary.kernels.numba.memory import address
 from lossary.kernels.numba.source import inlined
@@ -30,6 +30,9 @@ REAL = {"float32": np.float32, "float64": np.float64}
 # depend on the number of threads.
 BLOCK: dict[Any, int] = {np.float32: 2048, np.float64: 512}
 SMALLEST_SHARE = 1 << 17  # elements below which waking a thread costs more than it saves
+
+
+_WORDS = {name for name, _ in inspect.getmembers(elementary, inspect.isfunction)} - {"sign"}
 
 
 @functools.cache
@@ -64,33 +67,50 @@ def source(loss: str, *, weighted: bool, gradient: bool, values: bool) -> str:
     arrays = ["prediction", "target"]
     arrays += ["weights"] * weighted + ["gradient"] * gradient + ["values"] * values
     parameters = parameter_names(loss)
+    # A loop that holds a double takes vectors of half as many numbers. Where there is much to
+    # compute, the values are kept instead, and added up in a loop of their own.
+    long = bool(_WORDS & set(getattr(formulas, loss).__code__.co_names))
     call = ", ".join(["prediction[i]", "target[i]", *parameters])
     body = [f"value, slope = formula({call})"]
     if weighted:  # a weight of 0 means absent, whatever is there
         body += ["weight = weights[i]", "present = weight != zero"]
         body += ["value = where(present, weight * value, zero)"]
         body += ["slope = where(present, weight * slope, zero)"]
-    body += ["gradient[i] = slope * factor"] * gradient + ["values[i] = value"] * values
+    body += ["gradient[i] = slope * factor"] * gradient
+    if long or values:
+        body += ["kept[i] = value"]
+    if not long:
+        body += ["total += float64(value)"]
+    places = [*(name for name in arrays if name != "values"), "kept"]
     lines = [
-        f"def block({', '.join([*arrays, 'factor', *parameters])}):",
+        f"def block({', '.join([*places, 'factor', *parameters])}):",
         "    full_width()",
         "    total = 0.0",
         "    for i in range(prediction.size):",
         *(f"        {line}" for line in body),
-        "        total += float64(value)",
+        "    return total",
+        "",
+        "def add_up(kept):",
+        "    full_width()",
+        "    total = 0.0",
+        "    for i in range(kept.size):",
+        "        total += float64(kept[i])",
         "    return total",
         "",
         f"def {loss}(first, last, size, prediction_at, target_at, weights_at,",
         f"    gradient_at, values_at, partial_at, factor{''.join(f', {p}' for p in parameters)}):",
         *(f"    {name} = array_at({name}_at, size)" for name in arrays),
         "    partial = doubles_at(partial_at, last)",
+        f"    spare = np.empty({'{block_size}' if long and not values else 0}, real)",
         "    total = 0.0",
         "    for index in range(first, last):",
         "        low, high = index * {block_size}, min((index + 1) * {block_size}, size)",
+        f"        kept = {'values[low:high]' if values else 'spare[: high - low]'}",
         "        total = block("
-        + ", ".join([*(f"{name}[low:high]" for name in arrays), "real(factor)"])
+        + ", ".join([*(f"{name}[low:high]" for name in places[:-1]), "kept", "real(factor)"])
         + "".join(f", real({p})" for p in parameters)
         + ")",
+        *["        total = add_up(kept)"] * long,
         "        partial[index] = total",
         "    return total",
     ]
@@ -107,7 +127,7 @@ def kernel(
     formula = _formula(loss, real, taken)
     space = formula.__globals__ | {
         "__name__": __name__, "real": real, "zero": real(0),
-        "float64": np.float64,
+        "float64": np.float64, "np": np,
         "array_at": machine.ARRAY_AT[real], "doubles_at": machine.ARRAY_AT[np.float64],
         "full_width": machine.full_width,
     }  # fmt: skip
@@ -117,7 +137,8 @@ def kernel(
     variant += f"{'_weighted' * weighted}{'_gradient' * gradient}{'_values' * values}"
     variant += "".join(f"_{int(yes)}" for yes in taken)
     space["formula"] = special.bind(formula, space, special.EXACT, variant)
-    space["block"] = special.bind(space["block"], space, special.LOOSE, variant)
+    for helper in ("block", "add_up"):
+        space[helper] = special.bind(space[helper], space, special.LOOSE, variant)
     integers, reals = 9, 1 + len(parameter_names(loss))
     signature = float64(*[intp] * integers, *[float64] * reals)
     return special.entry(space[loss], space, signature, variant)

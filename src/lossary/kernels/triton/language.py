@@ -126,6 +126,7 @@ def words(dtype: str) -> dict[str, Any]:
     found: dict[str, Any] = {
         "where": _where, "absolute": _absolute,
         "divide": _exact_quotient if single else _quotient,
+        "ratio": _exact_quotient if single else _quotient,
         "sqrt": _exact_root if single else _root,
         "real": _single if single else _double, "integer": _integer32 if single else _integer64,
         "bits": _bits32 if single else _bits64,
