@@ -137,15 +137,18 @@ def explain(
     """Explain a check: symptom, cause and fix; also by symptom: lossary explain loss is nan."""
     from lossary.doctor import all_checks
     from lossary.doctor.pages import as_text
-    from lossary.doctor.registry import check_of, search
+    from lossary.doctor.registry import search
 
     if not check:
         for item in all_checks().values():
             typer.echo(f"{item.name:28} {item.severity:8} {item.summary}")
         return
     phrase = " ".join(check)
-    chosen = check_of(phrase)
-    typer.echo(as_text(chosen))
-    others = [item.name for item in search(phrase) if item is not chosen][:4]
-    if others:
-        typer.echo(f"\nSee also: {', '.join(others)}")
+    found = search(phrase)
+    if not found:
+        raise LossError(f"{phrase!r}: no check and no symptom like it; `lossary explain` lists all")
+    typer.echo(as_text(found[0]))
+    if found[1:]:
+        typer.echo("\nSee also:")
+    for item in found[1:5]:
+        typer.echo(f"  {item.name}: {item.summary}")

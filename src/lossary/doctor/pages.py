@@ -46,11 +46,12 @@ def as_text(check: Check) -> str:
     """The page for a terminal, 80 columns."""
     wrong, right = examples(check)
     lines = [f"{check.name} ({check.severity}): {check.summary}", ""]
-    for title, text in parts(check).items():
+    told = parts(check)
+    for title in ("Symptom", "Cause", "Fix"):
         lines += textwrap.wrap(
-            f"{title}: {text}", 80, subsequent_indent="  ", break_on_hyphens=False
+            f"{title}: {told[title]}", 80, subsequent_indent="  ", break_on_hyphens=False
         )
-    lines += ["", f"  {PRELUDE}", f"  {wrong}  # caught", f"  {right}  # quiet"]
+    lines += ["", "Try it:", PRELUDE, "# caught", wrong, "# quiet", right]
     return "\n".join(lines)
 
 

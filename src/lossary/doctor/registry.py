@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from lossary.contract import LossError
 from lossary.doctor.report import Finding, Severity
+from lossary.doctor.search import Index
 
 if TYPE_CHECKING:
     from lossary.doctor.case import Case
@@ -108,27 +109,17 @@ def all_checks() -> dict[str, Check]:
 
 
 def check_of(name: str) -> Check:
-    """The check of this name or symptom; else a LossError with the nearest names."""
+    """The check of this name; else a LossError with the nearest names."""
     known = all_checks()
     if name in known:
         return known[name]
-    matches = search(name)
-    if matches:
-        return matches[0]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    hint = f"; did you mean {', '.join(near)}?" if near else ""
-    raise LossError(f"{name}: no check or symptom of this name{hint} `lossary explain` lists all")
+    hint = f"did you mean {', '.join(near)}? " if near else ""
+    raise LossError(f"{name!r}: no check of this name; {hint}`lossary explain` lists all")
 
 
 def search(text: str) -> list[Check]:
-    """Checks whose symptoms hold the words of ``text``, best first."""
-    words = {word for word in text.lower().split() if len(word) > 2 or word.isdigit()}
-    scored = []
-    for item in all_checks().values():
-        phrases = [
-            set(phrase.lower().split()) for phrase in (*item.searches, item.name.replace("-", " "))
-        ]
-        best = max(len(words & phrase) / max(1, len(words | phrase)) for phrase in phrases)
-        if best >= 0.5:
-            scored.append((best, item))
-    return [item for _, item in sorted(scored, key=lambda pair: -pair[0])]
+    """Checks whose pages describe ``text``, a name or a symptom, best first."""
+    known = all_checks()
+    exact = [known[text]] if text in known else []
+    return exact + [item for item in Index.of(known).find(text) if item not in exact]

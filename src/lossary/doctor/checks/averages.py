@@ -266,7 +266,7 @@ def reduction_mismatch(case: Case) -> Finding | None:
     Cause: reconstruction is summed and KL averaged; KLDivLoss(reduction="mean") divides by classes
     too.
     Fix: one reduction for all terms; "batchmean" for KLDivLoss.
-    People type: vae kl weight; kldivloss batchmean or mean; reconstruction loss sum or mean; vae
+    People type: vae kl weight; KLDivLoss batchmean or mean; reconstruction loss sum or mean; vae
     posterior collapse; beta vae reduction
 
     Wrong::

@@ -18,7 +18,8 @@ def label_range(case: Case) -> Finding | None:
     Fix: shift the labels, name the ignored label, or widen the output layer.
     People type: target out of bounds; device-side assert triggered; indexerror target 10 is out of
     bounds; assertion t >= 0 && t < n_classes failed; received a label value which is outside the
-    valid range
+    valid range; labels start at 1 instead of 0; labels 1 to 10 instead of 0 to 9; segmentation
+    label 255 to ignore
 
     Wrong::
 
@@ -94,7 +95,7 @@ def encoding(case: Case) -> Finding | None:
     Fix: the loss that reads this encoding, or the encoding that the loss reads.
     People type: expected floating point type for target with class probabilities, got long; sparse
     categorical or categorical crossentropy; multi-target not supported; multi label cross entropy;
-    0d or 1d target tensor expected
+    0d or 1d target tensor expected; integer labels or one hot; multilabel cross entropy
 
     Wrong::
 
@@ -189,11 +190,15 @@ def _labels_for_binary(case: Case) -> Finding | None:
 def label_dtype(case: Case) -> Finding | None:
     """Labels travel in a type that cannot hold them exactly.
 
-    Symptom: classes above 2048 (float16), 256 (bfloat16), 127 (int8) are confused or negative.
+    Symptom: "expected scalar type Long but found Float" and its like; or, without any message,
+    classes above 2048 (float16), 256 (bfloat16), 127 (int8) are confused or negative.
     Cause: labels were cast along with the inputs to half precision or to a small integer.
-    Fix: keep labels in a wide integer type.
+    Fix: keep class numbers in a wide integer type; targets of a binary or a regression loss are
+    floating.
     People type: mixed precision labels wrong; float16 labels; 2049 becomes 2048; labels wrong with
-    bfloat16
+    bfloat16; expected scalar type Long but found Int; nll_loss not implemented for Float; not
+    implemented for Int; result type Float can't be cast to the desired output type Long; found
+    dtype Long but expected Float; target should be a long tensor
 
     Wrong::
 

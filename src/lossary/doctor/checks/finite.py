@@ -70,10 +70,12 @@ def nan_post_mortem(case: Case) -> Finding | None:
     """The loss or its gradient is not finite: which row, which values, which operation.
 
     Symptom: the loss is NaN or infinite; or finite, and the next step's parameters are NaN.
-    Cause: a logarithm or division of 0, an overflowing exponential, a root at 0, NaN in the inputs.
+    Cause: a logarithm or division of 0 (zero), an overflowing exponential, a root at 0, NaN in the
+    inputs.
     Fix: change the operation that is named, or mask the row.
     People type: loss is nan; loss becomes nan after some steps; why is my loss nan; gradient nan;
-    loss inf; nan loss debug
+    loss inf; nan loss debug; returned nan values in its 0th output; loss: nan accuracy: 0; invalid
+    value (nan) encountered in jit; nan after the first epoch; nan; detect_anomaly nan
 
     Wrong::
 
@@ -192,7 +194,7 @@ def edge_gradients(case: Case) -> Finding | None:
     Cause: square roots, norms, logarithms and powers have infinite slopes at 0; exp overflows.
     Fix: a formula that is smooth there, or where() on the inside.
     People type: sqrt gradient nan; norm gradient nan at zero; rmse loss nan; torch.where nan
-    gradient; gradient nan when prediction equals target
+    gradient; gradient nan when prediction equals target; SqrtBackward0 returned nan values
 
     Wrong::
 

@@ -29,7 +29,7 @@ def hidden_nan(case: Case) -> Finding | None:
     Cause: trainers filter NaN and log 0, the last value or nothing instead.
     Fix: log the number of steps that were not finite, and stop at the first.
     People type: loss is 0.0 trainer; loss suddenly zero; logging_nan_inf_filter; loss 0 learning
-    rate huggingface; loss stays exactly the same
+    rate huggingface; loss stays exactly the same; training loss is 0.0 and evaluation loss is nan
 
     Wrong::
 

@@ -28,7 +28,9 @@ def callable_(case: Case) -> Finding | None:
     Cause: a tuple instead of a number, in-place operations on predictions, shapes it does not take.
     Fix: return one array; work on copies.
     People type: custom loss returns tuple; loss modifies input in place; grad can be implicitly
-    created only for scalar outputs; custom loss error
+    created only for scalar outputs; custom loss error; variable needed for gradient computation has
+    been modified by an inplace operation; a leaf variable that requires grad is used in an in-place
+    operation
 
     Wrong::
 
@@ -337,8 +339,8 @@ def compile_hazards(case: Case) -> Finding | None:
     Symptom: torch.compile or jit falls back or fails; the GPU idles between steps.
     Cause: .item(), branches on values, boolean indexing inside the loss.
     Fix: where(), masks and checks outside the hot path.
-    People type: torch.compile graph break loss; tracerboolconversionerror; item() slow training;
-    host device sync in loss; boolean indexing torch.compile
+    People type: torch.compile graph break loss; TracerBoolConversionError; item() slow training;
+    host device sync in loss; boolean indexing torch.compile; ConcretizationTypeError
 
     Wrong::
 

@@ -16,7 +16,7 @@ def kl_inputs(case: Case) -> Finding | None:
     Symptom: a negative KL divergence.
     Cause: probabilities where log-probabilities are expected, or rows that do not sum to 1.
     Fix: log_softmax on the student, softmax on the teacher.
-    People type: kl divergence negative; kldivloss returns negative value; kl_div input log
+    People type: kl divergence negative; KLDivLoss returns negative value; kl_div input log
     probabilities; distillation loss negative
 
     Wrong::
@@ -88,8 +88,9 @@ def ctc_feasibility(case: Case) -> Finding | None:
     Cause: too few frames after downsampling (repeated labels need a blank between them), a blank
     inside the transcript, a length of 0 or beyond the array.
     Fix: drop or merge those rows, or downsample less.
-    People type: ctc loss inf; ctcloss nan; ctc loss infinite; target length longer than input
-    length; zero_infinity
+    People type: ctc loss inf; CTCLoss nan; ctc loss infinite; target length longer than input
+    length; zero_infinity; expected input_lengths to have value at most; not enough time for target
+    transition sequence; ctc loss infinity
 
     Wrong::
 
@@ -143,7 +144,7 @@ def variance_shape(case: Case) -> Finding | None:
     Symptom: a likelihood that trains, with uncertainties that mean nothing.
     Cause: variances of shape (N,) against means of shape (N, D): where N equals D it even runs.
     Fix: give the variance the shape of the mean, or a last axis of length 1.
-    People type: gaussiannllloss var is of incorrect size; var shape gaussian nll; heteroscedastic
+    People type: GaussianNLLLoss var is of incorrect size; var shape gaussian nll; heteroscedastic
     variance shape
 
     Wrong::

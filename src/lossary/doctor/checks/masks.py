@@ -183,7 +183,7 @@ def all_ignored(case: Case) -> Finding | None:
     Symptom: NaN in single batches, or a loss of exactly 0; "most labels are -100".
     Cause: the mean over nothing is 0/0; prompts longer than the context leave no label.
     Fix: drop such rows, or define the mean over nothing as 0.
-    People type: loss nan ignore_index; all labels are -100; crossentropyloss nan when all targets
+    People type: loss nan ignore_index; all labels are -100; CrossEntropyLoss nan when all targets
     ignored; empty mask dice nan
 
     Wrong::

@@ -22,7 +22,8 @@ def double_softmax(case: Case) -> Finding | None:
     Probabilities lie in [0, 1], so the second softmax can never be sure of anything.
     Fix: remove the softmax layer, or tell the loss that probabilities come.
     People type: loss stuck at 1.461; cross entropy does not go below 1.46; softmax before
-    crossentropyloss; double softmax; loss stuck at 0.313; from_logits true or false
+    CrossEntropyLoss; double softmax; loss stuck at 0.313; from_logits true or false; loss cannot go
+    below 1.461; should i use softmax with CrossEntropyLoss
 
     Wrong::
 
@@ -63,7 +64,7 @@ def double_sigmoid(case: Case) -> Finding | None:
     Cause: the network ends in a sigmoid and the loss takes logits, so the sigmoid is applied twice:
     probabilities stay within [0.5, 0.731].
     Fix: remove the sigmoid, or tell the loss that probabilities come.
-    People type: loss stuck at 0.693; sigmoid before bcewithlogitsloss; double sigmoid; binary
+    People type: loss stuck at 0.693; sigmoid before BCEWithLogitsLoss; double sigmoid; binary
     predictions all above 0.5
 
     Wrong::
@@ -106,8 +107,9 @@ def logits_as_probabilities(case: Case) -> Finding | None:
     Cause: raw network outputs reach a loss that takes probabilities; or NLLLoss gets probabilities
     or logits although it takes log-probabilities.
     Fix: use the variant that takes logits; for NLLLoss apply log_softmax.
-    People type: nllloss negative; bceloss all elements of input should be between 0 and 1;
-    categorical crossentropy nan; loss stuck at 16.118; from_logits
+    People type: NLLLoss negative; BCELoss all elements of input should be between 0 and 1;
+    categorical crossentropy nan; loss stuck at 16.118; from_logits; assertion input_val >= zero &&
+    input_val <= one failed; all elements of input should be between 0 and 1; nll loss negative
 
     Wrong::
 
@@ -196,7 +198,7 @@ def log_probabilities_as_logits(case: Case) -> Finding | None:
     Symptom: none; a reviewer wonders about log_softmax before cross-entropy.
     Cause: log_softmax of log-probabilities gives the same log-probabilities back.
     Fix: nothing; negative log-likelihood on log-probabilities saves one pass.
-    People type: log_softmax before crossentropyloss; log softmax twice; is log_softmax idempotent
+    People type: log_softmax before CrossEntropyLoss; log softmax twice; is log_softmax idempotent
 
     Wrong::
 

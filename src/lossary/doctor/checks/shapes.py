@@ -35,7 +35,10 @@ def broadcast(case: Case) -> Finding | None:
     every row.
     Fix: bring both to one shape before the loss.
     People type: using a target size that is different to the input size; my model predicts the
-    mean; model does not learn regression; mse loss broadcast; loss equals variance of targets
+    mean; model does not learn regression; mse loss broadcast; loss equals variance of targets;
+    target size must be the same as input size; the size of tensor a must match the size of tensor b
+    at non-singleton dimension; logits and labels must have the same shape; logits and labels must
+    be broadcastable; operands could not be broadcast together with shapes; incompatible shapes
 
     Wrong::
 
@@ -104,8 +107,10 @@ def class_axis(case: Case) -> Finding | None:
     Symptom: an error about sizes, or (worse) a loss that mixes pixels and classes.
     Cause: channels-last arrays in a channels-first loss or the reverse.
     Fix: name the axis, or move it.
-    People type: expected target size got torch.size; crossentropyloss channels last; class axis;
-    expected input batch_size to match target batch_size; (batch, seq, vocab) cross entropy
+    People type: expected target size got torch.size; CrossEntropyLoss channels last; class axis;
+    expected input batch_size to match target batch_size; (batch, seq, vocab) cross entropy; cross
+    entropy logits reshape batch sequence vocabulary; segmentation masks shape (N, C, H, W);
+    dimension out of range in cross entropy
 
     Wrong::
 

@@ -86,12 +86,16 @@ def initial_loss(case: Case) -> Finding | None:
 def constant_predictor(case: Case) -> Finding | None:
     """The model is no better than one constant answer.
 
-    Symptom: the loss stands at 0.693, at ln C, or at the variance of the targets.
+    Symptom: the loss stands at the logarithm of the number of classes (0.693 with 2, 1.099 with 3,
+    2.303 with 10, 4.605 with 100, 6.908 with 1,000), or at the variance of the targets; the
+    accuracy stands still, and every input gets the same answer.
     Cause: only the class frequencies have been learnt: features do not reach the output, labels are
     shuffled against inputs, the learning rate is far off, shapes broadcast.
     Fix: overfit one batch; if that fails, the fault is in the path from input to loss.
     People type: loss stuck at 0.693; loss stuck at 2.303; model predicts the same class; network
-    predicts the mean; loss not decreasing; accuracy stuck at 50
+    predicts the mean; loss not decreasing; accuracy stuck at 50; loss stuck at 4.605; accuracy not
+    improving; accuracy stuck at 0.5; outputs the same value for every input; model predicts all one
+    class
 
     Wrong::
 
@@ -243,7 +247,7 @@ def negative_value(case: Case) -> Finding | None:
     a missing sign.
     Fix: none, or bring the inputs into their sets.
     People type: negative loss; can loss be negative; cosine similarity loss negative; gaussian nll
-    negative; bce loss is negative
+    negative; bce loss is negative; why is my loss negative
 
     Wrong::
 

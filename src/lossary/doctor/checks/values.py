@@ -23,7 +23,7 @@ def target_range(case: Case) -> Finding | None:
     Cause: masks are stored as 0 and 255, labels as -1 and 1, or counts are used as labels.
     Fix: bring the targets to [0, 1].
     People type: negative loss with binary crossentropy; bce loss negative; loss goes to minus
-    infinity; mask 255
+    infinity; mask 255; all elements of target should be between 0 and 1
 
     Wrong::
 
@@ -76,7 +76,7 @@ def nan_target(case: Case) -> Finding | None:
     Symptom: the loss is NaN from one batch on, and so are all parameters afterwards.
     Cause: one missing label in a batch makes the mean NaN.
     Fix: mask the missing targets.
-    People type: loss is nan; nan in targets; missing labels regression; ignore nan in loss; train
+    People type: nan in targets; nan in labels; missing labels regression; ignore nan in loss; train
     with missing targets
 
     Wrong::

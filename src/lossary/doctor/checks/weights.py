@@ -33,7 +33,7 @@ def weight_cancels(case: Case) -> Finding | None:
     Symptom: class weights have no effect with batch size 1, or with batches of one class.
     Cause: the weighted mean divides by the sum of weights; with one class both are the same.
     Fix: divide by the number of samples instead.
-    People type: class weights no effect; crossentropyloss weight batch size 1; weighted cross
+    People type: class weights no effect; CrossEntropyLoss weight batch size 1; weighted cross
     entropy weights cancel
 
     Wrong::
