@@ -16,17 +16,15 @@ from lossary.doctor.arrays import (
     dtype_name,
     library_of,
     row_deviation,
-    spread,
     summarize,
     to_numpy,
 )
 from lossary.doctor.companions import check_companions
 from lossary.doctor.identify import subject_of
 from lossary.doctor.registry import NotApplicable, need
+from lossary.doctor.sample import batch_of
 from lossary.doctor.subject import Subject
 
-BATCH_ROWS = 512  # rows on which a callable is tried
-BATCH_ENTRIES = 2**19
 UNIT_TOLERANCE = {"float16": 5e-3, "bfloat16": 2e-2}
 
 
@@ -265,20 +263,26 @@ class Case:
 
     @property
     def ignored(self) -> int | None:
-        if self.ignore is not None:
+        if self.ignore is not None or self.subject is None:
             return self.ignore
-        return self.subject.ignore if self.subject else None
+        kind = dtype_name(self.target)
+        if self.subject.framework == "torch" and "float" in kind:
+            return None  # PyTorch ignores labels, never distributions
+        return self.subject.ignore
 
     @property
     def class_axis(self) -> int:
         """The axis of class scores that the loss reads, as a nonnegative number."""
-        axis = self.axis
+        axis, shape = self.axis, self.predicted.shape
         if axis is None and self.subject:
             axis = self.subject.parameters.get("axis")
             if axis is None and self.subject.library == "torch" and not self.subject.own:
                 axis = 1
+                fits = self.target is not None and shape[:-1] == self.truth.shape
+                if self.subject.contract is None and fits and shape[:1] + shape[2:] != shape[:-1]:
+                    axis = -1  # code of the user's own, which may keep classes last
         axis = -1 if axis is None else axis
-        rank = self.predicted.ndim
+        rank = len(shape)
         need(-rank <= axis < rank, "a class axis")
         return axis % rank
 
@@ -349,28 +353,7 @@ class Case:
     @cached_property
     def batch(self) -> dict[str, Any]:
         """Some rows of everything, to call the loss with: ``subject(**case.batch)``."""
-        first = self.predicted
-        most = BATCH_ENTRIES // 16 if self.reads == "image" else BATCH_ENTRIES  # windows cost more
-        rows = max(1, min(BATCH_ROWS, most // max(1, first[:1].size))) if first.ndim else 1
-        contiguous = self.subject is not None and self.subject.unit in ("anchor", "tensor")
-        take = (
-            slice(0, rows)
-            if contiguous or self.sequence
-            else spread(len(first) if first.ndim else 1, rows)
-        )
-
-        def cut(array: np.ndarray | None) -> np.ndarray | None:
-            if array is None or array.ndim == 0 or len(array) != len(first):
-                return array
-            return np.ascontiguousarray(array[take])
-
-        predictions = tuple(cut(array) for array in self.arrays)
-        return {
-            "prediction": predictions if len(predictions) > 1 else predictions[0],
-            "target": cut(self.target_array),
-            "weights": cut(self.weights_array),
-            "mask": cut(self.mask_array),
-        }
+        return batch_of(self)
 
     @property
     def options(self) -> dict[str, Any]:

@@ -71,6 +71,13 @@ class Subject:
         way = self.predictions or next(iter(arrivals(self.contract)), "")
         return _READS.get((space, way), space)
 
+    def promises(self, name: str) -> bool:
+        """Whether the contract has this property at the parameters in use."""
+        if self.contract is None:
+            return False
+        known = self.contract.parameters
+        return self.contract.has(name, {k: v for k, v in self.parameters.items() if k in known})
+
     @property
     def further(self) -> tuple[str, ...]:
         """Inputs beside predictions and target, which a case does not hand to the loss."""

@@ -114,6 +114,7 @@ def encoding(case: Case) -> Finding | None:
     contract = case.known.contract
     space = contract.target if contract else None
     need(space is None or space.name != "multi-hot", "a loss of one class per row")
+    need(not case.known.target_in_logs, "targets that are no logarithms")
     if summary.integral and summary.low >= 0 and summary.high <= 1:
         ones = _rows_of_ones(truth, case.class_axis)
         if ones.max() > 1:
@@ -153,7 +154,26 @@ def encoding(case: Case) -> Finding | None:
             "Rows of a soft target are weights of classes; they lie in [0, 1] and sum to 1.",
             "target = softmax(teacher_scores)  # or a regression loss",
         )
-    return None
+    return None if "kl" in case.known.name.lower() else _weights_of_classes(case, truth)
+
+
+def _weights_of_classes(case: Case, truth: np.ndarray) -> Finding | None:
+    """Rows of soft labels sum to 1; a row of zeros is a row that does not count."""
+    sums = _rows_of_ones(truth, case.class_axis)
+    off = (np.abs(sums - 1) > max(0.02, case.unit_tolerance)) & (sums != 0)
+    if not off.any():
+        return None
+    return Finding(
+        f"Soft targets sum to {sums[off].min():.4g} .. {sums[off].max():.4g} in "
+        f"{float(off.mean()):.0%} of the rows, not to 1.",
+        "The sum multiplies the row's loss and its floor: smoothing that adds to every class, or a "
+        "mixture whose parts do not add up, weighs rows by accident.",
+        case.line(
+            "target = target / target.sum(axis=-1, keepdims=True)",
+            torch="target = target / target.sum(dim=1, keepdim=True)",
+        ),
+        severity="warning",
+    )
 
 
 def _labels_for_binary(case: Case) -> Finding | None:

@@ -165,17 +165,18 @@ def direction(case: Case) -> Finding | None:
         isinstance(prediction, np.ndarray) and target is not None and len(target) >= 4,
         "four or more predictions and targets",
     )
+    need(subject.framework is None or subject.contract is not None, "a loss that is known")
     start = case.value
     need(math.isfinite(start), "a finite loss")
-    better, worse = _moved(case, prediction, target)
     options = case.options
-    good, bad = subject(better, target, **options), subject(worse, target, **options)
-    if (
-        not (math.isfinite(good) and math.isfinite(bad))
-        or good < bad
-        or math.isclose(good, bad, rel_tol=1e-4, abs_tol=1e-7)
-    ):
-        return None
+    for better, worse in _moved(case, prediction, target):
+        good, bad = subject(better, target, **options), subject(worse, target, **options)
+        if (
+            not (math.isfinite(good) and math.isfinite(bad))
+            or good < bad
+            or math.isclose(good, bad, rel_tol=1e-4, abs_tol=1e-7)
+        ):
+            return None
     return Finding(
         f"Predictions moved towards their targets give {good:.5g}; moved towards shuffled targets "
         f"{bad:.5g} (as they are: "
@@ -188,24 +189,29 @@ def direction(case: Case) -> Finding | None:
     )
 
 
-def _moved(case: Case, prediction: np.ndarray, target: np.ndarray) -> tuple[Any, ...]:
-    """Predictions half way to their targets, and half way to other rows' targets."""
+def _moved(case: Case, prediction: np.ndarray, target: np.ndarray) -> list[tuple[Any, Any]]:
+    """Predictions moved to their targets and to other rows' targets, in each way that may be meant.
+
+    Targets of 0 and 1 may be values to come near to, or sides that a logit should take.
+    """
     other = target[np.random.default_rng(0).permutation(len(target))]
     kind = prediction.dtype if prediction.dtype.kind == "f" else np.float32
     if target.shape == prediction.shape:
         summary = case.prediction_summary
         binary = set(np.unique(target).tolist()) <= {0, 1, -1}
-        if binary and (summary.low < 0 or summary.high > 1):
-            sign = np.where(target > 0, 1.0, -1.0), np.where(other > 0, 1.0, -1.0)
-            return tuple((prediction + 2.0 * part).astype(kind) for part in sign)
-        return tuple(
-            (prediction + 0.5 * (part - prediction)).astype(kind) for part in (target, other)
+        sides = binary and (summary.low < 0 or summary.high > 1)
+        near = [(0.1 * prediction + 0.9 * part).astype(kind) for part in (target, other)]
+        far = [
+            (prediction + np.where(part > 0, 2.0, -2.0)).astype(kind) for part in (target, other)
+        ]
+        by_value = case.reads is None or not case.binary_scores
+        need(
+            binary or case.reads is not None or target.dtype.kind == "f", "targets that are values"
         )
-    axis = (
-        case.class_axis
-        if case.class_scores or case.axis is not None
-        else (1 if case.known.library == "torch" else -1) % prediction.ndim
-    )
+        need(case.reads not in ("log rate", "log variance"), "predictions that are like targets")
+        ways = [near] * (by_value or not sides) + [far] * (sides and case.reads != "real")
+        return [(toward, away) for toward, away in ways]
+    axis = case.class_axis
     shape = prediction.shape[:axis] + prediction.shape[axis + 1 :]
     need(
         shape == target.shape and target.dtype.kind in "iu",
@@ -221,7 +227,7 @@ def _moved(case: Case, prediction: np.ndarray, target: np.ndarray) -> tuple[Any,
             moved.append((np.log(share) if logs else share).astype(kind))
         else:
             moved.append((prediction + 2.0 * hot).astype(kind))
-    return moved[0], moved[1]
+    return [(moved[0], moved[1])]
 
 
 @check("dead-gradient", severity="warning")
@@ -310,6 +316,7 @@ def _wrong(
         threshold = 0.5 if inside and case.reads != "logit" else 0.0
         side = (prediction > threshold) != (target > 0)
     else:
+        need(target.dtype.kind == "f" or case.reads is not None, "targets that are values")
         spread = float(np.std(target)) or 1.0
         side = np.abs(prediction - target) > 0.1 * spread
     if case.gradient is None and case.foreign.unit in (None, "element"):

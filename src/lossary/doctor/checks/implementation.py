@@ -195,6 +195,7 @@ def _both(
         reduction=reduction,
         predictions=case.foreign.predictions,
         ignore=case.ignored,
+        implementation="definition",
         **parameters,
     )
     weights = case.class_weights_array

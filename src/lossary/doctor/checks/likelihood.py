@@ -35,18 +35,26 @@ def kl_inputs(case: Case) -> Finding | None:
         and case.truth.shape == case.predicted.shape,
         "a Kullback-Leibler divergence of distributions",
     )
-    axis = case.class_axis
+    axis, logs = case.class_axis, case.known.target_in_logs
     with np.errstate(over="ignore"):
-        sums = case.truth[:10_000].sum(axis=axis, dtype=np.float64)
+        rows = case.truth[:10_000].astype(np.float64)
+        sums = (np.exp(rows) if logs else rows).sum(axis=axis)
     summary = case.target_summary
     problems = []
-    if summary.low < 0:
+    if logs and summary.high > case.unit_tolerance:
+        problems.append(
+            f"targets reach {summary.high:.4g}; log_target=True takes log-probabilities, at most 0"
+        )
+    elif summary.low < 0 and not logs:
         problems.append(
             f"targets go down to {summary.low:.4g}: they look like "
             f"{'log-probabilities' if summary.high <= 0 else 'logits'}"
         )
     elif float(np.abs(sums - 1).max()) > max(0.01, case.unit_tolerance):
-        problems.append(f"rows of the target sum to {sums.min():.4g} .. {sums.max():.4g}, not 1")
+        of = "exponentials of " if logs else ""
+        problems.append(
+            f"{of}rows of the target sum to {sums.min():.4g} .. {sums.max():.4g}, not 1"
+        )
     scores = case.prediction_summary
     if case.reads == "log simplex" and scores.high > case.unit_tolerance:
         kind = (
@@ -74,7 +82,8 @@ def kl_inputs(case: Case) -> Finding | None:
         "elsewhere.",
         case.line(
             'Loss("kl_divergence")  # on logits, with softmax(teacher) as target',
-            torch="loss(torch.log_softmax(student, dim=1), torch.softmax(teacher, dim=1))",
+            torch="loss(torch.log_softmax(student, dim=1), torch."
+            f"{'log_softmax' if logs else 'softmax'}(teacher, dim=1))",
             keras="loss(keras.ops.softmax(teacher), keras.ops.softmax(student))",
         ),
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 from typing import Any
 
@@ -36,7 +38,7 @@ def _over_prediction(case: Case, keep: np.ndarray, prediction: np.ndarray) -> np
     """What counts, with the class axis of the prediction put back."""
     if keep.shape == prediction.shape:
         return keep
-    if case.class_scores and keep.ndim == prediction.ndim - 1:
+    if case.index_target and keep.ndim == prediction.ndim - 1:
         return np.broadcast_to(np.expand_dims(keep, case.class_axis), prediction.shape)
     need(keep.ndim <= prediction.ndim, "a mask that fits the predictions")
     return np.broadcast_to(
@@ -140,7 +142,7 @@ def padding_invariance(case: Case) -> Finding | None:
     need(keep.shape == target.shape, "a mask of the target's shape")
     axis = 1 if target.ndim > 1 else 0
     predicted_axis = axis
-    if case.class_scores and prediction.ndim == target.ndim + 1 and case.class_axis <= axis:
+    if prediction.ndim == target.ndim + 1 and case.class_axis <= axis:
         predicted_axis += 1
     padding = np.random.default_rng(0)
 
@@ -298,12 +300,9 @@ def dead_flag(case: Case) -> Finding | None:
 
 def _deliberate(case: Case) -> dict[str, Any]:
     """Parameters to test: all of your own code; of a framework's loss those you changed."""
-    import inspect
-
     subject = case.foreign
-    root = (getattr(type(subject.callable), "__module__", "") or "").partition(".")[0]
-    if root not in ("torch", "keras", "optax"):
-        return subject.parameters
+    if inspect.isroutine(subject.callable) or isinstance(subject.callable, functools.partial):
+        return {} if subject.framework else subject.parameters
     defaults = {
         item.name: item.default
         for item in inspect.signature(type(subject.callable)).parameters.values()
@@ -311,7 +310,7 @@ def _deliberate(case: Case) -> dict[str, Any]:
     return {
         key: value
         for key, value in subject.parameters.items()
-        if key in defaults and defaults[key] != value
+        if key in defaults and (defaults[key] != value or subject.framework is None)
     }
 
 

@@ -53,7 +53,8 @@ def broadcast(case: Case) -> Finding | None:
     shapes = predicted.shape, truth.shape
     if shapes[0] == shapes[1]:
         return _weights_broadcast(case)
-    if case.reads is None and (case.index_target or truth.ndim == 0):
+    numbers = case.index_target and predicted.shape[case.class_axis] > 1
+    if case.reads is None and (truth.ndim == 0 or (numbers and case.target_summary.integral)):
         return _weights_broadcast(case)  # a loss over classes may be meant
     together = _broadcast(*shapes)
     wide, other = (predicted, truth) if predicted.ndim > truth.ndim else (truth, predicted)

@@ -9,7 +9,7 @@ import numpy as np
 
 from lossary.contract import LossError, contracts
 from lossary.doctor.case import Case
-from lossary.doctor.landmarks import best_constant, floor_of, start_of
+from lossary.doctor.landmarks import best_constant, every_class_is_seen, floor_of, start_of
 from lossary.doctor.registry import check, need, present
 from lossary.doctor.report import Finding
 
@@ -106,6 +106,8 @@ def constant_predictor(case: Case) -> Finding | None:
         examine(4 * binary - 2 + 0.3 * binary_logits, binary, loss="binary_cross_entropy")
     """
     need(case.trained is not False, "a model that has been trained")
+    need(case.target is not None and case.target_summary.variance > 0, "targets that vary")
+    need(every_class_is_seen(case), "rows of every class among those looked at")
     constant, loss_there = present(best_constant(case), "a loss with a known best constant")
     value = case.value
     need(math.isfinite(value) and math.isfinite(loss_there), "finite losses")
@@ -193,11 +195,7 @@ def domination(case: Case) -> Finding | None:
             in ("real", "positive", "nonnegative"),
             "a regression loss",
         )
-        slope_is_bounded = subject.contract.has(
-            "lipschitz",
-            {k: v for k, v in subject.parameters.items() if k in subject.contract.parameters},
-        )
-        if slope_is_bounded and case.gradient is None:
+        if subject.promises("lipschitz") and case.gradient is None:
             return None
     need(
         case.truth.shape == case.predicted.shape
@@ -261,11 +259,7 @@ def negative_value(case: Case) -> Finding | None:
     if not value < 0:
         return None
     contract = case.known.contract
-    impossible = contract is not None and contract.has(
-        "nonnegative",
-        {k: v for k, v in case.known.parameters.items() if k in contract.parameters},
-    )
-    if impossible:
+    if case.known.promises("nonnegative"):
         return Finding(
             f"{case.known.name} is {value:.4g}, and it cannot be negative on inputs it is "
             "defined for.",
@@ -384,14 +378,7 @@ def _kind_of_target(case: Case, summary: Any) -> tuple[str, str] | None:
             "magnitude.",
             f"predict their logarithm, or consider {_names('positive') or 'a Gamma likelihood'}",
         )
-    bounded = (
-        case.subject is not None
-        and case.subject.contract is not None
-        and case.contract.has(
-            "lipschitz",
-            {k: v for k, v in case.known.parameters.items() if k in case.contract.parameters},
-        )
-    )
+    bounded = case.subject is not None and case.subject.promises("lipschitz")
     if reach > 6 and not bounded:
         return (
             f"Targets have heavy tails: one in 200 lies {reach:.1f} interquartile ranges from the "
