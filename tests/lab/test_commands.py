@@ -109,6 +109,17 @@ def test_saved_predictions_are_judged_without_training(tmp_path):
         (("compare", "nothing.csv", "--target", "y", "--losses", "mse"), "no such file"),
         (("compare", "digits", "--losses", "mse", "--metric", "RMSE"), "it can be accuracy"),
         (("compare", "digits", "--losses", "mse", "--noise", "2"), "between 0 and 1"),
+        (("compare", "digits", "--losses", ","), "losses: none is named"),
+        (("compare", "digits", "--losses", "mse", "--outliers", "0.1"), "outliers: does not apply"),
+        (("compare", "digits", "--seeds", "0"), "'--seeds': Input should be greater than or equal"),
+        (("compare", "digits", "--epochs", "-1"), "'--epochs': Input should be greater"),
+        (("compare", "digits", "--rate", "-1"), "rate=-1.0: give a learning rate above 0"),
+        (("compare", "digits", "--rate", "nan"), "rate=nan: give a learning rate above 0"),
+        (("compare", "digits", "--nonsense"), "No such option: --nonsense"),
+        (("compare",), "Missing argument 'data'; "),
+        (("compare", "digits", "--output", "/dev/null"), "--output /dev/null: is a file"),
+        (("compare", "digits", "--output", "/proc/x"), "--output /proc/x: cannot be written"),
+        (("compare", "digits", "--losses", "mse", "--model", "json"), "json: names no factory"),
         (("compare", "digits", "--losses", "mse", "--noise", "much"), "expected shares"),
         (("compare", "digits", "--losses", "mse", "--model", "nowhere:build"), "expected package"),
         (("compare", "digits", "--losses", "mse", "--storage", "/proc/no/study.db"), "storage"),
@@ -125,4 +136,18 @@ def test_bad_input_is_one_line_and_exit_code_two(tmp_path, monkeypatch, capsys, 
     assert ended.value.code == 2
     assert pattern in shown.err
     assert shown.out == ""
+    assert not list(tmp_path.rglob("study.db"))
     assert len(shown.err.strip().splitlines()) == 1
+
+
+def test_a_missing_plotting_library_is_noticed_before_training(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
+    monkeypatch.setattr(sys, "argv", ["lossary", "compare", "digits"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == (
+        "lossary: the lab needs plotly: pip install 'lossary[lab]'\n"
+    )
+    assert list(tmp_path.iterdir()) == []

@@ -11,6 +11,7 @@ from lossary.lab import images
 from lossary.lab.choose import fitted, split_names
 from lossary.lab.data import from_arrays, read
 from lossary.lab.heads import head_for
+from lossary.lab.run import Settings, run
 from lossary.lab.split import split
 
 GOOD = "a,b,y\n" + "".join(f"{i},{i * 7 % 11},{i % 2}\n" for i in range(40))
@@ -89,6 +90,81 @@ def test_a_million_classes_are_counted(tmp_path):
             task="classes")  # fmt: skip
     with pytest.raises(LossError, match=r"1000000 classes; the lab takes at most 1000"):
         describe(np.arange(1_000_000), task="classes")
+
+
+def test_millions_of_texts_are_counted_not_sorted(tmp_path, monkeypatch):
+    """Neither sorting nor the search for dates may meet them: both take half a minute."""
+    rows = "".join(f"{i % 7},label{i},{i % 2}\n" for i in range(200_000))
+    path = write(tmp_path, "a,y,z\n" + rows)
+
+    def sorts(*arguments, **keywords):
+        raise AssertionError("millions of texts are being sorted")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(np, "unique", sorts)
+        refused("200000 different texts in 200000 rows look like nearly all unique", path, "y")
+        with pytest.raises(LossError, match="200000 different texts"):
+            describe(np.array([f"label{k}" for k in range(200_000)], dtype=object))
+    assert "column 'y' has 200000 different texts" in read(path, "z").notes[0]
+
+
+def test_columns_left_out_are_named_where_none_is_left(tmp_path):
+    rows = "".join(f"{i},5;{i * 3 % 7}\n" for i in range(60))
+    refused(
+        "no column is left to predict y from; column 'a' has 60 different texts",
+        write(tmp_path, "a;y\n" + rows),
+        "y",
+    )
+
+
+@pytest.mark.parametrize(
+    ("texts", "columns"),
+    [
+        (["2020-01-31", "2021-12-01"], ["day: season, cosine", "day: season, sine"]),
+        (["31/01/2020", "01/12/2021"], ["day: season, cosine", "day: season, sine"]),
+        (
+            ["2020-01-31T10:30:00", "2021-12-01T23:00:00"],
+            [f"day: {part}, {wave}" for part in ("season", "hour") for wave in ("cosine", "sine")],
+        ),
+        (["2020-01-31", "soon"], ["day = 2020-01-31", "day = soon"]),
+    ],
+)
+def test_dates_are_told_from_texts(tmp_path, texts, columns):
+    rows = "".join(f"{texts[i % 2]},{i % 3}\n" for i in range(60))
+    assert read(write(tmp_path, "day,y\n" + rows), "y").columns == tuple(columns)
+
+
+def test_a_text_after_thousands_of_numbers_is_read(tmp_path):
+    rows = "".join(f"{i},{i % 2}\n" for i in range(12_000)) + "many,1\n"
+    refused("column 'a' has 12001 different texts", write(tmp_path, "a,y\n" + rows), "y")
+    missing = "".join(f"{i},{i % 2}\n" for i in range(12_000)) + "NA,1\n"
+    data = read(write(tmp_path, "a,y\n" + missing), "y", drop_missing=True)
+    assert len(data.features) == 12_000
+
+
+@pytest.mark.parametrize(
+    ("settings", "pattern"),
+    [
+        ({"seeds": 0}, "seeds=0: give a whole number from 1 up"),
+        ({"epochs": -1}, "epochs=-1: give a whole number"),
+        ({"batch": 2.5}, r"batch=2\.5: give a whole number"),
+        ({"hidden": (0,)}, r"hidden=\(0,\): give units per layer"),
+        ({"rate": float("nan")}, "rate=nan: give a learning rate above 0"),
+        ({"noise": (2,)}, r"noise=\(2,\): each share lies between 0 and 1"),
+    ],
+)
+def test_settings_that_make_no_sense_get_one_line(settings, pattern):
+    with pytest.raises(LossError, match=pattern):
+        Settings(**settings)
+
+
+@pytest.mark.parametrize(
+    ("harm", "name"), [("outliers", "wine"), ("imbalance", "diabetes"), ("label noise", "diabetes")]
+)
+def test_a_harm_that_does_not_apply_is_refused_before_training(harm, name):
+    settings = Settings(seeds=1, **{harm.removeprefix("label "): (0.1,)})
+    with pytest.raises(LossError, match=f"{harm}: does not apply to a"):
+        run(read(name), ["squared_error"], settings, note=lambda *_: pytest.fail("trained"))
 
 
 def test_files_that_are_not_there_or_not_data(tmp_path):

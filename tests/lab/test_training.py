@@ -266,7 +266,7 @@ def small_model(inputs, outputs):
 
 
 def raising_model(inputs, outputs):
-    raise RuntimeError("no such layer")
+    raise RuntimeError("no such layer\nin this model")
 
 
 def test_the_users_own_model(wine):
@@ -274,7 +274,7 @@ def test_the_users_own_model(wine):
         wine, losses=["cross_entropy"], model=small_model, seeds=2, epochs=3, rate=0.01
     )
     assert account["plan"]["model"].endswith(":small_model")
-    with pytest.raises(LossError, match="the factory raised RuntimeError: no such layer"):
+    with pytest.raises(LossError, match="the factory raised RuntimeError: no such layer;"):
         compare(wine, losses=["cross_entropy"], model=raising_model, seeds=2, epochs=1)
     with pytest.raises(LossError, match="the factory returned NoneType"):
         compare(wine, losses=["cross_entropy"], model=lambda i, o: None, seeds=2, epochs=1)

@@ -152,27 +152,17 @@ def _facts(values: np.ndarray) -> dict[str, float]:
 
 
 def _categories(array: np.ndarray, name: str, task: str) -> Target:
-    distinct, index = np.unique(
-        array if array.dtype.kind in "iufb" else array.astype(str), return_inverse=True
-    )
+    texts = array.dtype.kind not in "iufb"
+    if texts:  # counted first: to sort millions of texts takes half a minute
+        different = set(map(str, array.tolist()))
+        refuse_texts(len(different), max(map(len, different)), array.size, name)
+    distinct, index = np.unique(array.astype(str) if texts else array, return_inverse=True)
     count = distinct.size
     if count < 2:
         raise LossError(
             f"target {name}: every value is {str(distinct[0])!r}; a task needs at least two classes"
         )
-    texts = array.dtype.kind not in "iufb"
-    if texts and count > SEVERAL and count > 0.5 * array.size:
-        longest = max(map(len, distinct.astype(str)))
-        kind = "free text" if longest > 40 else "nearly all unique texts"
-        raise LossError(
-            f"target {name}: {count} different texts in {array.size} rows look like {kind}; "
-            "choose a column of classes or numbers"
-        )
-    if count > MOST_CLASSES:
-        raise LossError(
-            f"target {name}: {count} classes; the lab takes at most {MOST_CLASSES}; "
-            "merge rare classes, or say --task real if it is a quantity"
-        )
+    _refuse_classes(count, name)
     if task == "binary" and count != 2:
         raise LossError(f"target {name}: {count} different values; task='binary' needs two")
     labels = tuple(str(item) for item in distinct.tolist())
@@ -193,6 +183,27 @@ def _categories(array: np.ndarray, name: str, task: str) -> Target:
         ordered=whole and count > 2,
         facts=facts,
     )
+
+
+def refuse_texts(different: int, longest: int, rows: int, name: str) -> None:
+    """A LossError where so many ``different`` texts, the ``longest`` of so many letters, are no
+    classes.
+    """
+    if different > SEVERAL and different > 0.5 * rows:
+        kind = "free text" if longest > 40 else "nearly all unique texts"
+        raise LossError(
+            f"target {name}: {different} different texts in {rows} rows look like {kind}; "
+            "choose a column of classes or numbers"
+        )
+    _refuse_classes(different, name)
+
+
+def _refuse_classes(count: int, name: str) -> None:
+    if count > MOST_CLASSES:
+        raise LossError(
+            f"target {name}: {count} classes; the lab takes at most {MOST_CLASSES}; "
+            "merge rare classes, or say --task real if it is a quantity"
+        )
 
 
 def _multi_label(array: np.ndarray, name: str) -> Target:

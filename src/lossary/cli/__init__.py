@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
+from typing import Any
 
 import typer
 
@@ -17,6 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+USAGE: Any = typer.BadParameter.__base__  # click's UsageError, whether typer brings its own or not
 COMMANDS = ("losses", "check", "lab", "doctor")
 
 
@@ -30,14 +32,28 @@ def main() -> None:
     for name in COMMANDS:
         import_module(f"lossary.cli.{name}")
     try:
-        app()
+        code = app(standalone_mode=False)
     except LossError as error:
         fail(str(error))
-    except KeyboardInterrupt:
+    except USAGE as error:
+        said = error.format_message()
+        if not said:  # no arguments at all: the help has been shown
+            sys.exit(2)
+        command = error.ctx.command_path if error.ctx else "lossary"
+        fail(f"{said.rstrip('.')}; {command} --help shows what can be given")
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing in ("", "lossary"):
+            raise
+        command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+        extra = "check" if command == "check" else "lab"
+        fail(f"{command} needs {missing}, which is not installed: pip install 'lossary[{extra}]'")
+    except (KeyboardInterrupt, typer.Abort):
         fail("interrupted", code=130)
     except BrokenPipeError:  # the reader of a pipe has gone: not a fault
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def fail(message: str, code: int = 2) -> None:

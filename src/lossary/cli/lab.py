@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,18 +67,13 @@ def compare(
     from lossary.advice.use import parse_use
     from lossary.lab import data as lab_data
     from lossary.lab.choose import split_names
+    from lossary.lab.files import prepare
     from lossary.lab.run import Settings, run
     from lossary.lab.study import without_password
 
     if predictions:
         _without_training(Path(data), target, predictions, losses, task, output, as_json)
         return
-    loaded = lab_data.read(data, target, task=task, drop_missing=drop_missing)
-    for remark in loaded.notes:
-        print(f"{loaded.name}: {remark}", file=sys.stderr)
-    names = split_names(losses) if losses else _advised(loaded.target, use)
-    if use and not metric:
-        metric = parse_use(use, loaded.target).metric(loaded.target)
     settings = Settings(
         seeds=seeds,
         metric=metric,
@@ -89,6 +85,15 @@ def compare(
         imbalance=_shares("--imbalance", imbalance),
         sweep=sweep,
     )
+    if not join:
+        prepare(output)
+    loaded = lab_data.read(data, target, task=task, drop_missing=drop_missing)
+    for remark in loaded.notes:
+        print(f"{loaded.name}: {remark}", file=sys.stderr)
+    names = split_names(losses) if losses else _advised(loaded.target, use)
+    if use and not metric:
+        metric = parse_use(use, loaded.target).metric(loaded.target)
+        settings = replace(settings, metric=metric)
     place = storage or output / "study.db"
     with _helpers(workers - 1), _progress() as note:
         account = run(loaded, names, settings, storage=place, note=note, join=join)
@@ -110,12 +115,13 @@ def _without_training(
     """Losses on saved predictions: value, gradient scale and shares, curves; in seconds."""
     from lossary.advice import describe
     from lossary.lab.choose import split_names
-    from lossary.lab.files import write_saved_files
+    from lossary.lab.files import prepare, write_saved_files
     from lossary.lab.saved import judge_saved
     from lossary.lab.study import without_password
     from lossary.lab.table import read_columns
     from lossary.lab.terminal import show_saved
 
+    prepare(output)
     values, columns = read_columns(path, target, predictions.split(","))
     described = describe(values, name=target or "target", task=task)
     names = split_names(losses) if losses else _advised(described, None)

@@ -45,7 +45,7 @@ def compare(
     from lossary.advice import advise
     from lossary.contract import LossError
     from lossary.lab.data import Data, load
-    from lossary.lab.files import write_files
+    from lossary.lab.files import prepare, write_files
     from lossary.lab.model import path_of
     from lossary.lab.objective import text_of
     from lossary.lab.run import Settings, run
@@ -68,8 +68,9 @@ def compare(
         known = ", ".join(name for name in Settings.__dataclass_fields__ if name != "model")
         raise LossError(f"compare: no setting {unknown[0]!r}; it can be {known}")
     chosen = Settings(**settings, model=path_of(model))
-    if storage is None and output is not None:
-        storage = Path(output) / "study.db"
+    if output is not None:
+        prepare(Path(output))
+        storage = storage or Path(output) / "study.db"
     account = run(loaded, names, chosen, storage=storage)
     texts = [item if isinstance(item, str) else text_of(item) for item in names]
     given = {key: value for key, value in settings.items() if value is not None}

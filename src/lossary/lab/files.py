@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,23 @@ import numpy as np
 from lossary.contract import LossError
 from lossary.lab.need import need
 from lossary.lab.report import write_report, write_saved_report
+
+
+def prepare(folder: Path) -> None:
+    """Refuse before hours of training what would stop the report after it.
+
+    A LossError for a library that is missing, or a folder that cannot be written.
+    """
+    for module in ("jinja2", "plotly.graph_objects", "plotly.offline", "matplotlib"):
+        need(module)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except FileExistsError:
+        raise LossError(f"--output {folder}: is a file; give a folder") from None
+    except OSError as error:
+        raise LossError(f"--output {folder}: cannot be written: {error}") from None
 
 
 def write_files(account: dict[str, Any], folder: Path) -> list[Path]:

@@ -41,6 +41,8 @@ def load_model(path: str) -> Callable[..., Any]:
     """The factory of ``package.module:build``."""
     if path in _HERE:
         return _HERE[path]
+    if not path.partition(":")[2]:
+        raise LossError(f"--model {path}: names no factory; expected package.module:build")
     try:
         return _found(path)
     except Exception as error:  # whatever the user's module does when it is imported

@@ -13,5 +13,5 @@ def need(module: str) -> Any:
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
-        missing = error.name or module
+        missing = (error.name or module).partition(".")[0]
         raise LossError(f"the lab needs {missing}: pip install 'lossary[lab]'") from None

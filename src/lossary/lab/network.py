@@ -92,8 +92,9 @@ class Modules:
             try:
                 modules.append(build(inputs, width))
             except Exception as error:
+                first = str(error).strip().partition("\n")[0]
                 raise LossError(
-                    f"model: the factory raised {type(error).__name__}: {error}; it is called as "
+                    f"model: the factory raised {type(error).__name__}: {first}; it is called as "
                     f"build({inputs}, {width}) and returns a torch.nn.Module"
                 ) from error
         if not isinstance(modules[0], torch.nn.Module):

@@ -13,7 +13,7 @@ import numpy as np
 
 from lossary.contract import LossError
 from lossary.lab.baseline import baselines
-from lossary.lab.cell import RATES, Cell, Plan, run_cell
+from lossary.lab.cell import RATES, Cell, Plan, build_stack, run_cell
 from lossary.lab.choose import fitted_all
 from lossary.lab.curves import curves
 from lossary.lab.data import Data
@@ -45,6 +45,19 @@ class Settings:
     outliers: tuple[float, ...] = ()
     imbalance: tuple[float, ...] = ()
     sweep: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "epochs", "batch"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, int) and value >= 1):
+                raise LossError(f"{name}={value!r}: give a whole number from 1 up")
+        if any(not (isinstance(units, int) and units >= 1) for units in self.hidden):
+            raise LossError(f"hidden={self.hidden!r}: give units per layer, such as (128,)")
+        if self.rate is not None and not 0 < self.rate < float("inf"):
+            raise LossError(f"rate={self.rate!r}: give a learning rate above 0, such as 0.003")
+        for name in ("noise", "outliers", "imbalance"):
+            if any(not 0 < share < 1 for share in getattr(self, name)):
+                raise LossError(f"{name}={getattr(self, name)!r}: each share lies between 0 and 1")
 
     def corruptions(self) -> list[Corruption]:
         """Clean data first, then each harm asked for."""
@@ -97,12 +110,15 @@ def run(
     Without ``storage`` the study lives in memory. ``join`` works on cells and returns nothing.
     """
     settings = settings or Settings()
-    if settings.seeds < 1:
-        raise LossError(f"seeds={settings.seeds}: give at least 1")
+    # Whatever can be refused is refused before anything is trained.
     plan = make_plan(data, settings)
     parsed = fitted_all(losses, data.target)
-    for loss in parsed.values():
-        head_of(loss, data.target)  # refuse before anything is trained
+    if not parsed:
+        raise LossError("losses: none is named; give names with commas between, or leave them out")
+    heads = [head_of(loss, data.target) for loss in parsed.values()]
+    build_stack(plan, data, heads[0].width, (0,))
+    for harm in settings.corruptions():
+        harm.check(data.target)
     cells = make_cells(parsed, settings)
     results = do_cells(cells, plan, data, storage, note, join)
     if join:

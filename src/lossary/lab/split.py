@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from lossary.advice.target import Target
 from lossary.contract import LossError
 from lossary.lab.data import Data
 from lossary.lab.need import need
@@ -25,6 +26,14 @@ class Corruption:
 
     kind: str = "none"
     share: float = 0.0
+
+    def check(self, target: Target) -> None:
+        """A LossError where this harm does not apply to such a target."""
+        classes = target.task in ("binary", "classes")
+        quantity = target.task in ("real", "count")
+        fits = {"none": True, "label noise": classes, "imbalance": classes, "outliers": quantity}
+        if not fits[self.kind]:
+            raise LossError(f"{self.kind}: does not apply to a {target.task} target")
 
     def __str__(self) -> str:
         return "as is" if self.kind == "none" else f"{self.share:.0%} {self.kind}"
@@ -125,25 +134,23 @@ def _corrupt(
     data: Data, rows: np.ndarray, corruption: Corruption, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     target = data.target
+    corruption.check(target)
     values = target.values[rows].copy()
     random = np.random.default_rng([seed, 7919])
-    classes = target.task in ("binary", "classes")
     if corruption.kind == "none":
         return rows, values
-    if corruption.kind == "label noise" and classes:
+    if corruption.kind == "label noise":
         wrong = random.random(len(values)) < corruption.share
         shift = random.integers(1, len(target.labels), len(values))
         return rows, np.where(wrong, (values + shift) % len(target.labels), values)
-    if corruption.kind == "outliers" and not classes and target.task != "multi-label":
+    if corruption.kind == "outliers":
         wrong = random.random(len(values)) < corruption.share
         size = 10 * target.facts["standard deviation"] * (1 + random.random(len(values)))
         far = values + (
             size if target.facts["minimum"] >= 0 else size * random.choice([-1, 1], len(values))
         )
         return rows, np.where(wrong, np.round(far) if target.task == "count" else far, values)
-    if corruption.kind == "imbalance" and classes:
-        return _thin(rows, values, corruption.share, len(target.labels))
-    raise LossError(f"{corruption.kind}: does not apply to a {target.task} target")
+    return _thin(rows, values, corruption.share, len(target.labels))
 
 
 def _thin(

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from lossary.advice.target import refuse_texts
 from lossary.contract import LossError
 from lossary.lab.need import need
 
@@ -48,7 +49,8 @@ def tabulate(frame: Any, source: str, target: str | None, drop_missing: bool) ->
             columns.append(label)
             blocks.append(block)
     if not blocks:
-        raise LossError(f"{source}: no column is left to predict {', '.join(names)} from")
+        why = "".join(f"; {note}" for note in notes[:3])
+        raise LossError(f"{source}: no column is left to predict {', '.join(names)} from{why}")
     features = np.stack(blocks, axis=1).astype(np.float32)
     return Table(features, tuple(columns), values, ",".join(names), notes, rows)
 
@@ -113,21 +115,42 @@ def _refuse_too_large(path: Path) -> None:
 
 
 def _read_csv(polars: Any, path: Path) -> Any:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        header = file.readline()
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            header = file.readline()
+    except UnicodeDecodeError:
+        raise LossError(f"{path.name}: is not text in UTF-8; save it as UTF-8") from None
     if "\0" in header:
         raise LossError(f"{path.name}: is not text; a CSV has a line of column names")
     separator = max(",;\t|", key=header.count)
     names = [name.strip() for name in next(csv.reader([header], delimiter=separator), [])]
     _refuse_columns(names, path.name)
-    frame = polars.read_csv(
-        path,
-        separator=separator,
-        null_values=MISSING,
-        infer_schema_length=None,
-        try_parse_dates=True,
-    )
-    return frame.rename(dict(zip(frame.columns, names, strict=True)))
+    settings = {"separator": separator, "null_values": MISSING}
+    try:
+        frame = polars.read_csv(path, infer_schema_length=10_000, **settings)
+    except polars.exceptions.ComputeError:  # a later row may hold another type
+        frame = polars.read_csv(path, infer_schema_length=None, **settings)
+    frame = frame.rename(dict(zip(frame.columns, names, strict=True)))
+    texts = frame.select(polars.selectors.string()).columns
+    return frame.with_columns(_dated(polars, frame[name]) for name in texts)
+
+
+def _dated(polars: Any, texts: Any) -> Any:
+    """The column as dates or times of day and date, where every text is one.
+
+    A few rows decide first: polars' own search for dates takes minutes on millions of texts.
+    """
+    for parse in ("to_date", "to_datetime"):
+        for part in (texts.drop_nulls().head(100), texts):
+            try:
+                found = getattr(part.str, parse)(strict=False)
+            except polars.exceptions.ComputeError:  # no text like a date
+                break
+            if not len(part) or found.null_count() > part.null_count():
+                break
+        else:
+            return found
+    return texts
 
 
 def as_frame(table: Any, source: str) -> Any:
@@ -229,6 +252,8 @@ def _target_values(series: Any, source: str) -> np.ndarray:
                 f"{numbers.null_count()} "
                 f"texts, the first {series[row]!r} in row {row + 1}; correct or remove them"
             )
+        # Counted here, since millions of texts take seconds to become an array.
+        refuse_texts(series.n_unique(), series.str.len_chars().max(), len(series), series.name)
     return series.to_numpy()
 
 
@@ -253,11 +278,12 @@ def _numbers(series: Any) -> tuple[list[tuple[str, np.ndarray]], str]:
         return found, ""
     if kind in (polars.String, polars.Categorical, polars.Enum):
         texts = series.cast(polars.String)
-        categories = texts.unique().sort().to_list()
-        if len(categories) > MOST_CATEGORIES:
+        different = texts.n_unique()
+        if different > MOST_CATEGORIES:
             return [], (
-                f"column {name!r} has {len(categories)} different texts (at most "
+                f"column {name!r} has {different} different texts (at most "
                 f"{MOST_CATEGORIES} are taken as categories) and was left out"
             )
+        categories = texts.unique().sort().to_list()
         return [(f"{name} = {item}", (texts == item).to_numpy()) for item in categories], ""
     return [], f"column {name!r} holds {kind} and was left out"
