@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,6 +12,7 @@ from lossary.contract import LossError
 from lossary.doctor.case import Case
 from lossary.doctor.registry import CHECKS, Check, NotApplicable, all_checks, check_of
 from lossary.doctor.report import SEVERITIES, Finding, Report
+from lossary.doctor.untouched import same_chance
 
 __all__ = [
     "CHECKS",
@@ -49,7 +51,9 @@ def diagnose(
     """Ask every check that is not ignored, or ``only`` those named."""
     ignored = {check_of(name).name for name in ignore_checks}
     chosen = list(all_checks()) if only is None else [check_of(name).name for name in only]
-    with np.errstate(all="ignore"):  # what is not finite becomes a finding, not a warning
+    # What is not finite becomes a finding, not a warning, and what frameworks warn of is told once.
+    with np.errstate(all="ignore"), warnings.catch_warnings(), same_chance():
+        warnings.simplefilter("ignore")
         return _ask(case, [name for name in chosen if name not in ignored])
 
 
@@ -76,7 +80,20 @@ def _ask(case: Case, names: list[str]) -> Report:
             findings.append(finding)
     findings = [finding for finding in findings if not _follows(finding, findings, case)]
     findings.sort(key=lambda item: SEVERITIES.index(item.severity))
-    return Report(tuple(findings), tuple(fine), not_applicable, failed)
+    return Report(tuple(findings), tuple(fine), not_applicable, failed, _about(case))
+
+
+def _about(case: Case) -> str:
+    """What was understood, for the reader to compare with what was meant."""
+    arrays = dict(case.inputs)
+    if case.target is not None:
+        arrays["target"] = case.target_array
+    told = [f"{name} {array.shape} {array.dtype}" for name, array in arrays.items()]
+    if case.subject is not None and case.reads:
+        told.append(f"the loss {case.subject.name} reads {case.reads}")
+    elif case.subject is not None:
+        told.append(f"the loss {case.subject.name}")
+    return f"Examined: {', '.join(told)}" if told else ""
 
 
 def could_not_run(error: Exception) -> str:
