@@ -83,9 +83,10 @@ def main():
         for one, two, three in zip(gradient, exact_gradient, usual_gradient, strict=True):
             print(f"{one:22.15f} {two:22.15f} {three:22.15f}")
         print(f"largest difference: {(gradient - exact_gradient).abs().max():.1e}", end=", ")
-        print(f"by the mean of means {(gradient - usual_gradient).abs().max():.1e}")
+        print(f"by the mean of means {(gradient - usual_gradient).abs().max():.1e}", flush=True)
     torch.testing.assert_close(exact_gradient, gradient, rtol=1e-12, atol=1e-14)
     torch.testing.assert_close(exact_value, value, rtol=1e-12, atol=0)
+    distributed.barrier()  # no rank ends before all have compared and printed
     distributed.destroy_process_group()
 
 

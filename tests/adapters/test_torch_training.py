@@ -23,11 +23,15 @@ def test_two_processes_give_the_gradient_of_one():
          str(ROOT / "examples" / "ddp_exact_mean.py")],
         env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert launched.returncode == 0, launched.stderr[-3000:]
-    exact, usual = re.search(
-        r"largest difference: (\S+), by the mean of means (\S+)", launched.stdout
-    ).groups()
-    assert float(exact) < 1e-14 < 1e-2 < float(usual)
+    # Not the exit code: torch's DDP leaves gloo's threads running, and now and then a process that
+    # has done its work aborts in its last moment ("terminate called without an active exception").
+    assert "AssertionError" not in launched.stderr, launched.stderr[-3000:]
+    found = re.search(r"difference: (\S+), by the mean of means (\S+)", launched.stdout)
+    assert found, launched.stderr[-3000:]
+    exact, usual = map(float, found.groups())
+    assert exact < 1e-14 < 1e-2 < usual
+    one, two = map(float, re.search(r"process (\S+), 2 processes (\S+)", launched.stdout).groups())
+    assert two == pytest.approx(one, rel=1e-12)
 
 
 def whole_and_parts():
