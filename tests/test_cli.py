@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from lossary.contract import contracts
@@ -84,3 +85,57 @@ def test_every_loss_has_a_page_and_a_curve(contract):
     _, line, values = curve(Loss(contract.name, **required))
     assert line.shape == values.shape
     assert values.max() > values.min()
+
+
+# Extras hidden as if they were not installed: only what the base depends on is left.
+WITHOUT_EXTRAS = """
+import sys
+
+EXTRAS = set(
+    "torch jax tensorflow keras polars sklearn scipy optuna plotly jinja2 matplotlib safetensors "
+    "PIL mpmath hypothesis array_api_strict lightgbm xgboost statsmodels autograd".split()
+)
+
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in EXTRAS:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Hidden())
+from lossary.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "extra"),
+    [
+        ("plot huber -o x.png", "lab"),
+        ("check math:sqrt", "check"),
+        ("advise digits", "lab"),
+        ("advise table.csv --target y", "lab"),
+        ("compare digits --losses cross_entropy", "lab"),
+        ("tune digits --loss huber", "lab"),
+    ],
+)
+def test_a_missing_extra_is_one_line_that_says_what_to_install(arguments, extra, tmp_path):
+    (tmp_path / "table.csv").write_text("x,y\n1,2\n3,4\n")
+    command = [sys.executable, "-c", WITHOUT_EXTRAS, *arguments.split()]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert f"pip install 'lossary[{extra}]'" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", ["list", "show huber", "explain", "doctor p.npy t.npy --loss cross_entropy"]
+)
+def test_the_base_alone_is_enough(arguments, tmp_path):
+    np.save(tmp_path / "p.npy", np.eye(3, dtype="float32")[[0, 1, 2, 0]])
+    np.save(tmp_path / "t.npy", np.array([0, 1, 2, 0]))
+    command = [sys.executable, "-c", WITHOUT_EXTRAS, *arguments.split()]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert result.returncode in (0, 1), result.stderr  # 1: the doctor has findings
+    assert result.stderr == ""
+    assert result.stdout

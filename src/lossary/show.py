@@ -279,7 +279,7 @@ def plot(losses: list[Loss], file: Path) -> None:
         matplotlib.use("Agg")
         from matplotlib import pyplot
     except ImportError:
-        raise LossError("plot needs matplotlib: pip install lossary[lab]") from None
+        raise LossError("plot needs matplotlib: pip install 'lossary[lab]'") from None
     curves = [curve(loss) for loss in losses]
     labels = {label for label, _, _ in curves}
     if len(labels) > 1:

@@ -35,10 +35,8 @@ def check(
     Exit code 0: it passed every check; 1: it did not; 2: it could not be checked.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    try:
-        from lossary.testing import Subject, library_of
-    except ModuleNotFoundError as error:
-        raise LossError(f"checking needs {error.name}: pip install lossary[check]") from None
+    from lossary.testing import Subject, library_of
+
     libraries = [library_of(name.strip()) for name in library.split(",")]
     function = load(loss)
     formula = load(oracle) if oracle else None
