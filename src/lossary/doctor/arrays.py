@@ -202,6 +202,9 @@ def summarize(array: np.ndarray, counts: np.ndarray | None = None) -> Summary:
         if labels is not None:
             labels = _count_labels(labels, block) if integral else None
     mean_moved = total / finite if finite else math.nan
+    variance = squares / finite - mean_moved * mean_moved if finite else math.nan
+    if math.isnan(variance) and finite:
+        variance = math.inf  # the squares are beyond the largest number
     return Summary(
         size,
         finite,
@@ -210,7 +213,7 @@ def summarize(array: np.ndarray, counts: np.ndarray | None = None) -> Summary:
         low,
         high,
         mean=mean_moved + (shift or 0.0),
-        variance=max(0.0, squares / finite - mean_moved**2) if finite else math.nan,
+        variance=max(0.0, variance) if finite else math.nan,
         zeros=zeros,
         negative=negative,
         outside_unit=outside,

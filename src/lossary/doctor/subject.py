@@ -127,10 +127,11 @@ class Subject:
             loss = self.loss if not parameters else self.with_parameters(**parameters).loss
             wide = tuple(array.astype(dtype) if dtype else array for array in predictions)
             options = {"weights": weights, "mask": mask, "class_weights": class_weights}
-            return loss(
-                **self.bound(wide, target),
-                **{key: value for key, value in options.items() if value is not None},
-            )
+            present = {key: value for key, value in options.items() if value is not None}
+            try:
+                return loss(**self.bound(wide, target), **present)
+            except (ValueError, TypeError, IndexError, ArithmeticError) as error:
+                raise _refused(self.name, error) from error
         with precise(self.library, dtype):
             inputs = [
                 self.live(array, dtype) if isinstance(array, np.ndarray) else array
@@ -199,10 +200,12 @@ class Subject:
     def values(self, prediction: np.ndarray, target: Any, **options: Any) -> np.ndarray:
         """Unreduced values; of a callable that reduces, one per row by calling it row by row."""
         if self.loss is not None:
-            with np.errstate(all="ignore"):
-                return np.asarray(
-                    self.loss.values(**self.bound(prediction, target), **options), dtype=np.float64
-                )
+            try:
+                with np.errstate(all="ignore"):
+                    values = self.loss.values(**self.bound(prediction, target), **options)
+            except (ValueError, TypeError, IndexError, ArithmeticError) as error:
+                raise _refused(self.name, error) from error
+            return np.asarray(values, dtype=np.float64)
         unreduced = self._unreduced()
         result = to_numpy(unreduced.raw(prediction, target, **options), self.name)
         if result.ndim:
@@ -269,3 +272,11 @@ class Subject:
         other_subject = self.replaced(callable=changed, parameters={**self.parameters, **changes})
         other_subject.__dict__["keywords"] = self.keywords
         return other_subject
+
+
+def _refused(name: str, error: Exception) -> Exception:
+    """Arrays that a definition stumbles over are arrays that it does not take."""
+    if isinstance(error, (LossError, FloatingPointError)):
+        return error
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return LossError(f"{name} does not take these arrays: {first[:160]}")

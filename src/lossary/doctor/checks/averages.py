@@ -53,6 +53,8 @@ def _valid(case: Case, batch: dict[str, Any]) -> float:
                 if extra.ndim <= target.ndim
                 else extra.any(axis=tuple(range(target.ndim, extra.ndim)))
             )
+            fits = all(a in (b, 1) for a, b in zip(extra.shape, keep.shape, strict=True))
+            need(fits, f"{name} of the target's shape")
             keep = keep * extra
     weights = case.class_weights_array
     if weights is not None and target.dtype.kind in "iu":
@@ -124,8 +126,7 @@ def split_invariance(case: Case) -> Finding | None:
         "(added).",
         "The denominator counts something else than what is summed, so the batch size changes the "
         "training.",
-        'total = Loss("...").total(prediction, target, mask=mask)  # totals add; divide once: '
-        "total.mean",
+        "value = values[mask].sum() / mask.sum()  # or Loss.total: totals add, divide once",
     )
 
 
@@ -161,7 +162,7 @@ def _accumulated(case: Case, batch: dict[str, Any], whole: float) -> Finding | N
         "Entries of the emptiest micro-batch get the most say; the optimum moves, and nothing "
         "fails.",
         case.line(
-            "total = sum(loss.total(p, t) for p, t in micro_batches); value = total.mean",
+            "value = sum(loss.total(p, t) for p, t in micro_batches).mean",
             torch='loss = nn.CrossEntropyLoss(reduction="sum")  # then divide by the count of the '
             "whole step",
         ),
@@ -210,7 +211,7 @@ def accumulation_plan(case: Case) -> Finding | None:
         "entry of the emptiest "
         f"weighs {ratio:.3g} times one of the fullest.{also}",
         "The mean of means is not the mean: short sequences or the last batch dominate.",
-        "value = sum(total.sum for total in totals) / sum(total.weight for total in totals)",
+        "value = sum(sums) / sum(counts)  # of the micro-batches; sum(totals).mean with Lossary",
     )
 
 
@@ -253,8 +254,7 @@ def batch_dependence(case: Case) -> Finding | None:
         f"{mean:.4g}.",
         "Small samples count little in the one and fully in the other; the batch size becomes a "
         "parameter.",
-        "values = [loss(p[None], t[None]) for p, t in zip(prediction, target)]  # one per sample, "
-        "then the mean",
+        "values = [loss(p[None], t[None]) for p, t in zip(prediction, target)]  # then the mean",
     )
 
 
@@ -322,6 +322,5 @@ def reduction_mismatch(case: Case) -> Finding | None:
         + (f" over {second.size:,} values." if second.size else ".")
         + factor,
         "Their balance then changes with image size, width and batch size.",
-        'Loss("...", reduction="batch_mean")  # for every term: sum over features, mean over the '
-        "batch",
+        "value = values.sum() / len(values)  # every term alike: a mean over rows",
     )

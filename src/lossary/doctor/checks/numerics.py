@@ -13,6 +13,7 @@ import numpy as np
 from lossary.doctor.case import Case
 from lossary.doctor.registry import check, need
 from lossary.doctor.report import Finding
+from lossary.evaluate import Loss
 
 HALF = ("float16", "bfloat16")
 COPIES = 3  # logits, their softmax, their gradient
@@ -58,7 +59,7 @@ def precision_gap(case: Case) -> Finding | None:
             f"In {kind} the loss is {told} ({half:.6g}, in float64 {full:.6g}).",
             "Long sums and exponentials lose most of their digits in half precision.",
             case.line(
-                'Loss("...")  # accumulates in float32',
+                "value = loss(prediction.astype('float32'), target)",
                 torch="value = loss(prediction.float(), target)",
                 jax="value = loss(prediction.astype(jnp.float32), target)",
             ),
@@ -85,7 +86,8 @@ def _gradient_gap(
         "underflows to 0).",
         "Small slopes vanish in half precision; the optimiser follows what is left.",
         case.line(
-            'Loss("...")  # computes in float32', torch="value = loss(prediction.float(), target)"
+            "value = loss(prediction.astype('float32'), target)",
+            torch="value = loss(prediction.float(), target)",
         ),
     )
 
@@ -140,12 +142,12 @@ def epsilon_underflow(case: Case) -> Finding | None:
     if case.epsilon is not None:
         named.append(("epsilon", case.epsilon, "plain"))
     if case.subject is not None and not case.known.own:
-        root = (getattr(type(case.known.callable), "__module__", "") or "").partition(".")[0]
         for name, value in case.known.parameters.items():
             if (
                 any(word in name.lower() for word in ("eps", "tiny"))
                 and isinstance(value, float)
-                and root not in ("torch", "keras")
+                and value > 0
+                and case.known.framework is None
             ):
                 named.append((name, value, "plain"))
         named += [("a constant", value, how) for value, how in _literals(case.known.callable)]
@@ -199,10 +201,12 @@ def memory_forecast(case: Case) -> Finding | None:
     copy_bytes = math.prod(shape) * 4
     needed = math.prod(shape) * width + COPIES * copy_bytes
     memory = case.memory or DEFAULT_MEMORY
-    if needed < 0.6 * memory:
-        return None
     rows = math.prod(shape[:-1])
     chunk = min(rows, 1024) * shape[-1] * 4 * COPIES + math.prod(shape) * width
+    if isinstance(case.loss, Loss) and case.loss.implementation == "chunked":
+        needed = chunk
+    if needed < 0.6 * memory:
+        return None
     return Finding(
         f"Scores of shape {shape} take {copy_bytes / 1e9:.3g} GB per float32 copy, "
         f"{needed / 1e9:.3g} GB with about {COPIES} copies; "
