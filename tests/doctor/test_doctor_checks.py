@@ -8,11 +8,12 @@ from collections.abc import Iterator
 import pytest
 
 from lossary.doctor import all_checks
+from lossary.doctor.case import Case
 from lossary.doctor.cases import examples_of
 from lossary.doctor.pages import examples, parts, run
 from lossary.doctor.registry import Check, search
 from lossary.doctor.report import Finding
-from lossary.doctor.table import LIBRARIES, ask, main, measure
+from lossary.doctor.table import LIBRARIES, ask, in_library, main, measure
 
 NAMES = """
 double-softmax double-sigmoid logits-as-probabilities log-probabilities-as-logits
@@ -109,3 +110,16 @@ def test_table_prints(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "floor" in out
     assert "1 checks" in out
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_change_is_a_line_of_code(name: str) -> None:
+    """It parses, holds no placeholder and fits a terminal without being broken."""
+    for example in examples_of(name):
+        for library in LIBRARIES if example.broken else ():
+            given = in_library(example.given, library)
+            finding = None if given is None else all_checks()[name](Case.of(**given))
+            if finding is not None:
+                ast.parse(finding.fix)
+                assert "..." not in finding.fix, finding.fix
+                assert len(finding.fix.partition("  # ")[0]) <= 72, finding.fix

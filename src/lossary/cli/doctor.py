@@ -95,6 +95,9 @@ def doctor(
         elif not as_json:
             typer.echo(f"== {name}\n" if len(reports) > 1 else "", nl=len(reports) > 1)
             typer.echo(item.text(verbose=verbose) + "\n")
+            if item.not_applicable and not verbose:
+                count = len(item.not_applicable)
+                typer.echo(f"Not asked: {count} checks; --verbose tells what each needs.\n")
     raise typer.Exit(
         max(2 if isinstance(item, LossError) else item.exit_code for item in reports.values())
     )

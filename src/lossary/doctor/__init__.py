@@ -90,7 +90,8 @@ def _about(case: Case) -> str:
         arrays["target"] = case.target_array
     told = [f"{name} {array.shape} {array.dtype}" for name, array in arrays.items()]
     if case.subject is not None and case.reads:
-        told.append(f"the loss {case.subject.name} reads {case.reads}")
+        reads = "real numbers" if case.reads == "real" else case.reads
+        told.append(f"the loss {case.subject.name} reads {reads}")
     elif case.subject is not None:
         told.append(f"the loss {case.subject.name}")
     return f"Examined: {', '.join(told)}" if told else ""
@@ -107,6 +108,8 @@ def _follows(finding: Finding, findings: list[Finding], case: Case) -> bool:
     causes = {other.check for other in findings if other.severity == "error"} - {finding.check}
     if finding.check == "callable":
         return bool(causes) and case.subject is not None and case.subject.own
+    if finding.check == "negative-value":  # impossible values are told by what made them
+        return finding.severity == "error" and bool(causes)
     return finding.check == "constant-predictor" and bool(
         causes or any(other.check == "domination" for other in findings)
     )

@@ -120,7 +120,8 @@ class Case:
                     raise LossError(
                         f"{name} is empty, shape {array.shape}; there is nothing to examine"
                     )
-        check_companions(vars(self), self.arrays[0] if self.arrays else None, self.target_array)
+        first = self.arrays[0] if self.arrays else None
+        check_companions(vars(self), first, self.target_array, classes=self.class_scores)
 
     # The arrays.
 
@@ -306,9 +307,10 @@ class Case:
         keep = self.mask_array
         if self.target is None:
             return keep
-        if keep is not None:
-            fits = keep.shape == self.truth.shape[: keep.ndim]
-            need(fits, "a mask of the target's shape or of its leading axes")
+        if keep is not None and keep.shape != self.truth.shape[: keep.ndim]:
+            # One entry for each unit of soft labels, which have an axis of classes besides.
+            need(keep.ndim == self.truth.ndim - 1, "a mask of the target's shape")
+            keep = np.broadcast_to(np.expand_dims(keep, self.class_axis), self.truth.shape)
         if self.ignored is not None:
             here = self.truth != self.ignored
             if not here.all():

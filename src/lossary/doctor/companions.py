@@ -16,8 +16,11 @@ _COUNTS = ("batch_size", "accumulation", "ranks")
 _MASKS = ({0.0, 1.0}, {0.0, 255.0})  # an image file's white is 255
 
 
-def check_companions(given: Mapping[str, Any], *arrays: np.ndarray | None) -> None:
-    """Raise a LossError where weights, a mask and their like cannot belong to these arrays."""
+def check_companions(given: Mapping[str, Any], *arrays: np.ndarray | None, classes: bool) -> None:
+    """Raise a LossError where weights, a mask and their like cannot belong to these arrays.
+
+    ``arrays``: the first prediction and the target. ``classes``: the loss reads class scores.
+    """
     for name in _COUNTS:
         if given[name] is not None and not (_is_whole(given[name]) and given[name] > 0):
             raise LossError(f"{name}={given[name]!r}; expected a whole number of 1 or more")
@@ -35,6 +38,7 @@ def check_companions(given: Mapping[str, Any], *arrays: np.ndarray | None) -> No
                 )
             if name == "mask" and array.size:
                 _check_mask(array)
+                _check_shape(array, [each.shape for each in arrays if each is not None], classes)
     if given["class_weights"] is not None:
         array = to_numpy(given["class_weights"], "class_weights")
         if array.ndim != 1 or not array.size:
@@ -50,6 +54,20 @@ def check_companions(given: Mapping[str, Any], *arrays: np.ndarray | None) -> No
 
 def _is_whole(value: Any) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _check_shape(mask: np.ndarray, shapes: list[tuple[int, ...]], classes: bool) -> None:
+    """The mask has the shape of the target, or of its leading axes; or of the prediction, where
+    that and the target should be alike: then the check "broadcast" tells."""
+    first, last = shapes[0], shapes[-1]
+    wanted = [last] if classes else [last, first]
+    if first == last:  # as many class scores as soft labels: the mask may lack their axis
+        wanted += [first[:axis] + first[axis + 1 :] for axis in range(1, len(first))]
+    if all(mask.shape != each[: mask.ndim] for each in wanted):
+        raise LossError(
+            f"mask has shape {mask.shape} and the target {last}; give a mask of the target's shape "
+            "or of its leading axes"
+        )
 
 
 def _check_mask(mask: np.ndarray) -> None:

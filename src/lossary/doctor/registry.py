@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from lossary.contract import LossError
 from lossary.doctor.report import Finding, Severity
-from lossary.doctor.search import Index
+from lossary.doctor.search import index_of
 
 if TYPE_CHECKING:
     from lossary.doctor.case import Case
@@ -122,4 +122,6 @@ def search(text: str) -> list[Check]:
     """Checks whose pages describe ``text``, a name or a symptom, best first."""
     known = all_checks()
     exact = [known[text]] if text in known else []
-    return exact + [item for item in Index.of(known).find(text) if item not in exact]
+    return exact + [
+        item for item in index_of(tuple(known.values())).find(text) if item not in exact
+    ]

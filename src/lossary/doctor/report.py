@@ -27,17 +27,17 @@ class Finding:
         return f"docs/doctor/{self.check}.md"
 
     def __str__(self) -> str:
-        lines = [f"{self.severity}  {self.check}"]
-        for label, text in (("seen", self.seen), ("why", self.why), ("fix", self.fix)):
-            lines += textwrap.wrap(
-                text,
-                80,
-                initial_indent=f"  {label:4}  ",
-                subsequent_indent=" " * 8,
-                break_long_words=False,
-                break_on_hyphens=False,
-            )
-        return "\n".join([*lines, f"  page  lossary explain {self.check}"])
+        code, _, remark = self.fix.partition("  # ")
+        return "\n".join(
+            [
+                f"{self.severity}  {self.check}",
+                _wrapped(self.seen, "  seen  ", " " * 8),
+                _wrapped(self.why, "  why   ", " " * 8),
+                f"  fix   {code}",  # in one piece, to be pasted
+                *([_wrapped(remark, "        # ", "        # ")] if remark else []),
+                f"  page  lossary explain {self.check}",
+            ]
+        )
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class Report:
     fine: tuple[str, ...]
     not_applicable: dict[str, str]
     failed: dict[str, str] = field(default_factory=dict)  # checks that could not run: our faults
+    about: str = ""  # what was examined: shapes, types, and how the loss reads them
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -70,6 +71,7 @@ class Report:
         rows = [asdict(finding) | {"page": finding.page} for finding in self.findings]
         return json.dumps(
             {
+                "about": self.about,
                 "findings": rows,
                 "fine": self.fine,
                 "not_applicable": self.not_applicable,
@@ -80,7 +82,8 @@ class Report:
 
     def text(self, *, verbose: bool = False) -> str:
         """The report at 80 columns; ``verbose`` also tells which checks were not asked, and why."""
-        parts = [str(finding) for finding in self.findings] or ["No findings."]
+        parts = [_wrapped(self.about)] if self.about else []
+        parts += [str(finding) for finding in self.findings] or ["No findings."]
         parts += [
             _wrapped(f"check {name} could not run: {reason} (a fault of the doctor, not of yours)")
             for name, reason in self.failed.items()
@@ -96,7 +99,12 @@ class Report:
         return self.text()
 
 
-def _wrapped(text: str) -> str:
+def _wrapped(text: str, first: str = "", other: str = "    ") -> str:
     return textwrap.fill(
-        text, 80, subsequent_indent="    ", break_on_hyphens=False, break_long_words=False
+        text,
+        80,
+        initial_indent=first,
+        subsequent_indent=other,
+        break_on_hyphens=False,
+        break_long_words=False,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -72,11 +72,6 @@ class Index:
         self.rarest = math.log(1 + count)
         self.numbers = [word for word in self.weight if "." in word]
 
-    @classmethod
-    def of(cls, checks: Mapping[str, Check]) -> Index:
-        """The index of these checks, made once."""
-        return _made(cls, tuple(checks.values()))
-
     def find(self, text: str) -> list[Check]:
         """Checks whose pages describe ``text``, best first."""
         typed = {self._known(word) for word in words(text)}
@@ -106,8 +101,9 @@ class Index:
 
 
 @cache
-def _made(kind: type[Index], checks: tuple[Check, ...]) -> Index:
-    return kind(checks)
+def index_of(checks: tuple[Check, ...]) -> Index:
+    """The index of these checks, made once."""
+    return Index(checks)
 
 
 def _phrases(check: Check) -> list[tuple[frozenset[str], float]]:

@@ -28,11 +28,11 @@ REMEDIES = {
     "log": "log(x.clip(min=smallest))  # or a formula on logits, which needs no log of 0",
     "sqrt": "sqrt(x + 1e-12)  # at 0 the root has an infinite slope",
     "div": "x / where(y == 0, 1, y)  # and mask those rows",
-    "exp": "logsumexp or softplus  # instead of log and sum of exp",
+    "exp": "y = logsumexp(x, axis=-1)  # for log(exp(x).sum()); softplus for log(1 + exp(x))",
     "pow": "clip(x, min=1e-12) ** p  # a fractional power of 0 has an infinite slope",
     "norm": "sqrt((x * x).sum(-1) + 1e-12)  # the norm has no slope at 0",
     "mul": "where(mask, x, 0)  # 0 times infinity is NaN: select, do not multiply",
-    "sub": "log_softmax or logsumexp  # infinity minus infinity is NaN",
+    "sub": "y = log_softmax(x, axis=-1)  # infinity minus infinity is NaN",
 }
 
 
@@ -51,7 +51,7 @@ class Culprit:
         for key, text in REMEDIES.items():
             if key in self.operation.lower():
                 return text
-        return "clip or mask the values that enter this operation"
+        return "x = x.clip(-1e6, 1e6)  # before this operation, or mask these rows"
 
 
 def culprit(

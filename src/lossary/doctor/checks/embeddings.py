@@ -194,8 +194,13 @@ def collapse(case: Case) -> Finding | None:
             f"All {len(rows)} embeddings are equal (spread {spread:.2g} at length "
             f"{size:.2g}){at}{margin}.",
             "Every distance is 0, so the loss stands at its margin and its gradient vanishes.",
-            "optimizer = Adam(parameters, lr=1e-5)  # start with semi-hard triplets, not the "
-            "hardest",
+            case.line(
+                "learning_rate = learning_rate / 10  # and semi-hard triplets, not the hardest",
+                torch="optimizer = torch.optim.Adam(model.parameters(), lr=1e-5)  # and semi-hard "
+                "triplets, not the hardest",
+                keras="optimizer = keras.optimizers.Adam(1e-5)  # and semi-hard triplets",
+                jax="optimizer = optax.adam(1e-5)  # and semi-hard triplets, not the hardest",
+            ),
         )
     if case.target is not None and case.truth.ndim == 1 and case.target_summary.integral:
         labels, counts = np.unique(case.truth, return_counts=True)
@@ -203,12 +208,16 @@ def collapse(case: Case) -> Finding | None:
             return Finding(
                 f"No two of {len(case.truth)} rows share a label: there is no positive pair.",
                 "The loss is 0 or undefined; nothing is pulled together.",
-                "sample m rows per class, for example 8 classes of 4 rows in a batch",
+                _batch_of_classes(),
             )
         if len(labels) == 1 and len(case.inputs) == 1:
             return Finding(
                 f"All {len(case.truth)} rows share one label: there is no negative pair.",
                 "Pulling alone collapses every embedding to one point.",
-                "sample several classes per batch, for example 8 classes of 4 rows",
+                _batch_of_classes(),
             )
     return None
+
+
+def _batch_of_classes() -> str:
+    return "rows = [i for k in range(8) for i in np.flatnonzero(labels == k)[:4]]  # 8 classes of 4"

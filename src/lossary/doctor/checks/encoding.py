@@ -39,14 +39,14 @@ def label_range(case: Case) -> Finding | None:
             f"Class numbers must be whole; these run from {summary.low:.4g} to {summary.high:.4g} "
             "with fractions.",
             "A fraction names no class.",
-            "target = target.astype(int)  # or a regression loss",
+            case.line("target = target.astype(int)", torch="target = target.long()"),
         )
     if summary.low >= 0 and summary.high < count:
         return None
     truth, keep = case.truth, case.counted
     wrong = (truth < 0) | (truth >= count)
     if keep is not None:
-        wrong &= keep
+        wrong &= keep.reshape(keep.shape + (1,) * (wrong.ndim - keep.ndim))
     values, times = np.unique(truth[wrong], return_counts=True)
     most = np.argsort(-times)[:5]
     listed = ", ".join(f"{values[i]:.0f} ({times[i]:,} times)" for i in most)
@@ -74,9 +74,25 @@ def label_range(case: Case) -> Finding | None:
         )
     if summary.low < 0:
         return Finding(
-            seen, why, "target, names = ...  # number the classes 0, 1, 2 ... without gaps"
+            seen,
+            why,
+            case.line(
+                "names, target = np.unique(target, return_inverse=True)  # number them from 0",
+                torch="names, target = target.unique(return_inverse=True)  # number them from 0",
+                jax="names, target = jnp.unique(target, return_inverse=True)  # number them from 0",
+            ),
         )
-    return Finding(seen, why, f"the output layer needs {int(summary.high) + 1} units, not {count}")
+    units = int(summary.high) + 1
+    return Finding(
+        seen,
+        why,
+        case.line(
+            f"classes = {units}  # units of the output layer, now {count}",
+            torch=f"head = nn.Linear(head.in_features, {units})  # not {count}",
+            keras=f"keras.layers.Dense({units})  # not {count}",
+            jax=f"nn.Dense({units})  # not {count}",
+        ),
+    )
 
 
 def _rows_of_ones(truth: np.ndarray, axis: int) -> np.ndarray:
@@ -152,7 +168,11 @@ def encoding(case: Case) -> Finding | None:
             f"{summary.high:.4g}: "
             "neither class numbers nor probabilities.",
             "Rows of a soft target are weights of classes; they lie in [0, 1] and sum to 1.",
-            "target = softmax(teacher_scores)  # or a regression loss",
+            case.line(
+                "target = softmax(teacher_scores)  # or a regression loss",
+                torch="target = torch.softmax(teacher_scores, dim=1)  # or a regression loss",
+                jax="target = jax.nn.softmax(teacher_scores)  # or a regression loss",
+            ),
         )
     return None if "kl" in case.known.name.lower() else _weights_of_classes(case, truth)
 
@@ -309,7 +329,7 @@ def arguments_swapped(case: Case) -> Finding | None:
         "looks like labels; the second is continuous.",
         "Most losses are not symmetric: the value and its slope belong to another problem.",
         case.line(
-            "examine(prediction, target)  # prediction first",
+            "loss(prediction, target)  # prediction first",
             torch="loss(prediction, target)",
             keras="loss(y_true, y_pred)",
         ),

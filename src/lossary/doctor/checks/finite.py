@@ -96,7 +96,7 @@ def nan_post_mortem(case: Case) -> Finding | None:
             "The network made them before the loss saw them: look at its inputs, learning rate and "
             "normalisation.",
             case.line(
-                "np.isfinite(inputs).all()",
+                "assert np.isfinite(inputs).all()  # the network's; then a smaller learning rate",
                 torch="torch.autograd.set_detect_anomaly(True)  # for one step",
                 jax='jax.config.update("jax_debug_nans", True)  # for one step',
             ),
@@ -142,9 +142,18 @@ def _tell(case: Case, row: int, value: float, *, in_gradient: bool = False) -> F
     return Finding(
         f"Row {row}: {what} at prediction {_shown(prediction)} and target {_shown(target)}{where}.",
         "One such row makes the mean, the gradient and then every parameter NaN.",
-        cause.remedy
-        if cause
-        else "mask = np.isfinite(values)  # find out what these rows are, then mask or repair them",
+        cause.remedy if cause else _mask_line(case, target),
+    )
+
+
+def _mask_line(case: Case, target: np.ndarray) -> str:
+    missing = target.dtype.kind == "f" and not np.isfinite(target).all()
+    name = "target" if missing else "values"
+    then = "loss(prediction, target, mask=mask)" if missing else "find out what these rows are"
+    return case.line(
+        f"mask = np.isfinite({name})  # then {then}",
+        torch=f"mask = {name}.isfinite()  # then {then}",
+        jax=f"mask = jnp.isfinite({name})  # then {then}",
     )
 
 
@@ -241,7 +250,11 @@ def edge_gradients(case: Case) -> Finding | None:
             "parameter.",
             cause.remedy
             if cause
-            else "where(x > 0, sqrt(where(x > 0, x, 1)), 0)  # safe inside and outside",
+            else case.line(
+                "np.where(x > 0, np.sqrt(np.where(x > 0, x, 1)), 0)  # safe inside and outside",
+                torch="torch.where(x > 0, torch.where(x > 0, x, 1).sqrt(), 0)  # in and outside",
+                jax="jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1)), 0)  # inside and outside",
+            ),
             # Of a framework's own loss this is a property to know, not code to repair.
             severity="note" if subject.framework else None,
         )

@@ -129,7 +129,7 @@ def _compare(pairs: list[tuple[float, float, float]]) -> Finding | None:
         )
     else:
         tell = f"for example {given[wrong][0]:.4g} where differences give {true[wrong][0]:.4g}"
-        fix = "derive it again, or let the framework differentiate the loss"
+        fix = "value, gradient = Loss(loss).value_and_grad(prediction, target)"
     sign = f"; the sign is wrong at {flipped}" if flipped else ""
     return Finding(
         f"The gradient disagrees with the loss at {int(wrong.sum())} of {len(pairs)} points{sign}: "
@@ -269,8 +269,7 @@ def dead_gradient(case: Case) -> Finding | None:
                 f"No gradient flows from {subject.name} to the predictions.",
                 "argmax, round, comparisons, .detach(), .item() and NumPy calls cut it: nothing is "
                 "learnt.",
-                'Loss("...")  # a smooth surrogate of your metric: soft Dice for F1 and IoU, '
-                "cross-entropy for accuracy",
+                'Loss("dice")  # smooth, as F1 and IoU are not; cross_entropy for accuracy',
                 severity="error",
             )
         slope = found

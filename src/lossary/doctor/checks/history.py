@@ -49,7 +49,7 @@ def hidden_nan(case: Case) -> Finding | None:
             f"{missing} of {len(history)} logged losses are not finite, the first at entry "
             f"{first}.",
             "From the first NaN gradient on, parameters are NaN or steps are skipped.",
-            "raise if not isfinite(loss)  # stop there and examine that batch",
+            "assert math.isfinite(loss)  # stop there and examine that batch",
             severity="error",
         )
     zeros = history == 0
@@ -70,7 +70,7 @@ def hidden_nan(case: Case) -> Finding | None:
             f"The logged loss repeats {value:.6g} exactly {run} times in a row.",
             "Real losses of different batches differ: values are cached, filtered or the step is "
             "skipped.",
-            "log loss.detach() of this step, not the last finite one",
+            "losses.append(float(loss))  # of this step, not the last finite one",
         )
     return None
 
@@ -190,7 +190,7 @@ def train_validation_gap(case: Case) -> Finding | None:
             f"{case.regularization:.3g} of the training number is a "
             f"penalty that validation does not have ({share:.0%} of the gap of {gap:+.3g}).",
             "The two numbers cannot be compared, nor used to judge overfitting.",
-            "log the data term alone for both: objective.values(...) shows each term",
+            "losses.append(float(loss - penalty))  # the data term alone, for both",
         )
     lower = held < train
     if (

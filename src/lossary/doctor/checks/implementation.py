@@ -47,7 +47,9 @@ def callable_(case: Case) -> Finding | None:
         problem = case.attempt[1]
         return (
             Finding(
-                problem + ".", "The loss cannot be computed on these arrays.", "see the message"
+                problem + ".",
+                "The loss cannot be computed on these arrays.",
+                "print(prediction.shape, target.shape)  # then repair what the message names",
             )
             if problem
             else None
@@ -57,8 +59,8 @@ def callable_(case: Case) -> Finding | None:
         return Finding(
             problem + ".",
             "The loss cannot be computed on these arrays.",
-            'arguments="target,prediction"  # if the callable takes the target first; else repair '
-            "what it reports",
+            "loss(target, prediction)  # if it takes the target first: "
+            'arguments="target,prediction"; else repair what it reports',
         )
     result = to_numpy(
         subject.raw(batch["prediction"], batch["target"], **case.options), "the value"
@@ -101,8 +103,10 @@ def _in_place(case: Case) -> Finding | None:
                 "entries).",
                 "Whoever reads the array afterwards, a metric or a second term, sees other "
                 "numbers.",
-                f"{name} = {name} * 1  # work on a copy: no +=, no masked assignment, no method "
-                "ending in _",
+                case.line(
+                    f"{name} = {name}.copy()  # or write no += and no masked assignment",
+                    torch=f"{name} = {name}.clone()  # or write no += and no method ending in _",
+                ),
             )
     return None
 
@@ -382,6 +386,9 @@ def compile_hazards(case: Case) -> Finding | None:
     return Finding(
         f"{subject.name}, line {line}: {what}{more}.",
         "Each such line costs a round trip per step and keeps compilers out.",
-        "where(mask, values, 0).sum() / mask.sum()  # select without a branch; check values in the "
-        "doctor instead",
+        case.line(
+            "value = np.where(mask, values, 0).sum() / mask.sum()  # select without a branch",
+            torch="value = torch.where(mask, values, 0).sum() / mask.sum()  # without a branch",
+            jax="value = jnp.where(mask, values, 0).sum() / mask.sum()  # without a branch",
+        ),
     )

@@ -103,8 +103,7 @@ def mask_leak(case: Case) -> Finding | None:
                 f"{int((at_ignored != 0).sum()):,} of "
                 f"{at_ignored.size:,} ignored entries).",
                 "The network learns from padding or from labels that you excluded.",
-                "values = where(mask, loss_of(where(mask, prediction, safe)), 0)  # select inside "
-                "and outside",
+                "value = loss(prediction[mask], target[mask]).mean()  # only what counts goes in",
             )
     if math.isfinite(before) and not math.isclose(before, after, rel_tol=1e-6, abs_tol=1e-9):
         return Finding(
@@ -224,8 +223,11 @@ def all_ignored(case: Case) -> Finding | None:
             f"{listed}); the loss is "
             f"{'NaN' if nan else '0' if gives_nan is None else f'{gives_nan:.4g}'} there.",
             "One NaN ruins every parameter; a false 0 hides that nothing was learnt.",
-            'Loss("...", empty="zero")  # and Total.weight says how much counted; or drop these '
-            "rows",
+            case.line(
+                "value = values[mask].sum() / max(1, mask.sum())  # 0 where nothing counts",
+                torch="value = values[mask].sum() / mask.sum().clamp(min=1)  # 0 over nothing",
+                jax="value = (values * mask).sum() / jnp.maximum(1, mask.sum())",
+            ),
             severity="error" if nan else "warning",
         )
     if share < 0.05:
@@ -294,7 +296,8 @@ def dead_flag(case: Case) -> Finding | None:
         f"Changing {name} from {flags[name]} to {others} leaves the loss identical ({base:.6g})"
         + (f"; so do {', '.join(dead[1:])}." if len(dead) > 1 else "."),
         "The parameter is ignored: what you tune with it does not exist.",
-        f"use {name} in {subject.name}, or set the flag that switches it on",
+        f"value = {name} * value  # or wherever {subject.name} forgets {name}; or the flag that "
+        "switches it on",
     )
 
 

@@ -134,8 +134,10 @@ def class_axis(case: Case) -> Finding | None:
             f"Classes seem to be on axis {other} of {shape} (targets {truth}); the loss reads axis "
             f"{axis}.",
             "Read along the wrong axis, positions compete with each other instead of classes.",
-            case.line(
-                f'Loss("{case.known.name}", axis={other})',
+            f'Loss("{case.known.name}", axis={other})'
+            if case.known.own
+            else case.line(
+                f"loss(prediction, target, axis={other})",
                 torch=f"prediction = prediction.movedim({other}, 1)  # classes belong on axis 1",
                 keras=f"prediction = keras.ops.moveaxis(prediction, {other}, -1)",
             ),
@@ -160,5 +162,5 @@ def _ambiguous(case: Case, axis: int, fitting: list[int]) -> Finding | None:
         "reach "
         f"{highest:.0f}, more than axis {axis} holds.",
         "The loss reads the wrong axis as classes.",
-        f'Loss("{case.known.name}", axis=...)',
+        f'Loss("{case.known.name}", axis={max(fitting, key=case.predicted.shape.__getitem__)})',
     )

@@ -54,9 +54,9 @@ def initial_loss(case: Case) -> Finding | None:
             "The learning rate then depends on the batch size, and the last, smaller batch weighs "
             "less.",
             case.line(
-                'Loss("...", reduction="mean")',
-                torch='loss = nn.CrossEntropyLoss(reduction="mean")',
-                keras='loss = keras.losses...(reduction="sum_over_batch_size")',
+                f'Loss("{case.known.name}", reduction="mean")',
+                torch=f'loss = nn.{case.known.name}(reduction="mean")',
+                keras=f'keras.losses.{case.known.name}(reduction="sum_over_batch_size")',
             ),
         )
     if ratio < (2.0 if scores else 20.0):
@@ -74,11 +74,14 @@ def initial_loss(case: Case) -> Finding | None:
         "The first steps only undo a bad start: outputs are far too large, or the scale of loss or "
         "target is off.",
         case.line(
-            "initialise the last layer near 0 (its bias at the prior), and standardise regression "
-            "targets",
+            "head.weight[:] = 0  # and its bias at the log of the class frequencies",
             torch="nn.init.zeros_(head.weight)  # and head.bias at the log of the class "
             "frequencies",
-        ),
+            keras='keras.layers.Dense(classes, kernel_initializer="zeros")  # the last layer',
+            jax="nn.Dense(classes, kernel_init=nn.initializers.zeros)  # the last layer",
+        )
+        if scores
+        else "target = (target - target.mean()) / target.std()  # and a small last layer",
     )
 
 
@@ -131,8 +134,12 @@ def constant_predictor(case: Case) -> Finding | None:
     return Finding(
         f"Loss {value:.4g} {compared} {same}{prior}.",
         "Nothing about single inputs has been learnt yet.",
-        "train on one batch of 8 rows until the loss is near its floor; if it is not, follow the "
-        "input to the loss",
+        case.line(
+            "for _ in range(500): step(x[:8], y[:8])  # must learn 8 rows by heart; if not, follow "
+            "the input to the loss",
+            keras="model.fit(x[:8], y[:8], epochs=500)  # must learn 8 rows by heart; if not, "
+            "follow the input to the loss",
+        ),
     )
 
 
@@ -272,13 +279,12 @@ def negative_value(case: Case) -> Finding | None:
         return Finding(
             f"The loss is {value:.4g}.",
             "Nothing says that it may be negative; a missing sign looks like this.",
-            "compare with examine(..., loss=your_loss): the check 'direction' tells whether the "
-            "sign is right",
+            "value = -value  # if the check 'direction' says so; else lower is better below 0 too",
         )
     return Finding(
         f"{case.known.name} is {value:.4g}: it is not bounded below by 0.",
         "Log-densities and similarities may be negative; lower is still better. Nothing to fix.",
-        "watch its decrease, not its sign",
+        "# nothing to change: watch its decrease, not its sign",
     )
 
 
@@ -322,12 +328,12 @@ def target_suggests(case: Case) -> Finding | None:
     )
 
 
-def _names(space: str) -> str:
-    """Losses whose target lives in this space, from the contracts."""
+def _loss_of(space: str, word: str) -> str:
+    """A loss whose target lives in this space, from the contracts; if it can, of this name."""
     found = [
         item.name for item in contracts() if item.target is not None and item.target.name == space
     ]
-    return ", ".join(found[:3])
+    return f'Loss("{max(found, key=lambda name: word in name)}")'
 
 
 def _kind_of_target(case: Case, summary: Any) -> tuple[str, str] | None:
@@ -345,22 +351,22 @@ def _kind_of_target(case: Case, summary: Any) -> tuple[str, str] | None:
             return (
                 f"Targets are {distinct} levels {summary.low:.0f}..{summary.high:.0f}: ordered "
                 "grades?",
-                "an ordinal loss keeps their order without claiming equal steps: see `lossary list "
-                "ordinal`",
+                f"target = 1.0 * (target[:, None] > np.arange({summary.low:.0f}, "
+                f"{summary.high:.0f}))  # ordered: is it above each level? "
+                'with Loss("binary_cross_entropy")',
             )
         ratio = summary.variance / summary.mean if summary.mean else math.nan
         return (
             f"Targets are counts (whole, 0 to {summary.high:.0f}), variance {ratio:.1f} times the "
             "mean.",
-            f"consider {_names('count') or 'a count likelihood'}"
-            + ("; overdispersed: negative binomial" if ratio > 2 else ""),
+            _loss_of("count", "negative" if ratio > 2 else "poisson"),
         )
     if summary.integral and distinct == 2:
         return ("Targets take two values: a yes or no?", 'Loss("binary_cross_entropy")')
     if zero_share > 0.3 and summary.low >= 0 and summary.high > 0:
         return (
             f"{zero_share:.0%} of the targets are exactly 0 and the others positive.",
-            "consider a Tweedie or zero-inflated loss",
+            _loss_of("nonnegative", "tweedie"),
         )
     if summary.low >= 0 and summary.high <= 1 and summary.variance > 0 and not summary.integral:
         return (
@@ -376,13 +382,13 @@ def _kind_of_target(case: Case, summary: Any) -> tuple[str, str] | None:
         return (
             f"Targets are positive and span {math.log10(summary.high / summary.low):.1f} orders of "
             "magnitude.",
-            f"predict their logarithm, or consider {_names('positive') or 'a Gamma likelihood'}",
+            f"target = np.log(target)  # or {_loss_of('positive', 'gamma')}",
         )
     bounded = case.subject is not None and case.subject.promises("lipschitz")
     if reach > 6 and not bounded:
         return (
             f"Targets have heavy tails: one in 200 lies {reach:.1f} interquartile ranges from the "
             "median.",
-            'Loss("huber") or a Student t likelihood',
+            f'Loss("huber")  # or {_loss_of("real", "student")}',
         )
     return None

@@ -38,7 +38,7 @@ def dead_term(case: Case) -> Finding | None:
         return Finding(
             "Every term is 0.",
             "Nothing is learnt.",
-            "look at the inputs of each term",
+            "examine(prediction, target, loss=term)  # each term alone",
             severity="error",
         )
     name = min(sizes, key=lambda key: sizes[key])
@@ -51,10 +51,10 @@ def dead_term(case: Case) -> Finding | None:
         f"{name} contributes {share:.2%} of the {kind} (its value is {terms[name].value:.4g}); "
         f"{others}.",
         "The optimiser does not see this term: the combination is the other loss alone.",
-        f"objective = Objective({name}=({_factor(share):.0f} * factor, loss), ...)"
+        f"total = total + {_factor(share):.0f} * {name}  # or another factor of this order"
         if share
-        else f"look for what cuts {name}: one channel under softmax, a detached tensor, a factor "
-        "of 0",
+        else f"examine(prediction, target, loss={name})  # alone: one channel under softmax, a "
+        "detached tensor, a factor of 0",
         severity=None if by_gradient or share == 0 else "note",
     )
 

@@ -57,7 +57,7 @@ def target_range(case: Case) -> Finding | None:
         if signs
         else f"target = target / {summary.high:.4g}"
         if summary.low >= 0
-        else "target = (target > 0)  # as 0.0 and 1.0"
+        else "target = (target > 0) * 1.0"
     )
     count = int(summary.outside_unit)
     return Finding(
@@ -239,7 +239,7 @@ def _zeros(case: Case, name: str, array: np.ndarray) -> Finding | None:
         f"{summary.zeros:,} of {summary.finite:,} targets are 0, and {case.known.name} divides "
         "by the target.",
         "A handful of such rows decides the mean; the others no longer count.",
-        'Loss("mae")  # or a symmetric percentage error',
+        'Loss("mae")  # or Loss("symmetric_percentage_error")',
     )
 
 
@@ -263,5 +263,5 @@ def _outside(
         "mean.",
         f"{name} = softplus({name}) + 1e-6  # or take a loss defined on these values"
         if not is_target
-        else f"target = target.clip({interval.low:g} + 1e-6)  # or a loss defined at these values",
+        else f"target = target.clip({interval.low:g} + 1e-6)  # or a loss defined on these values",
     )

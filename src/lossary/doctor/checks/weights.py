@@ -101,7 +101,11 @@ def weights_suspicious(case: Case) -> Finding | None:
         return _sample_weights(case.weights_array)
     weights = weights.astype(float).reshape(-1)
     classes = case.classes if case.class_scores else max(2, int(case.target_summary.high) + 1)
-    inverse = "class_weights = len(target) / (classes * np.bincount(target, minlength=classes))"
+    inverse = case.line(
+        "class_weights = len(target) / (classes * np.bincount(target))",
+        torch="class_weights = len(target) / (classes * torch.bincount(target))",
+        jax="class_weights = len(target) / (classes * jnp.bincount(target))",
+    )
     if len(weights) != classes:
         return Finding(
             f"{len(weights)} class weights for {classes} classes.",
@@ -131,8 +135,7 @@ def weights_suspicious(case: Case) -> Finding | None:
         return Finding(
             f"Class weights span a factor {used.max() / used.min():,.0f}.",
             "Single rows then dominate the gradient; training becomes noisy or diverges.",
-            "class_weights = class_weights.clip(max=20 * class_weights.min())  # or the square "
-            "root of the inverse",
+            "class_weights = class_weights.clip(max=20 * class_weights.min())",
         )
     if len(used) > 1 and seen.max() > 2 * seen.min() and used.max() > 1.5 * used.min():
         most, heavy = int(np.argmax(seen)), int(np.argmax(used))
@@ -224,7 +227,7 @@ def calibration_shift(case: Case) -> Finding | None:
         f"probability = sigmoid(logit - {shift:.2f})  # exact for weights; or decide at "
         f"{threshold:.3f}"
         if weights is not None or "pos_weight" in case.known.parameters
-        else f"decide at {threshold:.3f}, or recalibrate on held-out data",
+        else f"answer = probability > {threshold:.3f}  # or recalibrate on held-out data",
     )
 
 
