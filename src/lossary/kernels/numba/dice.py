@@ -31,7 +31,7 @@ SMALLEST_SHARE = 1 << 16
 def powers(z, high, e, rest, peak, k):
     full_width()
     for i in range(z.size):
-        power = exp(z[i] - high[i])
+        power = exp_below(z[i] - high[i])
         e[i] = power
         rest[i] += power if peak[i] != k else zero
 

@@ -38,7 +38,7 @@ def powers(z, e, high):
     full_width()
     total = zero
     for i in range(z.size):
-        power = exp(z[i] - high)
+        power = exp_below(z[i] - high)
         e[i] = power
         total += power
     return total

@@ -38,6 +38,7 @@ from lossary.kernels.numba.softmax_tiles import (
     tile_highest,
     tile_hits,
     tile_powers,
+    tile_rest,
     tile_tally,
     tile_value,
     tiles,
@@ -86,7 +87,7 @@ def compiled(part: str, dtype: str, target: str, flags: tuple[str, ...]) -> Any:
     mark = special.fingerprint(sys.modules[__name__], softmax_rows, softmax_tiles)
     variant = "_".join([mark, dtype, target, *(name.lower() for name in flags)])
     helpers = (
-        highest, tally, find, finish, tile_highest, tile_powers, tile_hits, tile_tally,
+        highest, tally, find, finish, tile_highest, tile_powers, tile_rest, tile_hits, tile_tally,
         tile_value, tile_finish, column, gather, scatter,
     )  # fmt: skip
     for helper in helpers:

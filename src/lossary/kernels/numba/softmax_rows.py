@@ -34,7 +34,7 @@ def tally(z, y, c, e, high, keep, share):
     rest, mass, gap = zero, zero, zero
     for i in range(z.size):
         below = z[i] - high
-        power = exp(below)
+        power = exp_below(below)
         rest += power
         if GRADIENT:
             e[i] = power

@@ -23,14 +23,12 @@ def tile_highest(z, high, peak, finite, k):
             finite[i] += one if absolute(z[i]) < infinity else zero
 
 
-def tile_tally(z, y, t, e, high, peak, share, rest, mass, at_peak, gap, k, keep, class_weight):
+def tile_tally(z, y, t, e, high, peak, share, mass, at_peak, gap, k, keep, class_weight):
     full_width()
     for i in range(z.size):
         below = z[i] - high[i]
-        power = exp(below)
         other = peak[i] != k
-        rest[i] += float64(power if other else zero)
-        e[i] = power
+        e[i] = exp_below(below)
         q = keep * (y[i] if SOFT else (one if t[i] == k else zero))
         if SMOOTHED:
             q += share[i] if absolute(z[i]) < infinity else zero
@@ -40,13 +38,18 @@ def tile_tally(z, y, t, e, high, peak, share, rest, mass, at_peak, gap, k, keep,
         gap[i] += -(q * below) if (other and q != zero) else zero
 
 
-def tile_powers(z, e, high, peak, rest, k):
+def tile_powers(z, e, high):
     """What ``tile_tally`` does for plain class indices, whose target weights are all but one 0."""
     full_width()
     for i in range(z.size):
-        power = exp(z[i] - high[i])
-        rest[i] += float64(power if peak[i] != k else zero)
-        e[i] = power
+        e[i] = exp_below(z[i] - high[i])
+
+
+def tile_rest(e, peak, rest, k):
+    """Apart from the powers: a loop that holds doubles takes vectors of half as many numbers."""
+    full_width()
+    for i in range(e.size):
+        rest[i] += float64(e[i] if peak[i] != k else zero)
 
 
 def tile_hits(z, stride, classes, t, c, high, peak, mass, at_peak, gap, keep):
@@ -170,22 +173,22 @@ def tiles(
             for i in range(width):
                 share[i] = real(smoothing / max(finite[i], one))
         for k in range(0 if DENSE else classes):
-            tile_powers(
-                z[k * stride : k * stride + width], e[k * e_stride : k * e_stride + width],
-                high[:width], peak[:width], rest[:width], k,
-            )  # fmt: skip
+            powers = e[k * e_stride : k * e_stride + width]
+            tile_powers(z[k * stride : k * stride + width], powers, high[:width])
+            tile_rest(powers, peak[:width], rest[:width], k)
         if not DENSE:
             tile_hits(
                 z, stride, classes, t, c, high[:width], peak[:width], mass[:width],
                 at_peak[:width], gap[:width], keep,
             )  # fmt: skip
         for k in range(classes if DENSE else 0):
+            powers = e[k * e_stride : k * e_stride + width]
             tile_tally(
-                z[k * stride : k * stride + width], y[k * stride : k * stride + width], t,
-                e[k * e_stride : k * e_stride + width], high[:width], peak[:width],
-                share[:width], rest[:width], mass[:width], at_peak[:width], gap[:width],
-                k, keep, c[k] if CLASSES else one,
+                z[k * stride : k * stride + width], y[k * stride : k * stride + width], t, powers,
+                high[:width], peak[:width], share[:width], mass[:width], at_peak[:width],
+                gap[:width], k, keep, c[k] if CLASSES else one,
             )  # fmt: skip
+            tile_rest(powers, peak[:width], rest[:width], k)
         partial[tile] = tile_value(
             rest[:width], mass[:width], at_peak[:width], gap[:width], values[:width], weights
         )
