@@ -22,8 +22,8 @@ def doctor(
         typer.Argument(
             metavar="PREDICTIONS [TARGETS]",
             help=(
-                "Two files (.npy .npz .csv .parquet .safetensors), or .npz files that each hold a "
-                "whole case."
+                "Two files (.npy .npz .csv .parquet .safetensors); or one whose arrays or columns "
+                "are named prediction and target; or several .npz files of that kind."
             ),
         ),
     ],
@@ -39,10 +39,10 @@ def doctor(
     weights: Annotated[str | None, typer.Option(help="A file of sample weights.")] = None,
     class_weights: Annotated[str | None, typer.Option(help="A file of class weights.")] = None,
     mask: Annotated[
-        str | None, typer.Option(help="A file that is true where a value counts.")
+        str | None, typer.Option(help="A file that is true (or 1) where a value counts.")
     ] = None,
     ignored_label: Annotated[
-        int | None, typer.Option(help="The label that marks positions to skip.")
+        int | None, typer.Option(help="The label that marks positions to skip: 255, -100 ...")
     ] = None,
     axis: Annotated[int | None, typer.Option(help="The axis of the classes.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Rows per training batch.")] = None,
@@ -55,6 +55,8 @@ def doctor(
     ] = False,
 ) -> None:
     """Find what is wrong with a loss, from saved predictions and targets.
+
+    Try it: lossary doctor predictions.npy targets.npy --loss cross_entropy
 
     Exit code: 0 clean or notes only, 1 findings, 2 cannot run.
     """

@@ -101,7 +101,35 @@ def index() -> str:
     return f"""# The doctor's checks
 
 `lossary doctor predictions.npy targets.npy --loss cross_entropy` asks all of them;
-`lossary explain CHECK` (or a symptom, as `lossary explain loss is nan`) shows one of these pages.
+`lossary explain CHECK` (or a symptom, as `lossary explain loss is nan`, or an error message) shows
+one of these pages.
+
+## From saved files
+
+| file | what is read |
+|---|---|
+| `.npy`, `.npz`, `.safetensors` | mapped into memory, not copied (a compressed `.npz` is) |
+| `.parquet` | columns of numbers, a few at a time (needs `pip install 'lossary[lab]'`) |
+| `.csv` | numbers between commas, semicolons or tabs, with or without names above; gaps are NaN |
+
+Nothing is ever unpickled. One file may hold both sides: arrays or columns named `prediction` and
+`target` (also `logits`, `y_pred`, `label`, `y_true` ...; columns `logits_0`, `logits_1` ... are one
+array), and in an `.npz` file any argument of `lossary.examine` besides, such as `loss` or `mask`.
+`--mask`, `--weights` and `--class-weights` name further files.
+
+## What comes back
+
+Each finding says what was seen, with its numbers, why it matters, the one line to change, and its
+page. The exit code is 0 when all is well or there are only notes, 1 when there is an error or a
+warning, 2 when the files cannot be examined; then one line on stderr says why. `--json` prints an
+object with `about`, `findings` (each with `check`, `severity`, `seen`, `why`, `fix`, `page`),
+`fine`, `not_applicable` and `failed` (checks that could not run: a fault of the doctor); for
+several files, one such object by the name of each.
+
+In Python, `lossary.examine(prediction, target, loss=...)` returns the same as a report: print it,
+or ask for `report.findings`, `report.errors`, `report.named("double-softmax")`.
+
+## The checks
 
 | check | severity | what it finds |
 |---|---|---|

@@ -256,6 +256,8 @@ def train(
                 serious[str(finding.severity)].setdefault(
                     finding.check, f"batch {len(history)}: {finding.seen}"
                 )
+        for name, reason in report.failed.items():
+            serious["error"].setdefault(name, f"batch {len(history)}: could not run: {reason}")
 
     for step, rows in enumerate(_batches(task, count)):
         prediction = network(task.inputs[rows])
