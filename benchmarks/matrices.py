@@ -20,7 +20,7 @@ def linear(rows: int, features: int, classes: int) -> dict[str, Callable[[], Ste
         return hidden.requires_grad_(), weight.requires_grad_(), target
 
     def ours() -> Step:
-        from lossary.kernels.chunked.on_torch import linear_cross_entropy
+        from lossary.kernels.chunked import linear_cross_entropy
 
         h, w, t = arrays()
         return torch_step(lambda: linear_cross_entropy(h, w, t), h, w)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lossary import choose, companions, cost, inputs
 from lossary.contract import Array, LossError
-from lossary.xp import namespace, signature
+from lossary.xp import namespace, signature, tracing
 
 if TYPE_CHECKING:
     from lossary.evaluate import Loss
@@ -27,22 +27,23 @@ class Plan(NamedTuple):
 def plan_of(loss: Loss, arrays: dict[str, Array]) -> Plan:
     """The plan for these arrays, remembered by their signature; checks shapes and dtypes."""
     key = signature(tuple(arrays.values()))
-    if key is None:  # a compiler traces: checks cost it nothing, and it takes the definition
-        return _new_plan(loss, arrays, kernels=False)
+    if key is None:  # a compiler traces: checks cost it nothing, few kernels are made for it
+        return _new_plan(loss, arrays, traced=True)
     plan = loss._plans.get(key)
     if plan is None:
         if len(loss._plans) >= 256:  # batches of ever new shapes
             loss._plans.clear()
-        plan = loss._plans[key] = _new_plan(loss, arrays, kernels=True)
+        plan = loss._plans[key] = _new_plan(loss, arrays, traced=False)
     return plan
 
 
-def _new_plan(loss: Loss, arrays: dict[str, Array], *, kernels: bool) -> Plan:
+def _new_plan(loss: Loss, arrays: dict[str, Array], *, traced: bool) -> Plan:
     inputs.check(loss.contract, arrays, loss.parameters)
     casts, result = inputs.casts(loss.contract, arrays)
     reason = _definition_only(loss, arrays)
-    kernels = kernels and reason is None
-    found = choose.candidates(loss.contract, loss.implementation, arrays) if kernels else ()
+    found: tuple[Kernel, ...] = ()
+    if reason is None:
+        found = choose.candidates(loss.contract, loss.implementation, arrays, traced=traced)
     return Plan(casts, result, reason, found, _plain_scale(loss, arrays) if found else 1.0)
 
 
@@ -57,9 +58,7 @@ def _plain_scale(loss: Loss, arrays: dict[str, Array]) -> float:
 def _definition_only(loss: Loss, arrays: dict[str, Array]) -> str | None:
     contract = loss.contract
     unit = contract.unit.name if contract.unit else None
-    if len(arrays) != 2 or contract.target_name is None:
-        return "kernels take one prediction and one target"
-    if unit not in ("element", "sample", "region"):
+    if unit not in ("element", "sample", "anchor", "region") or not contract.predictions:
         return "kernels return one value for each unit of the prediction"
     if unit == "region" and loss.ignore is not None:
         return "places inside a region are ignored"
@@ -127,16 +126,15 @@ class Call(NamedTuple):
 
     def share(self) -> dict[str, Any]:
         """``factor`` and ``weights`` that make a kernel's weighted sum this reduction."""
-        if self.weights is None and self.class_weights is None and self.mask is None:
-            return {"factor": self.plan.scale}
         contract, reduction = self.loss.contract, self.loss.reduction
+        beside = (self.weights, self.class_weights, self.mask, contract.counts)
+        if all(each is None for each in beside):
+            return {"factor": self.plan.scale}
         prediction = self.arrays[contract.predictions[0]]
         xp = namespace(prediction)
         units = companions.units(contract, prediction, self.loss.parameters)
         weights, measure = self._unit_weights(self.arrays, units)
-        counts = None
-        if self.mask is not None:
-            counts = companions.counted(contract, self.mask, units, self.loss.parameters)
+        counts = self._counts(units)
         if counts is not None:
             weights = xp.where(counts, xp.ones_like(units) if weights is None else weights, 0.0)
         if weights is not None:
@@ -144,12 +142,14 @@ class Call(NamedTuple):
         behind = None
         if reduction == "mean":
             both = [factor for factor in (weights, measure) if factor is not None]
-            behind = float(xp.sum(both[0] if len(both) == 1 else both[0] * both[1]))
+            behind = xp.sum(both[0] if len(both) == 1 else both[0] * both[1])
         elif reduction == "mean_over_batch" and counts is not None:
-            behind = float(xp.sum(xp.where(counts, xp.ones_like(units), 0.0)))
+            behind = xp.sum(xp.where(counts, xp.ones_like(units), 0.0))
         scale = self.plan.scale
-        if behind is not None:
-            scale = 1.0 / behind if behind else 0.0
+        if behind is not None and tracing(behind):
+            scale = xp.where(behind == 0, 0.0, cost.divide(xp.ones_like(behind), behind))
+        elif behind is not None:
+            scale = 1.0 / float(behind) if behind else 0.0
         return {"factor": scale, "weights": weights, **self._inner("class_weights")}
 
     def values(self) -> tuple[Array, dict[str, Any]]:
@@ -170,12 +170,17 @@ class Call(NamedTuple):
         inner = self._inner("mask", "class_weights")
         values = compute(*arrays.values(), **parameters, **inner)
         weights, measure = self._unit_weights(arrays, values)
-        counts = None
-        if contract.counts is not None:
-            counts = contract.counts(arrays[str(contract.target_name)], self.mask)
-        elif self.mask is not None:
-            counts = companions.counted(contract, self.mask, values, parameters)
+        counts = self._counts(values, arrays)
         return values, {"weights": weights, "counts": counts, "measure": measure}
+
+    def _counts(self, units: Array, arrays: dict[str, Array] | None = None) -> Array | None:
+        """Which units count; None: all."""
+        contract = self.loss.contract
+        if contract.counts is not None:
+            return contract.counts((arrays or self.arrays)[str(contract.target_name)], self.mask)
+        if self.mask is None:
+            return None
+        return companions.counted(contract, self.mask, units, self.loss.parameters)
 
     def _inner(self, *names: str) -> dict[str, Array]:
         """The companions that the definition takes itself."""

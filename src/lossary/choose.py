@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -34,22 +33,26 @@ def traced(
 
 
 def candidates(
-    contract: Contract, implementation: str, arrays: Mapping[str, Array]
+    contract: Contract, implementation: str, arrays: Mapping[str, Array], *, traced: bool = False
 ) -> tuple[Kernel, ...]:
-    """The kernels that may run on arrays of this library and size."""
+    """The kernels that may run on arrays of this library and size; ``traced`` by a compiler."""
     if implementation == DEFINITION:
+        return ()
+    where = library(*arrays.values())
+    if traced and where != "jax":  # there, compilers take the definition
         return ()
     from lossary import kernels
 
-    where = library(*arrays.values())
-    if implementation != "auto":
-        return kernels.find(contract.name, where, implementation)
-    first = next(iter(arrays.values()))
-    size, device = math.prod(first.shape), xp_device(first)
+    named = None if implementation == "auto" else implementation
+    found = kernels.find(contract.name, where, named)
+    if traced:
+        fixed = all(isinstance(n, int) for array in arrays.values() for n in array.shape)
+        found = tuple(item for item in found if item.traced and fixed)
+    if named is not None:
+        return found
+    device = getattr(xp_device(next(iter(arrays.values()))), "type", "cpu")
     return tuple(
-        item
-        for item in kernels.find(contract.name, where)
-        if size >= item.from_size and item.device in (None, getattr(device, "type", "cpu"))
+        item for item in found if item.large(*arrays.values())[1] and item.device in (None, device)
     )
 
 
@@ -89,12 +92,13 @@ def explain(
     if implementation == DEFINITION:
         return f"{contract.name} on {where}: the definition, as asked for"
     named = None if implementation == "auto" else implementation
-    size = math.prod(next(iter(arrays.values())).shape)
     runs, lines = "the definition", []
     for kernel in kernels.find(contract.name, where, named):
         reason = kernel.supports(*arrays.values(), **parameters)
-        if reason is None and named is None and size < kernel.from_size:
-            reason = f"{size} elements; it pays from {kernel.from_size} on"
+        size, pays = kernel.large(*arrays.values())
+        if reason is None and named is None and not pays:
+            of = "scores" if kernel.size else "elements"
+            reason = f"{size} {of}; it pays from {kernel.from_size} on"
         if reason is not None:
             lines.append(f"  not {kernel.name}: {reason}")
         elif runs == "the definition":

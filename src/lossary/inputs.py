@@ -247,7 +247,10 @@ def check_classes(
         target = xp.where(
             spread(mask, target, "mask", contract.name), target, xp.zeros_like(target)
         )
-    low, high = int(xp.min(target)), int(xp.max(target))
+    ends = xp.min(target), xp.max(target)
+    if not visible(ends[0]):  # JAX traces what is made of visible arrays, too
+        return
+    low, high = map(int, ends)
     if low < 0 or high >= classes:
         wrong = low if low < 0 else high
         hint = f"mark positions to skip with ignore={wrong}"

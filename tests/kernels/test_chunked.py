@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from lossary.contract import LossError
-from lossary.kernels.chunked.on_torch import linear_cross_entropy
+from lossary.kernels.chunked.linear_torch import linear_cross_entropy
 
 OPTIONS = {
     "plain": {},

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lossary.contract import LossError
-from lossary.kernels.chunked import on_jax, on_torch
+from lossary.kernels.chunked import linear_jax, linear_torch
 
 OPTIONS = [
     {},
@@ -32,14 +32,16 @@ def test_same_as_torch(options, reduction, compiled):
 
         def loss(h, w):
             chosen = given | {k: jnp.asarray(v) for k, v in vectors.items()}
-            return on_jax.linear_cross_entropy(h, w, jnp.asarray(target), budget=0, **chosen).sum()
+            return linear_jax.linear_cross_entropy(
+                h, w, jnp.asarray(target), budget=0, **chosen
+            ).sum()
 
         step = jax.value_and_grad(loss, argnums=(0, 1))
         step = jax.jit(step) if compiled else step
         value, gradients = step(jnp.asarray(hidden), jnp.asarray(weight))
     leaves = [torch.tensor(hidden, requires_grad=True), torch.tensor(weight, requires_grad=True)]
     chosen = given | {k: torch.tensor(v) for k, v in vectors.items()}
-    expected = on_torch.linear_cross_entropy(*leaves, torch.tensor(target), **chosen).sum()
+    expected = linear_torch.linear_cross_entropy(*leaves, torch.tensor(target), **chosen).sum()
     expected.backward()
     np.testing.assert_allclose(value, expected.item(), rtol=1e-12)
     for mine, leaf in zip(gradients, leaves, strict=True):
@@ -50,8 +52,8 @@ def test_an_index_outside_the_classes():
     hidden, weight = jnp.ones((3, 2)), jnp.ones((4, 2))
     target = jnp.array([0, 4, 1])
     with pytest.raises(LossError, match=r"target 4 is not a class of 0\.\.3"):
-        on_jax.linear_cross_entropy(hidden, weight, target)
-    assert jnp.isnan(jax.jit(on_jax.linear_cross_entropy)(hidden, weight, target))
+        linear_jax.linear_cross_entropy(hidden, weight, target)
+    assert jnp.isnan(jax.jit(linear_jax.linear_cross_entropy)(hidden, weight, target))
 
 
 def test_the_library_is_found_from_the_arrays():

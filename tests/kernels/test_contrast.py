@@ -79,4 +79,4 @@ def test_bad_input():
     with pytest.raises(LossError, match="float32"):
         sliced.info_nce(q.half(), k.half())
     with pytest.raises(LossError, match="reduction"):
-        sliced.siglip(q, k, reduction="none")
+        sliced.siglip(q, k, reduction="batch")

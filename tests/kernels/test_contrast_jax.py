@@ -87,7 +87,7 @@ def test_what_does_not_fit_is_an_error():
     q, k = _arrays()
     for wrong in (
         lambda: info_nce(q, k[:5]),
-        lambda: siglip(q, k, reduction="none"),
+        lambda: siglip(q, k, reduction="batch"),
         lambda: supervised_contrastive(q, jnp.zeros(3)),
         lambda: info_nce(q.astype(jnp.float16), k.astype(jnp.float16)),
         lambda: info_nce(np.ones((3, 2)), np.ones((3, 2))),

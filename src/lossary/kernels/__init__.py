@@ -4,20 +4,23 @@
 importing this package or calling ``find`` imports no toolchain. For a kernel to run, three
 questions are asked:
 
-1. ``kernel.supports(prediction, target, **parameters)``: None, or the one-line reason why not
-   (dtype, layout, device, a toolchain that is missing, a transformation in progress). It looks at
-   shapes and flags, never at values. A kernel asked for by name that declines is an error.
-2. ``kernel.from_size``: ``auto`` takes the kernel from that many prediction elements on, as
-measured. 3. What is wanted:
+1. ``kernel.supports(*arrays, **parameters)``: None, or the one-line reason why not (dtype, layout,
+   device, a toolchain that is missing, a transformation in progress). The arrays are the
+   definition's inputs in its order; most kernels are of losses of one prediction and one target.
+   It looks at shapes and flags, never at values. A kernel asked for by name that declines is an
+   error.
+2. ``kernel.from_size``: ``auto`` takes the kernel from that many prediction elements on (or
+   whatever ``kernel.size(*arrays)`` counts), as measured.
+3. What is wanted:
 
-   - ``kernel.values(prediction, target, **parameters)``: the unreduced units, differentiable by the
-     framework, any order of derivative;
-   - ``kernel.scaled_sum(prediction, target, *, factor, weights=None, **parameters)``: the
-     differentiable scalar ``factor * sum(weights * values)``, its gradient written in the same
-     pass. The mean passes ``factor = 1/n``, the weighted mean ``1 / sum(weights)``. ``weights`` has
-     the shape of the units; a unit of weight 0 is absent: its prediction and target are not read
-     into the result, whatever they hold, so a mask or an ignored target is passed as weights and
-     nothing needs to be blanked before;
+   - ``kernel.values(*arrays, **parameters)``: the unreduced units, differentiable by the framework,
+     any order of derivative;
+   - ``kernel.scaled_sum(*arrays, factor, weights=None, **parameters)``: the differentiable scalar
+     ``factor * sum(weights * values)``, its gradients written in the same pass. The mean passes
+     ``factor = 1/n``, the weighted mean ``1 / sum(weights)``. ``weights`` has the shape of the
+     units; a unit of weight 0 is absent: its prediction and target are not read into the result,
+     whatever they hold, so a mask or an ignored target is passed as weights and nothing needs to be
+     blanked before (where units meet each other, as rows of a batch, it still meets them);
    - ``kernel.value_and_grad(prediction, target, *, factor, weights=None, **parameters)``: (that
      sum, gradient by the prediction) for libraries without a tape of their own: NumPy and eager
      JAX.
@@ -26,8 +29,8 @@ Each of the three is None where a kernel does not offer it. A kernel may offer a
 ``kernel.prepare(prediction, target, *, factor, **parameters)`` returns a function of (prediction,
 target), the scaled sum for arrays of these shapes and dtypes, to be called where
 ``kernel.ready(prediction, target)``, the part of ``supports`` that shapes and dtypes do not decide,
-is true. Second derivatives, ``vmap`` and ``jvp``
-go through the definition, which the kernels find in the registry by the loss's name.
+is true. Second derivatives, ``vmap`` and ``jvp`` go through the definition, which the kernels find
+in the registry by the loss's name; a kernel that is ``traced`` (by JAX) does them itself.
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
@@ -58,6 +62,13 @@ class Kernel:
     device: str | None = None  # the only kind of device that it runs on
     ready: Callable[..., bool] | None = None
     prepare: Callable[..., Callable[..., Any]] | None = None
+    size: Callable[..., int] | None = None  # what ``from_size`` counts, if not prediction elements
+    traced: bool = False  # runs inside of JAX's transformations
+
+    def large(self, *arrays: Any) -> tuple[int, bool]:
+        """(the size of these arrays, whether the kernel pays from there)."""
+        size = self.size(*arrays) if self.size else math.prod(arrays[0].shape)
+        return size, size >= self.from_size
 
 
 def _formulas() -> tuple[str, ...]:
@@ -76,6 +87,9 @@ def manifest() -> dict[tuple[str, str], tuple[str, ...]]:
         rows[loss, "torch"] += ("triton.on_torch",)
     for key, modules in NATIVE.items():
         rows[key] = (*rows[key], *modules)
+    for loss in CHUNKED:
+        for library in ("torch", "jax"):
+            rows[loss, library] = (f"chunked.on_{library}",)
     return rows
 
 
@@ -86,6 +100,8 @@ WHOLE_ARRAY: dict[str, str] = {
     "jensen_shannon": "divergences",
     "dice_cross_entropy": "dice",
 }
+# Losses whose largest intermediate is made slice by slice.
+CHUNKED = ("linear_cross_entropy", "info_nce", "siglip", "supervised_contrastive")
 # The frameworks' own operations of the same meaning that are exact; the small arrays' choice.
 NATIVE: dict[tuple[str, str], tuple[str, ...]] = {
     (loss, "torch"): ("native.on_torch",)

@@ -1,9 +1,9 @@
 """Losses whose largest intermediate is never whole: made of matrix products over slices of rows.
 
-They need nothing but the framework, and derive their gradients by hand or slice by slice, so that
-no slice is kept for later. Unlike the other kernels they take arrays that no definition takes (a
-layer's weight, learned scales): call them as they are, on torch or JAX arrays. ``on_torch`` and
-``contrast_torch`` say what each takes.
+They need nothing but the framework, and make their gradients slice by slice along with the value,
+so that no slice is kept for later. ``Loss`` takes them from a size on, by the manifest; called as
+they are, on torch or JAX arrays, they take more than the definitions do: a bias and class weights,
+learned scales, a budget of memory. ``linear_torch`` and ``contrast_torch`` say what each takes.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from lossary.xp import library
 
 
 def linear_cross_entropy(hidden: Array, weight: Array, target: Array, **options: Any) -> Array:
-    """A linear layer with softmax cross-entropy; see ``on_torch.linear_cross_entropy``."""
-    home = _home("linear_cross_entropy", "on_{}", hidden, weight, target)
+    """A linear layer with softmax cross-entropy; see ``linear_torch.linear_cross_entropy``."""
+    home = _home("linear_cross_entropy", "linear_{}", hidden, weight, target)
     return home.linear_cross_entropy(hidden, weight, target, **options)
 
 

@@ -15,12 +15,13 @@ import jax
 import jax.numpy as jnp
 
 from lossary.contract import LossError
-from lossary.kernels.chunked.on_jax import BUDGET, _slices, linear_cross_entropy
+from lossary.kernels.chunked.linear_jax import slices
 from lossary.numerics import unit_rows
 
 Array = jax.Array
-# (rows of left, right, the rows' places, extras) -> a scalar whose gradients are wanted
-SliceLoss = Callable[[Array, Array, Array, Any], Array]
+BUDGET = 64 * 2**20  # bytes of scores that exist at a time, unless told otherwise
+# (scores of rows, which are pairs of one, the rows' places or -1, extras) -> values
+Values = Callable[[Array, Array, Array, Any], Array]
 
 
 def info_nce(
@@ -34,29 +35,12 @@ def info_nce(
 ) -> Array:
     """``lossary.losses.contrastive.info_nce`` without the matrix of all scores.
 
-    Shapes (pairs, features); ``symmetric`` is CLIP's loss. ``reduction``: mean or sum. ``budget``:
-    bytes of scores at a time. Errors: ``LossError``.
+    Shapes (pairs, features); ``symmetric`` is CLIP's loss. ``reduction``: none, mean or sum.
+    ``budget``: bytes of scores at a time. Errors: ``LossError``.
     """
     _check("info_nce", queries, keys, reduction)
-    left, right = unit_rows(queries) / temperature, unit_rows(keys)
-    n = len(queries)
-    if not symmetric:
-        own = jnp.arange(n)
-        return linear_cross_entropy(
-            left, right, own, ignore=None, reduction=reduction, budget=budget
-        )
-    step = _step(n, left.dtype.itemsize, budget)
-    others = jax.lax.stop_gradient(_columns(left, right, step))
-    own = (left * right).sum(1)
-    # The columns' surprises are values; their gradients come with the rows', slice by slice.
-    gap = others - jax.lax.stop_gradient(own)
-    by_column = jnp.logaddexp(gap, 0.0).sum()
-    whole = others - gap + jnp.logaddexp(gap, 0.0)
-    extras = (whole, jnp.exp(others - whole))
-    rows = _sum(_both_ways, left, right, extras, step)
-    # ``rows`` holds a term for the columns' gradients whose value is not wanted.
-    unwanted = jax.lax.stop_gradient(rows - _sum(_one_way, left, right, (), step))
-    return (0.5 * by_column + rows - unwanted) / (n if reduction == "mean" else 1)
+    given = {"temperature": temperature, "symmetric": symmetric}
+    return _reduced("info_nce", (queries, keys), reduction, given, budget)
 
 
 def siglip(
@@ -68,20 +52,13 @@ def siglip(
     reduction: str = "mean",
     budget: int = BUDGET,
 ) -> Array:
-    """Binary cross-entropy of every pair, ``scale * cosine + bias`` against own or not (Zhai 2023).
+    """``lossary.losses.contrastive.siglip`` without the matrix of all scores.
 
-    Summed over a query's pairs; ``reduction`` over queries: mean or sum. ``scale`` and ``bias`` may
-    be learned. Shapes (pairs, features). Errors: ``LossError``.
+    ``scale`` and ``bias`` may be learned. Shapes (pairs, features); ``reduction`` over queries:
+    none, mean or sum. Errors: ``LossError``.
     """
     _check("siglip", queries, keys, reduction)
-    left, right = unit_rows(queries) * scale, unit_rows(keys)
-    # The bias rides along as one more feature, so its gradient needs no code of its own.
-    offset = jnp.broadcast_to(jnp.asarray(bias, left.dtype), (len(left), 1))
-    left = jnp.concatenate([left, offset], 1)
-    right = jnp.concatenate([right, jnp.ones_like(right[:, :1])], 1)
-    step = _step(len(right), left.dtype.itemsize, budget)
-    whole = _sum(_pairs, left, right, (), step)
-    return whole / (len(left) if reduction == "mean" else 1)
+    return _reduced("siglip", (queries, keys), reduction, {"scale": scale, "bias": bias}, budget)
 
 
 def supervised_contrastive(
@@ -103,14 +80,20 @@ def supervised_contrastive(
             f"supervised_contrastive: target has shape {target.shape}, expected "
             f"({len(prediction)},)"
         )
-    rows = unit_rows(prediction)
-    ordered = jnp.sort(target)
-    sizes = jnp.searchsorted(ordered, target, side="right") - jnp.searchsorted(ordered, target)
-    partners = sizes - 1
-    step = _step(len(rows), rows.dtype.itemsize, budget)
-    whole = _sum(_partners, rows / temperature, rows, (target, partners), step)
-    count = jnp.maximum((partners > 0).sum(), 1)
-    return whole / (count if reduction == "mean" else 1)
+    count = jnp.maximum((_others_of_class(target) > 0).sum(), 1)
+    given = {"temperature": temperature}
+    arrays = (prediction, target)
+    return _reduced("supervised_contrastive", arrays, reduction, given, budget, count)
+
+
+def _reduced(
+    name: str, arrays: Any, reduction: str, given: Any, budget: int, count: Any = None
+) -> Array:
+    if reduction == "none":
+        return values(name, *arrays, budget=budget, **given)
+    units = max(len(arrays[0]), 1) if count is None else count
+    factor = 1.0 / units if reduction == "mean" else 1.0
+    return scaled_sum(name, *arrays, factor=factor, budget=budget, **given)
 
 
 def _check(name: str, left: Array, right: Array, reduction: str) -> None:
@@ -118,76 +101,93 @@ def _check(name: str, left: Array, right: Array, reduction: str) -> None:
         raise LossError(
             f"{name}: queries {left.shape} and keys {right.shape} must both be (pairs, features)"
         )
-    if reduction not in ("mean", "sum"):
-        raise LossError(f"{name}: reduction={reduction!r}; it can be mean or sum")
+    if reduction not in ("none", "mean", "sum"):
+        raise LossError(f"{name}: reduction={reduction!r}; it can be none, mean or sum")
     if left.dtype not in (jnp.float32, jnp.float64):
         raise LossError(f"{name}: {left.dtype} embeddings; give float32 (scores need it)")
 
 
-def _step(columns: int, width: int, budget: int) -> int:
-    return max(1, min(columns, max(128, budget // (columns * width))))
+# -- what the manifest calls -----------------------------------------------------------------------
 
 
-# -- the loss of one slice of rows -----------------------------------------------------------------
+def scaled_sum(
+    name: str, *arrays: Array, factor: Any, weights: Array | None = None, budget: int = BUDGET,
+    **parameters: Any,
+) -> Array:  # fmt: skip
+    """``factor * sum(weights * values)`` of the loss of this name."""
+    function, left, right, extras, step = _prepared(name, arrays, parameters, budget)
+    pull = jnp.full((len(left),), factor, left.dtype)
+    if weights is not None:
+        pull = pull * weights.astype(left.dtype)
+    return _sum(function, left, right, pull, extras, step)
 
 
-def _scored(rows: Array, right: Array, place: Array) -> tuple[Array, Array, Array]:
-    """(scores, which are pairs of one, 1 for rows that are there); absent rows are at -1."""
-    scores = rows @ right.T
-    own = place[:, None] == jnp.arange(len(right))
-    return scores, own, (place >= 0).astype(scores.dtype)
+def values(name: str, *arrays: Array, budget: int = BUDGET, **parameters: Any) -> Array:
+    """One value per row; the derivative scores each slice once more."""
+    function, left, right, extras, step = _prepared(name, arrays, parameters, budget)
+    return _values(function, left, right, extras, step)
 
 
-def _one_way(rows: Array, right: Array, place: Array, extras: Any) -> Array:
-    scores, own, there = _scored(rows, right, place)
-    gap = jax.nn.logsumexp(jnp.where(own, -jnp.inf, scores), axis=1)
-    gap = gap - jnp.where(own, scores, 0.0).sum(1)
-    return 0.5 * (there * jnp.logaddexp(gap, 0.0)).sum()
+def _prepared(name: str, arrays: Any, parameters: Any, budget: int) -> Any:
+    """(values of a slice, rows, what they are scored against, extras, rows of a slice)."""
+    first, second = arrays
+    step = max(1, min(len(first), max(128, budget // max(1, len(first) * first.dtype.itemsize))))
+    left = unit_rows(first)
+    if name == "supervised_contrastive":
+        extras = (second, _others_of_class(second))
+        return _partners, left / parameters["temperature"], left, extras, step
+    right = unit_rows(second)
+    if name == "info_nce":
+        way = _both_ways if parameters["symmetric"] else _one_way
+        return way, left / parameters["temperature"], right, (), step
+    # The bias rides along as one more feature, so its gradient needs no code of its own.
+    left = left * parameters["scale"]
+    offset = jnp.broadcast_to(jnp.asarray(parameters["bias"], left.dtype), (len(left), 1))
+    left = jnp.concatenate([left, offset], 1)
+    return _pairs, left, jnp.concatenate([right, jnp.ones_like(right[:, :1])], 1), (), step
 
 
-def _both_ways(rows: Array, right: Array, place: Array, extras: Any) -> Array:
-    whole, missed = extras
-    scores, own, there = _scored(rows, right, place)
-    # The columns' slopes: softmax off the diagonal, p - 1 on it; constants here.
-    slope = jnp.exp(jax.lax.stop_gradient(scores) - whole)
-    slope = there[:, None] * jnp.where(own, -missed, slope)
-    return _one_way(rows, right, place, ()) + 0.5 * (slope * scores).sum()
+def _others_of_class(target: Array) -> Array:
+    ordered = jnp.sort(target)
+    return jnp.searchsorted(ordered, target, side="right") - jnp.searchsorted(ordered, target) - 1
 
 
-def _pairs(rows: Array, right: Array, place: Array, extras: Any) -> Array:
-    scores, own, there = _scored(rows, right, place)
-    return (there[:, None] * jnp.logaddexp(jnp.where(own, -scores, scores), 0.0)).sum()
+# -- the values of one slice of rows ---------------------------------------------------------------
 
 
-def _partners(rows: Array, right: Array, place: Array, extras: Any) -> Array:
+def _gap(scores: Array, own: Array, axis: int = 1) -> Array:
+    """The log of the sum of the others' exponentials."""
+    return jax.nn.logsumexp(jnp.where(own, -jnp.inf, scores), axis=axis)
+
+
+def _one_way(scores: Array, own: Array, place: Array, extras: Any) -> Array:
+    mine = jnp.where(own, scores, 0.0).sum(1)
+    return jnp.logaddexp(_gap(scores, own) - mine, 0.0)
+
+
+def _both_ways(scores: Array, own: Array, place: Array, extras: Any) -> Array:
+    (columns,) = extras
+    mine = jnp.where(own, scores, 0.0).sum(1)
+    back = jnp.logaddexp(columns[place] - mine, 0.0)
+    return 0.5 * (_one_way(scores, own, place, extras) + back)
+
+
+def _pairs(scores: Array, own: Array, place: Array, extras: Any) -> Array:
+    return jnp.logaddexp(jnp.where(own, -scores, scores), 0.0).sum(1)
+
+
+def _partners(scores: Array, own: Array, place: Array, extras: Any) -> Array:
     label, partners = extras
-    scores, own, there = _scored(rows, right, place)
     mine, many = label[place], partners[place]
     same = (mine[:, None] == label) & ~own
-    alone = (many == 0) | (there == 0)
-    scores = jnp.where(own, -jnp.inf, scores)
-    total = jax.nn.logsumexp(jnp.where(alone[:, None], 0.0, scores), axis=1)
+    alone = (many == 0) | (place < 0)
+    total = _gap(jnp.where(alone[:, None], 0.0, scores), own)
     share = 1.0 / jnp.where(many == 0, 1, many).astype(scores.dtype)
-    distance = jnp.where(same, total[:, None] - jnp.where(own, 0.0, scores), 0.0).sum(1)
-    return jnp.where(alone, 0.0, share * distance).sum()
+    distance = jnp.where(same, total[:, None] - scores, 0.0).sum(1)
+    return jnp.where(alone, 0.0, share * distance)
 
 
 # -- all slices ------------------------------------------------------------------------------------
-
-
-def _columns(left: Array, right: Array, step: int) -> Array:
-    """The log of each column's sum of exp(score), its own pair left out."""
-
-    def one(sums: Array, part: Any) -> Any:
-        rows, place = part
-        scores, own, there = _scored(rows, right, place)
-        absent = own | (there == 0)[:, None]
-        found = jax.nn.logsumexp(jnp.where(absent, -jnp.inf, scores), axis=0)
-        return jnp.logaddexp(sums, found), None
-
-    start = jnp.full((len(right),), -jnp.inf, left.dtype)
-    left, right = jax.lax.stop_gradient((left, right))
-    return jax.lax.scan(one, start, (_slices(left, step), _places(len(left), step)))[0]
 
 
 def _places(n: int, step: int) -> Array:
@@ -195,33 +195,83 @@ def _places(n: int, step: int) -> Array:
     return place.reshape(-1, step)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 4))
-def _sum(function: SliceLoss, left: Array, right: Array, extras: Any, step: int) -> Array:
-    """The sum of ``function`` over slices of rows."""
-
-    def one(total: Array, part: Any) -> Any:
-        return total + function(part[0], right, part[1], extras), None
-
-    parts = (_slices(left, step), _places(len(left), step))
-    return jax.lax.scan(one, jnp.zeros((), left.dtype), parts)[0]
+def _scores(rows: Array, right: Array, place: Array) -> tuple[Array, Array]:
+    """(scores, which are pairs of one); absent rows are at -1."""
+    return rows @ right.T, place[:, None] == jnp.arange(len(right))
 
 
-def _sum_forward(function: SliceLoss, left: Array, right: Array, extras: Any, step: int) -> Any:
-    def one(sums: Any, part: Any) -> Any:
-        value, pullback = jax.vjp(lambda r, k: function(r, k, part[1], extras), part[0], right)
-        by_rows, by_right = pullback(jnp.ones_like(value))
-        return (sums[0] + value, sums[1] + by_right), by_rows
+def _columns(left: Array, right: Array, step: int) -> Array:
+    """The log of each column's sum of exp(score), its own pair left out."""
 
-    start = (jnp.zeros((), left.dtype), jnp.zeros_like(right))
-    parts = (_slices(left, step), _places(len(left), step))
-    (total, by_right), by_left = jax.lax.scan(one, start, parts)
+    @jax.checkpoint
+    def one(sums: Array, part: Any) -> Any:
+        rows, place = part
+        scores, own = _scores(rows, right, place)
+        found = _gap(scores, own | (place < 0)[:, None], axis=0)
+        return jnp.logaddexp(sums, found), None
+
+    start = jnp.full((len(right),), -jnp.inf, left.dtype)
+    return jax.lax.scan(one, start, (slices(left, step), _places(len(left), step)))[0]
+
+
+def _values(function: Values, left: Array, right: Array, extras: Any, step: int) -> Array:
+    if function is _both_ways:
+        extras = (_columns(left, right, step),)
+
+    @jax.checkpoint
+    def one(part: Any) -> Array:
+        return function(*_scores(part[0], right, part[1]), part[1], extras)
+
+    found = jax.lax.map(one, (slices(left, step), _places(len(left), step)))
+    return found.reshape(-1)[: len(left)]
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 5))
+def _sum(function: Values, left: Array, right: Array, pull: Array, extras: Any, step: int) -> Array:
+    """The sum of ``pull`` times values."""
+    return (pull * _values(function, left, right, extras, step)).sum()
+
+
+@_sum.defjvp
+def _sum_jvp(function: Values, step: int, primals: Any, tangents: Any) -> tuple[Array, Array]:
+    # Linear in gradients made along with the value: JAX transposes it for reverse mode.
+    gradients = _sweep_whole(function, *primals, step)
+    tangent = sum((g * by).sum() for g, by in zip(gradients, tangents[:3], strict=True))
+    return (primals[2] * gradients[2]).sum(), tangent
+
+
+def _sweep(
+    function: Values, left: Array, right: Array, pull: Array, extras: Any, step: int
+) -> tuple[Array, Array, Array]:
+    """The gradients of the sum by left, right and pull; the last are the values."""
+    both = function is _both_ways
+    if both:
+        extras = (_columns(left, right, step),)
+
+    def one(by_right: Array, part: Any) -> Any:
+        rows, place, factor = part
+        scores, own = _scores(rows, right, place)
+        found, pullback = jax.vjp(lambda s: function(s, own, place, extras), scores)
+        (slopes,) = pullback(factor)
+        if both:  # the slopes of the other rows' values: through the columns' sums
+            (others,) = extras
+            whole = jnp.logaddexp(others, (right * left).sum(1))
+            through = 0.5 * pull * jnp.exp(scores - whole)
+            slopes = slopes + jnp.where(own | (place < 0)[:, None], 0.0, through)
+        return by_right + slopes.T @ rows, (slopes @ right, found)
+
+    parts = (slices(left, step), _places(len(left), step), slices(pull, step))
+    by_right, (by_left, found) = jax.lax.scan(one, jnp.zeros_like(right), parts)
     by_left = by_left.reshape(-1, left.shape[1])[: len(left)]
-    return total, (by_left, by_right)
+    return by_left, by_right, found.reshape(-1)[: len(left)]
 
 
-def _sum_backward(function: SliceLoss, step: int, gradients: Any, upstream: Array) -> Any:
-    by_left, by_right = gradients
-    return upstream * by_left, upstream * by_right, None
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 5))
+def _sweep_whole(function: Values, *arguments: Any) -> Any:
+    """``_sweep`` as one operation: linearised, a scan would keep what each step has seen."""
+    return _sweep(function, *arguments)
 
 
-_sum.defvjp(_sum_forward, _sum_backward)
+@_sweep_whole.defjvp
+def _sweep_whole_jvp(function: Values, step: int, primals: Any, tangents: Any) -> Any:
+    return jax.jvp(functools.partial(_sweep, function, step=step), primals, tangents)
