@@ -180,9 +180,11 @@ def log_one_minus_softmax(logits: Array, *, axis: int = -1) -> Array:
     sure = share > 0.5
     absent = xp.logical_or(sure, shifted == -float("inf"))
     alone = xp.all(absent, axis=axis, keepdims=True)
-    others = xp.where(alone, 0.0, xp.where(sure, -float("inf"), shifted))
     total = xp.sum(xp.exp(shifted), axis=axis, keepdims=True)
+    others = xp.where(alone, 0.0, xp.where(sure, -float("inf"), shifted))
+    del shifted  # as large as the input
     rest = logsumexp(others, axis=axis, keepdims=True) - xp.log(total)
+    del others
     rest = xp.where(alone, -float("inf"), rest)
     return xp.where(sure, rest, xp.log1p(-xp.where(sure, 0.0, share)))
 
@@ -196,10 +198,12 @@ def normalized(probabilities: Array, *, axis: int = -1) -> tuple[Array, Array]:
     low = smallest(probabilities)
     lifted = low + (probabilities - stop_gradient(probabilities))
     positive = xp.where(probabilities < low, lifted, probabilities)
+    del lifted  # as large as the input
     share = positive / xp.sum(positive, axis=axis, keepdims=True)
     sure = share > 0.5
     others = xp.sum(xp.where(sure, 0.0, positive), axis=axis, keepdims=True)
-    odds = others / xp.where(sure, positive, 1.0)  # of being wrong, where one class is sure
+    peak = xp.sum(xp.where(sure, positive, 0.0), axis=axis, keepdims=True)
+    odds = others / xp.where(peak == 0, 1.0, peak)  # of being wrong, where one class is sure
     share = xp.where(sure, 1.0 / (1.0 + odds), share)
     return share, xp.where(sure, -xp.log1p(odds), xp.log(share))
 
@@ -271,7 +275,7 @@ def one_hot(target: Array, like: Array, *, axis: int = -1) -> Array:
     """Class indices as 0 and 1 along ``axis`` in the dtype of ``like``; a distribution stays."""
     xp = namespace(target, like)
     if not is_index(target, like):
-        return xp.astype(target, like.dtype)
+        return xp.astype(target, like.dtype, copy=False)
     classes = xp.astype(class_range(like, axis), target.dtype)
     return xp.astype(classes == xp.expand_dims(target, axis=axis), like.dtype)
 

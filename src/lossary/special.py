@@ -129,33 +129,41 @@ _STIRLING = (
 )
 
 
-def log_gap(excess: Array, ratio: Array, log_ratio: Array | None = None) -> Array:
-    """``excess - log(ratio)`` where ``ratio = 1 + excess``; about excess^2/2 near 0.
+def log_gap(excess: Array, log_ratio: Array) -> Array:
+    """``excess - log_ratio`` where it is the logarithm of ``1 + excess``; about excess^2/2 near 0.
 
-    All come as arguments, because each is accurate where another has lost its digits: the excess
-    near 0, the ratio far from it.
+    Both come as arguments, because each is accurate where the other has lost its digits: the
+    excess near 0, the logarithm far from it.
     """
-    xp = namespace(excess, ratio)
-    near = _near_one(ratio)
-    if log_ratio is None:
-        log_ratio = xp.log(xp.where(near, 1.0, ratio))
+    xp = namespace(excess, log_ratio)
+    near = _near_zero(excess)
     small = xp.where(near, excess, 0.0)
-    return xp.where(near, small * _slope_near_one(small), excess - log_ratio)
+    return xp.where(near, small * _slope_near_zero(small), excess - log_ratio)
 
 
 def log_gap_slope(excess: Array, ratio: Array) -> Array:
-    """``log_gap(excess, ratio) / excess``; about excess/2 near 0."""
+    """``log_gap(excess, log(ratio)) / excess`` of ``ratio = 1 + excess``; about excess/2 near 0."""
     xp = namespace(excess, ratio)
-    near = _near_one(ratio)
-    far = quotient(xp.log(xp.where(near, 1.0, ratio)), xp.where(near, 1.0, excess))
-    return xp.where(near, _slope_near_one(xp.where(near, excess, 0.0)), 1.0 - far)
+    near = _near_zero(excess)
+    far = 1.0 - quotient(xp.log(xp.where(near, 1.0, ratio)), xp.where(near, 1.0, excess))
+    return xp.where(near, _slope_near_zero(xp.where(near, excess, 0.0)), far)
 
 
-def _near_one(ratio: Array) -> Array:
-    return namespace(ratio).logical_and(ratio >= 0.5, ratio <= 2.0)
+def entropy_gap(excess: Array, ratio: Array) -> Array:
+    """``ratio * log(ratio) - excess`` of ``ratio = 1 + excess``; about excess^2/2 near 0."""
+    xp = namespace(excess, ratio)
+    near = _near_zero(excess)
+    far = ratio * xp.log(xp.where(xp.logical_or(near, ratio == 0), 1.0, ratio)) - excess
+    del ratio  # as large as the input
+    excess = xp.where(near, excess, 0.0)
+    return xp.where(near, _slope_near_zero(-excess / (1.0 + excess)) * -excess, far)
 
 
-def _slope_near_one(excess: Array) -> Array:
+def _near_zero(excess: Array) -> Array:
+    return namespace(excess).logical_and(excess >= -0.5, excess <= 1.0)
+
+
+def _slope_near_zero(excess: Array) -> Array:
     """``1 - log(1 + excess)/excess``, by the series of 2 artanh(s), s = excess/(2 + excess)."""
     square = namespace(excess).square(excess / (2.0 + excess))
     return (excess - 2.0 * square * _polynomial(_ARTANH, square)) / (2.0 + excess)
@@ -201,10 +209,9 @@ def stirling(inverse: Array) -> Array:
     small = xp.where(low, 1.0 / (x + 3.0), inverse)
     del inverse  # as others below: what is not needed any more would add to what is held at once
     small = small * _polynomial(_STIRLING, xp.square(small))
-    for k in (2, 1, 0):  # stirling at x less stirling at x + 1; the first, and largest, last
-        step = _stirling_step(x + float(k)) if k else _first_stirling_step(x)
-        small = small + xp.where(low, step, 0.0)
-    return small
+    for k in (2.0, 1.0):  # stirling at x less stirling at x + 1; the first, and largest, last
+        small = small + xp.where(low, _stirling_step(x + k), 0.0)
+    return small + xp.where(low, _first_stirling_step(x), 0.0)
 
 
 def _stirling_step(x: Array) -> Array:

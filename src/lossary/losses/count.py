@@ -44,9 +44,8 @@ def _relative_entropy(target: Array, rate: Array, log_rate: Array) -> Array:
     none = target == 0
     count = xp.where(none, 1.0, target)
     some = xp.where(none, 1.0, rate)
-    ratio = some / count
-    log_ratio = log_of_ratio(ratio, xp.where(none, 0.0, log_rate) - xp.log(count))
-    return xp.where(none, rate, count * log_gap((some - count) / count, ratio, log_ratio))
+    log_ratio = log_of_ratio(some / count, xp.where(none, 0.0, log_rate) - xp.log(count))
+    return xp.where(none, rate, count * log_gap((some - count) / count, log_ratio))
 
 
 def _surprise_at_best(target: Array) -> Array:
@@ -64,16 +63,30 @@ def _poisson_nll_of_rates(
     # Where the target is 0 the value needs no logarithm, and there may be none.
     known = xp.logical_and(prediction >= smallest(prediction), xp.isfinite(prediction))
     log_rate = xp.log(xp.where(xp.logical_or(target != 0, known), prediction, 1.0))
-    value = prediction - target * log_rate
-    return _with_factorial(value, prediction, log_rate, target) if full else value
+    if not full:
+        return prediction - target * log_rate
+    entropy = _relative_entropy(target, prediction, log_rate)
+    return _with_factorial(prediction - target * log_rate, entropy, target)
 
 
-def _with_factorial(value: Array, rate: Array, log_rate: Array, target: Array) -> Array:
+def _with_factorial(value: Array, entropy: Array, target: Array) -> Array:
     """``value + log(target!)``, of which Loader's saddle point lets no part cancel."""
-    entropy = _relative_entropy(target, rate, log_rate)
-    x = target + 1.0
-    log_factorial = (x - 0.5) * namespace(x).log(x) - x + stirling(1.0 / x)
-    return graft(entropy + _surprise_at_best(target), value + log_factorial)
+    value = value + _log_factorial(target)
+    return graft(entropy + _surprise_at_best(target), value)
+
+
+def _log_factorial(count: Array) -> Array:
+    x = count + 1.0
+    return stirling(1.0 / x) + ((x - 0.5) * namespace(x).log(x) - x)
+
+
+def _poisson_nll(prediction: Array, target: Array) -> Array:
+    xp = namespace(prediction, target)
+    # Near 0, where prediction has digits that its exponential has not: 1 + z + (e^z - 1 - z).
+    near = xp.logical_and(prediction >= -0.5, prediction <= 1.0)
+    small, large = xp.where(near, prediction, 0.0), xp.where(near, 1.0, prediction)
+    close = 1.0 + (1.0 - target) * small + exp_gap(small)
+    return xp.where(near, close, xp.exp(large) - times(target, xp.clip(large, None, 1e4)))
 
 
 @loss(
@@ -96,13 +109,10 @@ def poisson_nll(prediction: LogRate, target: Counts, *, full: bool = False) -> P
     Stirling's approximation, for counts above 1). Log rates as in PyTorch; Keras' name ``poisson``
     takes rates, as does ``predictions="rates"``, with no epsilon in the logarithm.
     """
-    xp = namespace(prediction, target)
-    # Near 0, where prediction has digits that its exponential has not: 1 + z + (e^z - 1 - z).
-    near = xp.logical_and(prediction >= -0.5, prediction <= 1.0)
-    small, large = xp.where(near, prediction, 0.0), xp.where(near, 1.0, prediction)
-    close = 1.0 + (1.0 - target) * small + exp_gap(small)
-    value = xp.where(near, close, xp.exp(large) - times(target, xp.clip(large, None, 1e4)))
-    return _with_factorial(value, xp.exp(prediction), prediction, target) if full else value
+    if not full:
+        return _poisson_nll(prediction, target)
+    entropy = _relative_entropy(target, namespace(prediction).exp(prediction), prediction)
+    return _with_factorial(_poisson_nll(prediction, target), entropy, target)
 
 
 @loss(
@@ -242,9 +252,8 @@ def gamma_deviance(
     ``tweedie_deviance`` at power 2.
     """
     xp = namespace(prediction, target)
-    ratio = target / prediction
-    log_ratio = log_of_ratio(ratio, xp.log(target) - xp.log(prediction))
-    value = log_gap(quotient(target - prediction, prediction), ratio, log_ratio)
+    log_ratio = log_of_ratio(target / prediction, xp.log(target) - xp.log(prediction))
+    value = log_gap(quotient(target - prediction, prediction), log_ratio)
     value = xp.where(xp.isfinite(prediction), value, prediction)
     return value if half else 2.0 * value
 
@@ -300,8 +309,7 @@ def _tweedie_value(prediction: Array, target: Array, power: float) -> Array:
     """Half the deviance, in units of the prediction, with a target of 0 put aside."""
     xp = namespace(prediction, target)
     none = target == 0
-    amount, mean = xp.where(none, 1.0, target), xp.where(none, 1.0, prediction)
-    unit = _tweedie_unit(quotient(amount, mean), quotient(amount - mean, mean), power)
+    unit = _tweedie_unit(xp.where(none, 1.0, target), xp.where(none, 1.0, prediction), power)
     at_zero = 1.0 / (2.0 - power) if power < 2.0 else math.inf
     return prediction ** (2.0 - power) * xp.where(none, at_zero, unit)
 
@@ -316,34 +324,41 @@ def _tweedie_rise(prediction: Array, target: Array, power: float) -> Array:
     step = xp.where(size > 0, prediction / size, 1.0)  # 1, and differentiable
     rise_by = xp.clip(size ** (2.0 - power), None, most)
     fall_by = xp.clip(target / size * rise_by, None, most)
-    rise = rise_by * power_gap(step, xp.log(step), 2.0 - power)
-    rise = rise - fall_by * power_gap(step, xp.log(step), 1.0 - power)
+    rise = rise_by * _power_from_one(xp.log(step), 2.0 - power)
+    rise = rise - fall_by * _power_from_one(xp.log(step), 1.0 - power)
     root = stop_gradient(rise)
     return rise - xp.where(xp.isfinite(root), root, 0.0)
 
 
-def _tweedie_unit(ratio: Array, excess: Array, power: float) -> Array:
-    """Half the deviance of a target of ``ratio = 1 + excess`` from a mean of 1.
+def _power_from_one(log_step: Array, exponent: float) -> Array:
+    """``(step^exponent - 1) / exponent`` at a step of 1, up to its second derivative."""
+    return log_step + (0.5 * exponent) * (log_step * log_step)
+
+
+def _tweedie_unit(amount: Array, mean: Array, power: float) -> Array:
+    """Half the deviance of the amount's ratio to the mean from 1.
 
     Near 1 it is made of gaps, which do not cancel.
     """
-    xp = namespace(ratio, excess)
+    xp = namespace(amount, mean)
+    excess, ratio = quotient(amount - mean, mean), quotient(amount, mean)
+    del amount, mean  # as large as the input
     near = xp.logical_and(ratio > 0.5, ratio < 2.0)
-    close = _tweedie_close(xp.where(near, excess, 0.0), power)
-    return xp.where(near, close, _tweedie_far(xp.where(near, 1.0, ratio), power))
+    excess, ratio = xp.where(near, excess, 0.0), xp.where(near, 1.0, ratio)
+    return xp.where(near, _tweedie_close(excess, power), _tweedie_far(ratio, power))
 
 
-# Each form divides by what is not small.
+# Each form divides by what is not small; the first by the excess over a ratio of 1.
 
 
 def _tweedie_close(excess: Array, power: float) -> Array:
-    xp = namespace(excess)
+    log_ratio = namespace(excess).log1p(excess)
     exponent = 1.0 - power if power < 1.5 else 2.0 - power
-    extra = exp_gap(exponent * xp.log1p(excess)) / exponent if exponent else 0.0
+    gap = exp_gap(exponent * log_ratio) / exponent if exponent else 0.0
     if power < 1.5:
-        inverse = 1.0 / (1.0 + excess)
-        return (1.0 + excess) * (log_gap(-excess * inverse, inverse) + extra) / (2.0 - power)
-    return (log_gap(excess, 1.0 + excess) - extra) / (power - 1.0)
+        gap = gap + log_gap(-excess / (1.0 + excess), -log_ratio)
+        return (1.0 + excess) * gap / (2.0 - power)
+    return (log_gap(excess, log_ratio) - gap) / (power - 1.0)
 
 
 def _tweedie_far(ratio: Array, power: float) -> Array:

@@ -22,15 +22,19 @@ from lossary.contract import (
     named,
 )
 from lossary.numerics import (
+    is_index,
     log_normalized,
     log_of_weight,
     log_softmax,
     normalized,
     one_hot,
     one_minus_exp,
-    softplus,
+    pick,
+    quotient,
+    stop_gradient,
     times,
 )
+from lossary.special import entropy_gap, log_of_ratio, sloped
 from lossary.xp import namespace
 
 
@@ -84,43 +88,60 @@ def kl_divergence(prediction: ClassLogits, target: Classes, *, axis: int = -1) -
 def _jensen_shannon(
     probability: Array, log_probability: Array, target: Array, beta: float, axis: int
 ) -> Array:
+    """The value, and its derivatives (1 - beta) p log(p / m) by log p and beta log(t / m) by t."""
     xp = namespace(log_probability, target)
+    if is_index(target, log_probability):
+        probability = pick(probability, target, axis=axis)
+        return _jensen_shannon_of_class(probability, pick(log_probability, target, axis=axis), beta)
     weight = one_hot(target, log_probability, axis=axis)
-    log_ratio = log_of_weight(weight) - log_probability
-    log_ratio = xp.where(weight == 0, -float("inf"), log_ratio)
-    close, low = xp.abs(log_ratio) < 0.5, log_ratio <= -0.5
-    to_mixture = _to_far_mixture(weight, probability, xp.where(close, 0.0, log_ratio), low, beta)
     gap = xp.where(weight == 1, one_minus_exp(log_probability), weight - probability)
-    near = _to_near_mixture(weight, probability, xp.where(close, gap, 0.0), close, beta)
-    to_mixture = xp.sum(xp.where(close, near, to_mixture), axis=axis)
-    covered = xp.sum(xp.where(low, 0.0, probability), axis=axis)
-    missed = xp.sum(xp.where(low, probability, 0.0), axis=axis)
-    missed = xp.where(covered > 0.5, missed, 1.0 - covered)
-    return -to_mixture - (1.0 - beta) * math.log1p(-beta) * missed
+    mixture = _mixture(weight, probability, beta)
+    # t log(t / m) - (t - m), and the same of p: never negative. The differences add to nothing.
+    value = entropy_gap((1.0 - beta) * gap / mixture, weight / mixture)
+    value = beta * xp.sum(mixture * value, axis=axis)
+    rest = entropy_gap(-beta * gap / mixture, probability / mixture)
+    value = stop_gradient(value + (1.0 - beta) * xp.sum(mixture * rest, axis=axis))
+    rise = beta * xp.log(xp.where(weight == 0, 1.0, quotient(weight, mixture)))
+    value = value + xp.sum(sloped(rise, weight), axis=axis)
+    # A constant may be taken from log(p / m): where most targets are far below the predictions it
+    # is nearly constant itself, and log((1 - beta) p / m) = log(1 - beta t / m) is not.
+    absent = xp.where(weight < 0.5 * probability, probability, 0.0)
+    absent = xp.sum(absent, axis=axis, keepdims=True) > 0.5
+    gap = beta * quotient(xp.where(absent, weight, gap), mixture)
+    absent = xp.astype(absent, gap.dtype)
+    fall = _log_of_share(
+        (1.0 - beta * absent) * quotient(probability, mixture),
+        gap,
+        log_probability - xp.log(mixture) + math.log1p(-beta) * absent,
+    )
+    fall = (1.0 - beta) * times(probability, fall)
+    return value + xp.sum(sloped(fall, log_probability), axis=axis)
 
 
-def _to_near_mixture(
-    weight: Array, probability: Array, gap: Array, close: Array, beta: float
-) -> Array:
-    """Mean log(m / t) and log(m / p) of close t and p: m is t - (1 - beta) gap and p + beta gap."""
-    xp = namespace(weight)
-    from_target = weight * xp.log1p((beta - 1.0) * gap / xp.where(close, weight, 1.0))
-    from_prediction = probability * xp.log1p(beta * gap / xp.where(close, probability, 1.0))
-    return beta * from_target + (1.0 - beta) * from_prediction
+def _jensen_shannon_of_class(probability: Array, log_probability: Array, beta: float) -> Array:
+    """The same where the target is one class, whose probability tells all."""
+    gap, mixture = one_minus_exp(log_probability), _mixture(1.0, probability, beta)
+    value = mixture * entropy_gap(-beta * gap / mixture, probability / mixture)
+    value = (1.0 - beta) * (value - math.log1p(-beta) * gap)
+    value = beta * mixture * entropy_gap((1.0 - beta) * gap / mixture, 1.0 / mixture) + value
+    apart = log_probability - namespace(mixture).log(mixture) + math.log1p(-beta)
+    ratio = (1.0 - beta) * quotient(probability, mixture)
+    fall = (1.0 - beta) * times(probability, _log_of_share(ratio, beta / mixture, apart))
+    return stop_gradient(value) + sloped(fall, log_probability)
 
 
-def _to_far_mixture(
-    weight: Array, probability: Array, log_ratio: Array, low: Array, beta: float
-) -> Array:
-    """The same as softplus of the log-ratio log(t / p), so that nothing overflows.
+def _mixture(weight: Array | float, probability: Array, beta: float) -> Array:
+    mixture = beta * weight + (1.0 - beta) * probability
+    return namespace(mixture).where(mixture == 0, 1.0, mixture)
 
-    Where t is far below p (``low``), log(m / p) is nearly constant: less that constant.
-    """
-    odds = log_ratio + math.log(beta / (1.0 - beta))
-    from_target = times(weight, math.log(beta) + softplus(-odds))
-    from_prediction = times(probability, softplus(odds))
-    constant_part = math.log1p(-beta) * namespace(weight).where(low, 0.0, probability)
-    return beta * from_target + (1.0 - beta) * (from_prediction + constant_part)
+
+def _log_of_share(share: Array, missing: Array, apart: Array) -> Array:
+    """``log(share)`` of ``share = 1 - missing``; ``apart`` is it as a difference of logarithms."""
+    xp = namespace(share, missing)
+    far = missing > 0.5
+    share = xp.where(far, share, 1.0)
+    share = log_of_ratio(share, apart)
+    return xp.where(far, share, xp.log1p(-xp.where(far, 0.0, missing)))
 
 
 def _jensen_shannon_of_probabilities(

@@ -175,7 +175,8 @@ def multilabel_margin(
 
     Use it when several labels are true at once and only their order before the others counts.
     ``target`` holds 1 for true labels and 0 for others; shares between weigh pairs. It is divided
-    by the number K of labels, as in PyTorch, whose module takes indices.
+    by the number K of labels, as in PyTorch, whose module takes indices. Every pair of labels is
+    formed: some 1.6 K arrays of the prediction's size are held at once.
     """
     xp = namespace(prediction, target)
     score, true = xp.moveaxis(prediction, axis, -1), xp.moveaxis(target, axis, -1)

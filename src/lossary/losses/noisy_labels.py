@@ -197,48 +197,52 @@ def _likeliest(x: Array, axis: int) -> Array:
     return class_range(x, axis) == xp.expand_dims(xp.argmin(x, axis=axis), axis=axis)
 
 
+def _sure(weight: Array, likeliest: Array, others: Array) -> Array:
+    """Where a class is right and likelier than all others together, of this probability."""
+    xp = namespace(weight)
+    return xp.logical_and(xp.logical_and(likeliest, others < 0.5), weight == 1)
+
+
 def _gap(weight: Array, share: Array, likeliest: Array, axis: int) -> Array:
     """Target less probability; for a sure and right class the sum of the other probabilities."""
     xp = namespace(share)
     others = xp.sum(xp.where(likeliest, 0.0, share), axis=axis, keepdims=True)
-    sure = xp.logical_and(xp.logical_and(likeliest, others < 0.5), weight == 1)
-    return xp.where(sure, others, weight - share)
+    return xp.where(_sure(weight, likeliest, others), others, weight - share)
 
 
-def _pull(
-    weight: Array, share: Array, power_of_share: Array, top: Array, base: Array, x: Array,
-    exponent: float, axis: int,
-) -> Array:  # fmt: skip
-    """The derivative by each logit: u_j (h_j - sum u h / sum u) for u = p / (b (1 + x)).
-
-    h is p^s - t p^(s - 1), less any constant: less 0 where the target is the likeliest class, else
-    less that class's p^s, so that classes of nearly one probability do not cancel. The likeliest
-    class's own is the sum of the others', where it has most of u. ``exponent`` is that of p^s.
-    """
-    xp = namespace(share)
-    likeliest = _likeliest(x, axis)
-    hit = xp.sum(xp.where(likeliest, weight, 0.0), axis=axis, keepdims=True) > 0.5
-    part = share * (top * xp.expm1(exponent * xp.log1p(x))) - weight * power_of_share
-    part = xp.where(hit, -_gap(weight, share, likeliest, axis) * power_of_share, part)
-    part, u = part / (base * (1.0 + x)), share / (base * (1.0 + x))
-    u = u / xp.sum(u, axis=axis, keepdims=True)
-    part = part - u * xp.sum(part, axis=axis, keepdims=True)
-    others = xp.sum(xp.where(likeliest, 0.0, part), axis=axis, keepdims=True)
-    return xp.where(xp.logical_and(likeliest, u > 0.5), -others, part)
-
-
-def _value_of_absent(
-    prediction: Array, weight: Array, share: Array, base: Array, x: Array, total: Array,
+def _cost_of_absent(
+    prediction: Array, target: Array, share: Array, base: Array, x: Array, total: Array,
     slope: float, order: float, axis: int,
 ) -> Array:  # fmt: skip
-    """What the classes of weight 0 cost, with the derivative of the whole loss."""
+    """What the classes of weight 0 cost, with the derivative of the whole loss.
+
+    The derivative by each logit is u_j (h_j - sum u h / sum u) for u = p / (b (1 + x)). h is
+    p^s - t p^(s - 1), less any constant: less 0 where the target is the likeliest class, else less
+    that class's p^s, so that classes of nearly one probability do not cancel. The likeliest class's
+    own is the sum of the others', where it has most of u.
+    """
     xp = namespace(share)
-    exponent, top = -order / slope, total**-order
-    power_of_share = _power_of_one_plus(x, exponent) * top
-    pull = _pull(weight, share, power_of_share, top, base, x, exponent, axis)
-    steer = xp.sum(sloped(pull, prediction), axis=axis)
-    absent = xp.where(weight == 0, share * power_of_share, 0.0)
-    return stop_gradient(xp.sum(absent, axis=axis) / (1.0 + order)) + steer
+    exponent, top = -order / slope, total**-order  # of p^s: that of 1 + x, and the likeliest's
+    power = _power_of_one_plus(x, exponent) * top
+    weight = one_hot(target, prediction, axis=axis)
+    value = xp.sum(xp.where(weight == 0, share, 0.0) * power, axis=axis) / (1.0 + order)
+    likeliest = _likeliest(x, axis)
+    hit = xp.sum(xp.where(likeliest, weight, 0.0), axis=axis, keepdims=True) > 0.5
+    others = xp.sum(xp.where(likeliest, 0.0, share), axis=axis, keepdims=True)
+    sure = xp.logical_and(_sure(weight, likeliest, others), hit)
+    del weight  # as large as the input
+    fall = share * xp.where(hit, power, top * xp.expm1(exponent * xp.log1p(x)))
+    fall = one_hot(target, prediction, axis=axis) * power - fall
+    fall = xp.where(sure, others * top, fall)
+    del power
+    fall = fall / (base * (1.0 + x))
+    u = share / (base * (1.0 + x))
+    u = u / xp.sum(u, axis=axis, keepdims=True)
+    fall = u * -xp.sum(fall, axis=axis, keepdims=True) + fall
+    others = xp.sum(xp.where(likeliest, 0.0, fall), axis=axis, keepdims=True)
+    fall = xp.where(xp.logical_and(likeliest, u > 0.5), -others, fall)
+    del u
+    return stop_gradient(value) - xp.sum(sloped(fall, prediction), axis=axis)
 
 
 def _bregman(
@@ -246,23 +250,27 @@ def _bregman(
 ) -> Array:
     """t (t^s - p^s) / s - (t^(1 + s) - p^(1 + s)) / (1 + s) of order s, p a constant.
 
-    Its terms cancel where t and p are close; there it is taken as gap^2 times the integral of
-    u (t - gap u)^(s - 1) for u from 0 to 1, by Gauss-Legendre's rule.
+    Its terms cancel where t and p are close; there it is an integral.
     """
     xp = namespace(target)
     share, x, total = map(stop_gradient, (share, x, total))
     target = xp.where(target == 0, 1.0, target)
     near = xp.abs(gap) < 0.5 * target
-    inside, start = xp.where(near, gap, 0.0), xp.where(near, target, 1.0)
-    integral = xp.zeros_like(start)
-    for node, weight in zip(_NODES, _NODE_WEIGHTS, strict=True):
-        place = 0.5 + 0.5 * float(node)
-        integral = integral + 0.5 * float(weight) * place * (start - place * inside) ** (order - 1)
+    close = _bregman_of_close(xp.where(near, target, 1.0), xp.where(near, gap, 0.0), order)
     log_ratio = -xp.log1p(x) / slope - xp.log(total) - xp.log(target)
     whole = target ** (1.0 + order)
     far = -whole * xp.expm1(order * log_ratio) / order
     far = far - (whole - share ** (1.0 + order)) / (1.0 + order)
-    return xp.where(near, inside * inside * integral, far)
+    return xp.where(near, close, far)
+
+
+def _bregman_of_close(target: Array, gap: Array, order: float) -> Array:
+    """``gap^2`` times the integral of u (t - gap u)^(s - 1) for u from 0 to 1 (Gauss-Legendre)."""
+    integral = namespace(target).zeros_like(target)
+    for node, weight in zip(_NODES, _NODE_WEIGHTS, strict=True):
+        place = 0.5 + 0.5 * float(node)
+        integral = integral + 0.5 * float(weight) * place * (target - place * gap) ** (order - 1)
+    return gap * gap * integral
 
 
 @loss(
@@ -292,13 +300,12 @@ def bi_tempered_logistic(
     """
     xp = namespace(prediction, target)
     order, slope = 1.0 - t1, t2 - 1.0
-    weight = one_hot(target, prediction, axis=axis)
     base, x = _tempered_base(prediction, slope, axis)
     share = _power_of_one_plus(x, -1.0 / slope)
     total = xp.sum(share, axis=axis, keepdims=True)  # b^(1/slope), with more digits
     share = share / total
-    value = _value_of_absent(prediction, weight, share, base, x, total, slope, order, axis)
-    fixed = stop_gradient(share)
+    value = _cost_of_absent(prediction, target, share, base, x, total, slope, order, axis)
+    weight, fixed = one_hot(target, prediction, axis=axis), stop_gradient(share)
     given = (weight, fixed, _gap(weight, fixed, _likeliest(x, axis), axis), x)
     if is_index(target, prediction):
         given = tuple(pick(each, target, axis=axis) for each in given)

@@ -44,10 +44,9 @@ def _share(part: Array, rest: Array) -> Array:
     xp = namespace(part, rest)
     most = part > rest
     nothing = xp.logical_and(part == 0, rest == 0)
-    part = xp.where(nothing, 0.0, part)
-    few = xp.where(most, 0.0, part) / xp.where(xp.logical_or(most, nothing), 1.0, rest)
-    many = xp.where(most, rest, 0.0) / xp.where(most, part, 1.0)
-    return xp.where(most, 1.0 / (1.0 + many), few / (1.0 + few))
+    ratio = xp.where(nothing, 0.0, xp.where(most, rest, part))
+    ratio = ratio / xp.where(nothing, 1.0, xp.where(most, part, rest))
+    return xp.where(most, 1.0, ratio) / (1.0 + ratio)
 
 
 def _sum(values: Array, axis: Axis, mask: Array | None) -> Array:
@@ -329,7 +328,9 @@ def dice_cross_entropy(
         pixels = xp.sum(xp.astype(mask, hit.dtype), axis=1)
         pixels = xp.where(pixels == 0, 1.0, pixels)
         mask = mask[:, None, :]
-    wrong = _sum(inside * (1.0 - hot), 2, mask) + _sum(outside * hot, 2, mask)
-    share = _share(wrong, 2.0 * _sum(inside * hot, 2, mask) + smooth)
+    outside = _sum(outside * hot, 2, mask) + _sum(inside * (1.0 - hot), 2, mask)
+    inside = 2.0 * _sum(inside * hot, 2, mask) + smooth
+    del hot  # as large too, and so are sums over regions of one pixel
+    share = _share(outside, inside)
     share = share if background else share[:, 1:]
     return xp.sum(hit, axis=1) / pixels + dice_weight * xp.mean(share, axis=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from lossary.contract import Contract, Interval, Parameter
 
@@ -30,9 +30,8 @@ def _first(parameter: Parameter) -> Any:
 def _others(parameter: Parameter, first: Any) -> list[Any]:
     if parameter.name == "axis":
         return []
-    choices = getattr(parameter.type, "__args__", ())
-    if choices and isinstance(first, (str, bool)):
-        return [choice for choice in choices if choice != first]
+    if get_origin(parameter.type) is Literal:
+        return [choice for choice in get_args(parameter.type) if choice != first]
     if parameter.type is bool or isinstance(first, bool):
         return [not first]
     if parameter.interval is None or not isinstance(first, float):

@@ -1,5 +1,15 @@
 """JAX follows the array API standard by itself."""
 
+from typing import Any
+
 from jax.lax import stop_gradient as stop_gradient
 from jax.numpy import *  # noqa: F403
+from jax.numpy import log, where
+from jax.numpy import log1p as _log1p
 from jax.scipy.special import gammaln as log_gamma  # noqa: F401
+
+
+def log1p(x: Any) -> Any:  # type: ignore[no-redef]
+    """With its digits from -1/2 to -1/4, where XLA's in float64 is up to 130 ulp off."""
+    far = x < -0.25
+    return where(far, log(1.0 + where(far, x, 0.0)), _log1p(where(far, 0.0, x)))
