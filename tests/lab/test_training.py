@@ -13,7 +13,7 @@ from lossary.lab.cost import forget_peak, peak_bytes
 from lossary.lab.data import from_arrays, read
 from lossary.lab.heads import head_for
 from lossary.lab.metrics import fast_score, find_metric, metrics_for, views
-from lossary.lab.network import Modules, Perceptrons, adam, small_convolution
+from lossary.lab.network import Adam, Modules, Perceptrons, small_convolution
 from lossary.lab.split import Corruption, split
 from lossary.lab.train import Budget, train
 
@@ -85,7 +85,7 @@ def test_adam_with_one_rate_each_equals_torchs():
     ours[0].grad = torch.zeros_like(ours[0])
     theirs = [ours[0][k].detach().clone().requires_grad_() for k in range(3)]
     rates = [0.1, 0.1, 0.003]
-    mine = adam(ours, rates)
+    mine = Adam(ours, rates)
     others = [torch.optim.Adam([p], lr=rate) for p, rate in zip(theirs, rates, strict=True)]
     for step in range(20):
         gradient = torch.randn(3, 3, 4, generator=torch.Generator().manual_seed(step))
@@ -151,6 +151,35 @@ def test_corruption_harms_training_rows_only(wine):
     assert 4 <= counts[9] <= 8
     with pytest.raises(LossError, match="outliers: does not apply to a classes target"):
         split(wine, [0], Corruption("outliers", 0.1))
+
+
+def normalised(inputs, outputs):
+    return torch.nn.Sequential(torch.nn.BatchNorm1d(inputs), torch.nn.Linear(inputs, outputs))
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_the_best_epoch_is_kept_whole(wine, own):
+    """Outputs at the best epoch are those of a run that ends there, running averages included."""
+    head = head_for(fitted("cross_entropy", wine.target), wine.target)
+    parts = split(wine, (0, 1))
+
+    def run(epochs):
+        build = (lambda: Modules(normalised, 13, 3, (0, 1))) if own else (
+            lambda: Perceptrons(13, (16,), 3, (0, 1))
+        )  # fmt: skip
+        calls = iter(range(100))
+        # The first seed is best at its second epoch, the other at its fourth.
+        made = [[1, 5, 2, 3, 4], [1, 2, 3, 6, 5]]
+        return train(
+            build(), head, parts, Budget(epochs, 8), [0.01] * 2,
+            lambda outputs: np.array([row[k] for k in [next(calls)] for row in made], dtype=float),
+        )  # fmt: skip
+
+    done = run(5)
+    assert done.best.tolist() == [1, 3]
+    for place, epochs in ((0, 2), (1, 4)):
+        torch.testing.assert_close(done.outputs_best[place], run(epochs).outputs_last[place])
+    assert not torch.equal(done.outputs_best, done.outputs_last)
 
 
 def test_an_imbalance_reaches_the_losses_that_ask_for_class_counts():

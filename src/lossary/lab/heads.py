@@ -95,7 +95,12 @@ class Head:
                 for i in range(len(outputs))
             ]
             return torch.stack(each)
-        return self.unreduced(predictions, target).reshape(len(outputs), -1).mean(1)
+        if unit is not None and unit.name in ("element", "sample"):  # one long batch, for kernels
+            flat = [prediction.flatten(0, 1) for prediction in predictions]
+            found = self.unreduced(flat, target.flatten(0, 1))
+        else:
+            found = self.unreduced(predictions, target)
+        return found.reshape(len(outputs), -1).mean(1)
 
     def values_and_slopes(self, outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """The ``values``, and their gradient by the outputs: replicas share nothing, so that of
@@ -103,7 +108,7 @@ class Head:
         """
         leaf = outputs.detach().requires_grad_()
         values = self.values(leaf, target)
-        (slopes,) = torch.autograd.grad(values.sum(), leaf)
+        (slopes,) = torch.autograd.grad(values, leaf, torch.ones_like(values))
         return values.detach(), slopes
 
     def unreduced(self, predictions: Sequence[Tensor], target: Tensor) -> Tensor:

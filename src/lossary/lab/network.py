@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any, Protocol
 
 import torch
+from torch.optim.adam import adam as update
 
 from lossary.contract import LossError
 
@@ -20,6 +21,11 @@ class Stack(Protocol):
     """
 
     parameters: list[Tensor]
+
+    @property
+    def state(self) -> list[Tensor]:
+        """All that training changes, replicas along the first axis."""
+        ...
 
     def forward(self, rows: Tensor) -> Tensor:
         """(replicas, batch, ...) to linear outputs (replicas, batch, width)."""
@@ -54,6 +60,11 @@ class Perceptrons:
         for parameter in self.parameters:
             parameter.grad = torch.zeros_like(parameter)
         self._seen: list[Tensor] = []  # each layer's input in the latest forward pass
+
+    @property
+    def state(self) -> list[Tensor]:
+        """The parameters."""
+        return self.parameters
 
     def forward(self, rows: Tensor) -> Tensor:
         """(replicas, batch, inputs) to (replicas, batch, width)."""
@@ -125,6 +136,11 @@ class Modules:
 
         self._ways = [torch.vmap(one, randomness="different"), one_by_one]
 
+    @property
+    def state(self) -> list[Tensor]:
+        """Parameters and buffers, such as running averages."""
+        return [*self.parameters, *self._buffers.values()]
+
     def forward(self, rows: Tensor) -> Tensor:
         """(replicas, batch, ...) to (replicas, batch, width); without gradients, in the module's
         evaluation mode.
@@ -180,17 +196,43 @@ def small_convolution(inputs: tuple[int, int, int], width: int) -> torch.nn.Modu
     )
 
 
-def adam(parameters: Sequence[Tensor], rates: Sequence[float]) -> torch.optim.Adam:
+class Adam:
     """PyTorch's fused Adam for stacked parameters, replica r at ``rates[r]``.
 
     Runs of replicas with one rate are one group of slices, which share memory with the whole.
+    PyTorch's functional form does the work: on networks this small the optimiser object takes as
+    long again for its books.
     """
-    starts = [r for r, rate in enumerate(rates) if r == 0 or rate != rates[r - 1]]
-    groups = []
-    for first, last in pairwise([*starts, len(rates)]):
-        slices = [parameter.detach()[first:last] for parameter in parameters]
-        for part, parameter in zip(slices, parameters, strict=True):
-            assert parameter.grad is not None
-            part.grad = parameter.grad[first:last]
-        groups.append({"params": slices, "lr": rates[first]})
-    return torch.optim.Adam(groups, fused=True)
+
+    def __init__(self, parameters: Sequence[Tensor], rates: Sequence[float]) -> None:
+        starts = [r for r, rate in enumerate(rates) if r == 0 or rate != rates[r - 1]]
+        self._groups: list[tuple[float, list[list[Tensor]]]] = []
+        for first, last in pairwise([*starts, len(rates)]):
+            slices = [parameter.detach()[first:last] for parameter in parameters]
+            slopes = []
+            for parameter in parameters:
+                assert parameter.grad is not None
+                slopes.append(parameter.grad[first:last])
+            means, squares = ([torch.zeros_like(part) for part in slices] for _ in range(2))
+            steps = [torch.zeros(()) for _ in slices]
+            self._groups.append((rates[first], [slices, slopes, means, squares, [], steps]))
+
+    def step(self) -> None:
+        """One step of every replica by the parameters' ``grad``."""
+        for rate, (parameters, slopes, means, squares, largest, steps) in self._groups:
+            update(
+                parameters,
+                slopes,
+                means,
+                squares,
+                largest,
+                steps,
+                fused=True,
+                lr=rate,
+                beta1=0.9,
+                beta2=0.999,
+                eps=1e-8,
+                weight_decay=0.0,
+                amsgrad=False,
+                maximize=False,
+            )

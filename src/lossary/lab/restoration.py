@@ -9,7 +9,7 @@ import torch
 
 from lossary.evaluate import Loss
 from lossary.lab.need import need
-from lossary.lab.network import Modules, adam
+from lossary.lab.network import Adam, Modules
 
 SIDE = 32
 NOISE = 0.1
@@ -28,7 +28,7 @@ def denoise(name: str, seeds: Sequence[int], rate: float = 0.002) -> dict[str, n
     test = torch.stack([_patches(picture[:, middle:]) for picture in pictures]).flatten(0, 1)
     loss = Loss(name)
     stack = Modules(_network, None, 1, list(seeds))
-    optimiser = adam(stack.parameters, [rate] * len(seeds))
+    optimiser = Adam(stack.parameters, [rate] * len(seeds))
     draws = [torch.Generator().manual_seed(seed) for seed in seeds]
     for _ in range(STEPS):
         clean = torch.stack([_crops(train, draw) for draw in draws])

@@ -12,7 +12,7 @@ import torch
 
 from lossary.contract import LossError
 from lossary.lab.heads import Head
-from lossary.lab.network import Stack, adam
+from lossary.lab.network import Adam, Stack
 from lossary.lab.split import Split
 
 Tensor = torch.Tensor
@@ -88,24 +88,26 @@ def train(
     targets = encoded.flatten(0, 1)
     start = (which * rows)[:, None]
     validation, test = (part.features[which] for part in (parts.validation, parts.test))
-    optimiser = adam(stack.parameters, rates)
+    optimiser = Adam(stack.parameters, rates)
     draws = [torch.Generator().manual_seed(10_007 * seed + 1) for seed in parts.seeds]
     steps = max(1, rows // budget.batch)
+    used = min(rows, steps * budget.batch)
     replicas = len(which)
     losses, scores = [], []
     nonfinite = np.zeros(replicas, dtype=np.int64)
     best = np.zeros(replicas, dtype=np.int64)
-    best_outputs = outputs = torch.empty(0)
+    best_state = [tensor.detach().clone() for tensor in stack.state]
     top = np.full(replicas, -np.inf)
     durations = []
     for epoch in range(budget.epochs):
         order = torch.stack([torch.randperm(rows, generator=draw) for draw in draws])[which] + start
         seen = torch.zeros(steps, replicas)
         began = time.perf_counter()
-        for step in range(steps):
-            chosen = order[:, step * budget.batch : (step + 1) * budget.batch].reshape(-1)
-            batch = flat.index_select(0, chosen).view(replicas, -1, *flat.shape[1:])
-            wanted = targets.index_select(0, chosen).view(replicas, -1, *targets.shape[1:])
+        # By step, then by replica: each step's rows lie together.
+        chosen = order[:, :used].reshape(replicas, steps, -1).transpose(0, 1).reshape(steps, -1)
+        wanted_by_step = targets[chosen].view(steps, replicas, -1, *targets.shape[1:])
+        for step, (places, wanted) in enumerate(zip(chosen, wanted_by_step, strict=True)):
+            batch = flat.index_select(0, places).view(replicas, -1, *flat.shape[1:])
             reached = stack.forward(batch)
             if reached.shape[2:] != (head.width,):
                 raise LossError(
@@ -122,18 +124,20 @@ def train(
         found = np.where(np.isfinite(found), found, -np.inf)
         better = found > top
         top, best = np.where(better, found, top), np.where(better, epoch, best)
-        if better.any() or epoch in (0, budget.epochs - 1):
-            with torch.no_grad():
-                outputs = stack.forward(test)
-            keep = torch.from_numpy(better)
-            best_outputs = outputs.clone() if epoch == 0 else best_outputs
-            best_outputs[keep] = outputs[keep]
+        keep = torch.from_numpy(np.flatnonzero(better))
+        for kept, tensor in zip(best_state, stack.state, strict=True):
+            kept[keep] = tensor.detach()[keep]
         losses.append(seen.mean(0).numpy())
         scores.append(found)
         if progress:
             progress(replicas)
     with torch.no_grad():
-        train_outputs = stack.forward(parts.train.features[which])
+        train_outputs, outputs = (
+            stack.forward(rows) for rows in (parts.train.features[which], test)
+        )
+        for kept, tensor in zip(best_state, stack.state, strict=True):
+            tensor.copy_(kept)
+        best_outputs = stack.forward(test)
     return Trained(
         np.stack(losses),
         np.stack(scores),
