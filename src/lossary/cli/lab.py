@@ -87,16 +87,17 @@ def compare(
     )
     if not join:
         prepare(output)
-    loaded = lab_data.read(data, target, task=task, drop_missing=drop_missing)
-    for remark in loaded.notes:
-        print(f"{loaded.name}: {remark}", file=sys.stderr)
-    names = split_names(losses) if losses else _advised(loaded.target, use)
-    if use and not metric:
-        metric = parse_use(use, loaded.target).metric(loaded.target)
-        settings = replace(settings, metric=metric)
-    place = storage or output / "study.db"
-    with _helpers(workers - 1), _progress() as note:
-        account = run(loaded, names, settings, storage=place, note=note, join=join)
+    with _helpers(workers - 1):  # now, so that all load libraries and data side by side
+        loaded = lab_data.read(data, target, task=task, drop_missing=drop_missing)
+        for remark in loaded.notes:
+            print(f"{loaded.name}: {remark}", file=sys.stderr)
+        names = split_names(losses) if losses else _advised(loaded.target, use)
+        if use and not metric:
+            metric = parse_use(use, loaded.target).metric(loaded.target)
+            settings = replace(settings, metric=metric)
+        place = storage or output / "study.db"
+        with _progress() as note:
+            account = run(loaded, names, settings, storage=place, note=note, join=join)
     if join:
         return
     account["command"] = without_password("lossary " + " ".join(sys.argv[1:]))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lossary.lab.statistics import difference
+from lossary.lab.words import settled
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,14 @@ def against(
 
 def show(item: Finding) -> None:
     """Print the claim, whether it holds, and the numbers."""
+    scale = max(abs(item.low), abs(item.high))
+    measured, low, high = (
+        f"{settled(value, scale):+.3g}" for value in (item.difference, item.low, item.high)
+    )
     mark = "holds" if item.holds else "DOES NOT HOLD HERE"
     print(f"{item.topic}: {item.claim}: {mark}")
     print(
-        f"    published {item.published}; measured {item.difference:+.3g}, 95 % interval "
-        f"{item.low:+.3g} to {item.high:+.3g}, probability {item.probability:.3f} ({item.here})",
+        f"    published {item.published}; measured {measured}, 95 % interval {low} to {high}, "
+        f"probability {item.probability:.3f} ({item.here})",
         flush=True,
     )
