@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import os
 import sys
@@ -12,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from lossary.cli import app
-from lossary.contract import LossError, contract_of
+from lossary.contract import LossError
 
 
 @app.command()
@@ -26,8 +27,12 @@ def check(
         ),
     ] = "",
     library: Annotated[
-        str, typer.Option(help="Array libraries, separated by commas; a missing one is an error.")
-    ] = "numpy,torch",
+        str,
+        typer.Option(
+            help="Array libraries, separated by commas; by default those that it runs on.",
+            show_default=False,
+        ),
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False,
 ) -> None:
     """Check a loss of your own: values, gradients, properties, laws, limits, libraries, objects.
@@ -35,13 +40,21 @@ def check(
     Exit code 0: it passed every check; 1: it did not; 2: it could not be checked.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from lossary.testing import Subject, library_of
+    from lossary.testing import library_of
+    from lossary.testing.users import prepare
 
-    libraries = [library_of(name.strip()) for name in library.split(",")]
     function = load(loss)
+    names = [name.strip() for name in library.split(",")] if library else _libraries()
+    for name in names:
+        library_of(name)
     formula = load(oracle) if oracle else None
-    rows = list(_verdicts(Subject(contract_of(function), formula), libraries))
-    rows += _doctor_verdicts(function)
+    ready = prepare(function, loss.partition(":")[2], names, formula)
+    if library and len(ready.libraries) < len(names):
+        raise LossError(ready.notes[0].removesuffix("; it is not checked there"))
+    for note in ready.notes:
+        print(f"note: {note}", file=sys.stderr)
+    rows = list(_verdicts(ready.subject, ready.libraries))
+    rows += _doctor_verdicts(ready.subject.contract.compute)
     failed = sum(row["verdict"] != "ok" for row in rows)
     if as_json:
         print(json.dumps({"loss": loss, "passed": not failed, "checks": rows}, indent=2))
@@ -73,6 +86,12 @@ def load(reference: str) -> Callable[..., Any]:
     if not callable(function):
         raise LossError(f"{reference}: {module_name} has no function {name}")
     return function
+
+
+def _libraries() -> list[str]:
+    """NumPy, and what is installed and quick to load, or loaded by the loss's module already."""
+    found = [name for name in ("torch",) if importlib.util.find_spec(name)]
+    return ["numpy", *found, *(name for name in ("jax", "tensorflow") if name in sys.modules)]
 
 
 def _verdicts(subject: Any, libraries: list[Any]) -> Iterator[dict[str, str]]:

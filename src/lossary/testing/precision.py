@@ -70,7 +70,7 @@ def excess(computed: np.ndarray, low: Exact, high: Exact, dtype: str) -> np.ndar
         ratio = np.where(outside, np.where(saturated, 0.0, np.inf), ratio)
         # An error that the inputs' own roundings explain up to overflow is no error.
         near_edge = ~overflows & (size + 4 * wobble > edge) & infinite
-        ratio = np.where(near_edge, 0.0, ratio)
+        ratio = np.where(near_edge | (np.isinf(given) & (given == low.high)), 0.0, ratio)
         return np.where(np.isnan(low.high), 0.0, np.where(np.isnan(given), np.inf, ratio))
 
 
