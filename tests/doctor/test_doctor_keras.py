@@ -12,7 +12,7 @@ import pytest
 SCRIPT = Path(__file__).parent / "keras_trainings.py"
 
 
-@pytest.mark.parametrize(("backend", "step"), [("tensorflow", 2), ("torch", 1), ("jax", 4)])
+@pytest.mark.parametrize(("backend", "step"), [("tensorflow", 2), ("torch", 1), ("jax", 7)])
 def test_quiet_on_right_trainings_and_true_on_broken_ones(backend: str, step: int) -> None:
     environment = {**os.environ, "KERAS_BACKEND": backend, "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, str(SCRIPT), str(step)]
