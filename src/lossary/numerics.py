@@ -65,9 +65,14 @@ def quotient(x: Array, y: Array) -> Array:
 
 
 def times(weight: Array, value: Array) -> Array:
-    """``weight * value`` where a zero weight wins over an infinite value."""
+    """``weight * value`` where a zero weight wins over an infinite value.
+
+    Its derivative by a weight of 0 is the value; by the value it is 0, also where that has none.
+    """
     xp = namespace(weight, value)
-    return weight * xp.where(weight == 0, 0.0, value)
+    fixed = stop_gradient(value)
+    fixed = xp.where(xp.isfinite(fixed), fixed, 0.0)
+    return weight * xp.where(weight == 0, fixed, value)
 
 
 def softplus(x: Array) -> Array:

@@ -99,7 +99,12 @@ def bi_tempered_logistic(prediction, target, *, t1, t2):
 
 
 PARAMETERS = {
-    "symmetric_cross_entropy": [{}, {"alpha": 0.5}, {"beta": 2.5}, {"log_zero": -9.25}],
+    "symmetric_cross_entropy": [
+        {},
+        {"alpha": 0.5},
+        {"beta": 2.5},
+        *({"log_zero": log_zero} for log_zero in (-9.25, -745.0, -1e-6)),
+    ],
     "bi_tempered_logistic": [
         {},
         {"t1": 0.99, "t2": 1.01},

@@ -37,7 +37,7 @@ from lossary.numerics import (
     pick,
     stop_gradient,
 )
-from lossary.special import sloped
+from lossary.special import graft, sloped
 from lossary.xp import namespace
 
 Order = Annotated[float, Interval(0, 1, "right")]
@@ -109,15 +109,16 @@ def symmetric_cross_entropy(
     wrong = one_minus_exp(log_probability)
     if is_index(target, prediction):
         return alpha * forward - beta * log_zero * pick(wrong, target, axis=axis)
-    # Each class's log t as a share of A: of a certain class 0, of an absent one 1.
     log_target = xp.where(target == 0, log_zero, log_of_weight(target))
-    blame = xp.where(log_target < log_zero, log_zero, log_target) / log_zero
-    even = xp.sum(blame * xp.exp(log_probability), axis=axis)
-    # With one class nearly certain, the others' equal shares would cancel in the derivative.
-    relief = 1.0 - blame
-    steep = pick(wrong, relief, axis=axis) + (1.0 - xp.sum(relief, axis=axis))
-    reverse = xp.where(xp.max(target, axis=axis) > 0.9, steep, even)
-    return alpha * forward - beta * log_zero * reverse
+    blame = -xp.where(log_target < log_zero, log_zero, log_target)
+    reverse = xp.sum(blame * xp.exp(log_probability), axis=axis)
+    # The derivative knows differences of blame alone, and equal ones must not leave a rounding:
+    # each less that of the likeliest class.
+    likeliest = stop_gradient(log_probability)
+    likeliest = likeliest == xp.max(likeliest, axis=axis, keepdims=True)
+    least = xp.max(xp.where(likeliest, stop_gradient(blame), -1.0), axis=axis, keepdims=True)
+    apart = xp.sum((blame - least) * xp.exp(log_probability), axis=axis)
+    return alpha * forward + beta * graft(reverse, apart)
 
 
 @loss(
@@ -311,4 +312,6 @@ def bi_tempered_logistic(
         given = tuple(pick(each, target, axis=axis) for each in given)
         return value + _bregman(*given, xp.squeeze(total, axis=axis), slope, order)
     given = _bregman(*given, total, slope, order)
-    return value + xp.sum(xp.where(weight == 0, 0.0, given), axis=axis)
+    # To a class of weight 0 the value is linear: it has no part there, but a derivative.
+    from_none = sloped(-(fixed**order) / order, weight)
+    return value + xp.sum(xp.where(weight == 0, from_none, given), axis=axis)

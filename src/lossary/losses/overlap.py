@@ -49,6 +49,13 @@ def _share(part: Array, rest: Array) -> Array:
     return xp.where(most, 1.0, ratio) / (1.0 + ratio)
 
 
+def _spread(mask: Array, shape: tuple[int, ...]) -> Array:
+    """A mask of whole regions or of their first axes, for every place."""
+    xp = namespace(mask)
+    mask = xp.reshape(mask, tuple(mask.shape) + (1,) * (len(shape) - mask.ndim))
+    return xp.broadcast_to(mask, shape)
+
+
 def _sum(values: Array, axis: Axis, mask: Array | None) -> Array:
     """The sum over a region: all axes but the first, or ``axis``; masked places are absent."""
     xp = namespace(values)
@@ -322,8 +329,7 @@ def dice_cross_entropy(
     hot = masks(one_hot(target, prediction, axis=axis))
     pixels: Array = float(math.prod(places))
     if mask is not None:
-        mask = xp.reshape(mask, tuple(mask.shape) + (1,) * (1 + len(places) - mask.ndim))
-        mask = flat(xp.broadcast_to(mask, (shape[0], *places)))
+        mask = flat(_spread(mask, (shape[0], *places)))
         hit = xp.where(mask, hit, 0.0)
         pixels = xp.sum(xp.astype(mask, hit.dtype), axis=1)
         pixels = xp.where(pixels == 0, 1.0, pixels)
@@ -331,6 +337,5 @@ def dice_cross_entropy(
     outside = _sum(outside * hot, 2, mask) + _sum(inside * (1.0 - hot), 2, mask)
     inside = 2.0 * _sum(inside * hot, 2, mask) + smooth
     del hot  # as large too, and so are sums over regions of one pixel
-    share = _share(outside, inside)
-    share = share if background else share[:, 1:]
+    share = _share(outside, inside)[:, 0 if background else 1 :]
     return xp.sum(hit, axis=1) / pixels + dice_weight * xp.mean(share, axis=1)

@@ -104,6 +104,18 @@ def square_with_half_its_slope(prediction: Real, target: Real) -> PerElement:
     return residual * stop_gradient(residual)
 
 
+@_mutant("derivative_at_absent_target", library="torch")
+def cross_entropy_blind_to_absent_classes(
+    prediction: ClassLogits, target: Classes, *, axis: int = -1
+) -> PerSample:
+    """A share of 0 is a constant to the derivative."""
+    xp = namespace(prediction)
+    if is_index(target, prediction):
+        return -pick(log_softmax(prediction, axis=axis), target, axis=axis)
+    surprise = xp.where(target == 0, 0.0, -log_softmax(prediction, axis=axis))
+    return xp.sum(target * surprise, axis=axis)
+
+
 @_mutant("target_derivative", library="torch")
 def square_of_a_fixed_target(prediction: Real, target: Real) -> PerElement:
     """The target is a constant to the derivative."""

@@ -298,6 +298,45 @@ def _real_target(subject: Subject) -> bool:
     return target.layout not in ("label", "labels")
 
 
+def _target_from_zero(subject: Subject) -> bool:
+    target = subject.contract.target
+    shares = target is not None and (target.layout == "class" or target.interval.low == 0)
+    return shares and _real_target(subject)
+
+
+@check("laws", "differentiable", _target_from_zero)
+def check_derivative_at_absent_target(subject: Subject, library: Library) -> None:
+    """The derivative by a target of exactly 0 is what small steps show, where they have a limit."""
+    if library.compiled:
+        return
+    batch = _everyday(subject, soft=True)
+    if batch["target"].dtype.kind != "f":
+        return
+    target = batch["target"].copy()
+    batch["target"] = target
+    places = [(row, *(row % size for size in target.shape[1:])) for row in range(len(target))]
+    for place in places:
+        target[place] = 0.0
+    run = subject.loss(implementation="definition").values
+    _, gradients = library.values_and_gradients(run, batch, ("target",))
+    here = library.values(run, batch)
+    for row, place in enumerate(places):
+        slopes = []
+        for step in (1e-6, 1e-9):
+            moved = target.copy()
+            moved[place] = step
+            there = library.values(run, {**batch, "target": moved})
+            slopes.append(float(np.sum((there - here)[row])) / step)
+        claimed, slope = float(gradients["target"][place]), slopes[0]
+        if abs(slopes[1] - slope) < 1e-2 * (1 + abs(slope)) and (
+            abs(slope - claimed) > 1e-3 * (1 + abs(slope))
+        ):
+            raise CheckFailed(
+                f"{subject.name} on {library.name}: the derivative by a target of 0 at "
+                f"{list(place)} is {claimed:.9g}, small steps show {slope:.9g}"
+            )
+
+
 @check("laws", "differentiable", _real_target)
 def check_target_derivative(subject: Subject, library: Library) -> None:
     """The derivative by the target, which distillation needs, is what small steps show."""
