@@ -141,6 +141,54 @@ def test_readings_tell_where_the_loss_stands() -> None:
     assert "25.0% of labels ignored" in str(last)
 
 
+def mean_over(prediction: Any, target: Any, mask: Any) -> Any:
+    return ((prediction - target) ** 2 * mask).sum() / mask.sum().clamp(min=1)
+
+
+def truth_first(y_true: Any, y_pred: Any) -> Any:
+    return nn.functional.mse_loss(y_pred, y_true)
+
+
+WANTED, CLASS, KEEP = torch.randn(32, 3), torch.arange(32) % 3, torch.rand(32, 3) < 0.6
+CALLS = {
+    "a variance after the target": (
+        nn.GaussianNLLLoss(),
+        lambda loss, out: loss(out, WANTED, out.detach().square() + 1),
+    ),
+    "a triplet": (nn.TripletMarginLoss(), lambda loss, out: loss(out, out.roll(1), out.roll(2))),
+    "keywords": (nn.CrossEntropyLoss(), lambda loss, out: loss(target=CLASS, input=out)),
+    "a mask by place": (mean_over, lambda loss, out: loss(out, WANTED, KEEP)),
+    "a mask by name": (mean_over, lambda loss, out: loss(out, WANTED, mask=KEEP)),
+    "the truth first": (truth_first, lambda loss, out: loss(WANTED, out)),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_every_way_to_call_a_loss(name: str) -> None:
+    loss, call = CALLS[name]
+    told: list[str] = []
+    watch = Watch(loss, tell=told.append, every=2)
+    model = nn.Linear(3, 3)
+    for _ in range(5):
+        call(watch, model(WANTED)).backward()
+    watch.close()
+    assert told == []
+    assert watch.examined >= 3
+    assert watch.readings
+    if "mask" in name:
+        assert watch.readings[0].ignored_share == pytest.approx(float((~KEEP).float().mean()))
+
+
+def test_examining_draws_no_number_of_the_training() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    Watch(nn.MSELoss(), tell=lambda text: None)(
+        torch.zeros(8, requires_grad=True), torch.ones(8)
+    ).backward()
+    assert torch.equal(torch.rand(2), expected)
+
+
 def test_terms_of_an_objective() -> None:
     objective = Objective(main=(1.0, Loss("mse")), dead=(1e-9, Loss("mae")))
     told: list[str] = []

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lossary.contract import Contract, LossError, key_of, resolve
 from lossary.doctor.arrays import library_of
-from lossary.doctor.subject import SETTINGS, Subject
+from lossary.doctor.subject import MASKS, SETTINGS, WEIGHTS, Subject
 from lossary.evaluate import Loss
 
 _FRAMEWORKS = ("torch", "keras", "optax")
@@ -153,6 +153,30 @@ def place_of_target(loss: Any, arguments: str | None) -> int | None:
     ]
     swapped = len(names) > 1 and names[0] in _TARGETS and names[1] in _PREDICTIONS
     return 0 if swapped else None
+
+
+def roles(
+    loss: Any, arguments: Sequence[Any], options: Mapping[str, Any], order: str | None
+) -> tuple[tuple[Any, ...], Any, dict[str, Any]]:
+    """(predictions, target, mask and weights) of a call, by the names that the loss gives them."""
+    contract = getattr(loss, "contract", None)
+    known = isinstance(contract, Contract)
+    fixed = [item.name for item in parameters_of(loss) if item.kind is not item.VAR_POSITIONAL]
+    names = list(contract.inputs) if known else fixed[: len(arguments) + len(options)]
+    names += [f"argument {place}" for place in range(len(names), len(arguments))]
+    given = dict(zip(names, arguments, strict=False))
+    given |= {name: value for name, value in options.items() if hasattr(value, "shape")}
+    words = dict.fromkeys(MASKS, "mask") | dict.fromkeys(WEIGHTS, "weights")
+    words["class_weights"] = "class_weights"
+    beside = {words[name]: given.pop(name) for name in list(given) if name in words}
+    named = [name for name in given if name.lower().replace("_", "") in _TARGETS]
+    target = contract.target_name if known else named[0] if named else None
+    if order is not None and order.replace(" ", "") == "target,prediction":
+        target = next(iter(given), None)
+    elif not known and target is None and framework_of(loss) is None and len(given) > 1:
+        target = list(given)[-1]
+    truth = given.pop(target, None) if target is not None else None
+    return tuple(value for value in given.values() if hasattr(value, "shape")), truth, beside
 
 
 def parameters_of(loss: Any) -> list[inspect.Parameter]:

@@ -30,8 +30,8 @@ _READS = {
     ("log variance", "variances"): "variance",
 }
 SETTINGS = ("reduction", "predictions", "ignore", "empty", "implementation")
-_MASKS = ("mask", "where", "valid")
-_WEIGHTS = ("weights", "sample_weight", "sample_weights")
+MASKS = ("mask", "where", "valid")
+WEIGHTS = ("weights", "sample_weight", "sample_weights")
 
 
 @dataclass
@@ -104,11 +104,11 @@ class Subject:
 
     @property
     def takes_mask(self) -> bool:
-        return self.own or self.keyword_for(_MASKS) is not None
+        return self.own or self.keyword_for(MASKS) is not None
 
     @property
     def takes_weights(self) -> bool:
-        return self.own or self.keyword_for(_WEIGHTS) is not None
+        return self.own or self.keyword_for(WEIGHTS) is not None
 
     def raw(
         self,
@@ -168,7 +168,7 @@ class Subject:
         parameters: dict[str, Any],
     ) -> Any:
         options = dict(parameters)
-        for value, names in ((weights, _WEIGHTS), (mask, _MASKS)):
+        for value, names in ((weights, WEIGHTS), (mask, MASKS)):
             keyword = self.keyword_for(names)
             if value is not None and keyword:
                 options[keyword] = self.live(np.asarray(value))

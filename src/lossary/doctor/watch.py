@@ -13,6 +13,7 @@ from lossary.cost import Objective
 from lossary.doctor import diagnose
 from lossary.doctor.arrays import to_numpy
 from lossary.doctor.case import Case
+from lossary.doctor.identify import roles
 from lossary.doctor.landmarks import best_constant, floor_of
 from lossary.doctor.registry import all_checks
 from lossary.doctor.report import Finding
@@ -136,6 +137,8 @@ class Watch:
             return  # the doctor's own calls, or validation
         self.steps += 1
         kept = tuple([_without_graph(item) for item in arguments])
+        if options and not isinstance(self.loss, Objective):  # whose terms are differentiated
+            options = {name: _without_graph(item) for name, item in options.items()}
         self._kept.append((value.detach(), kept, self.steps, options))
         if len(self._kept) >= self._room:
             self._wake(kept, options)
@@ -146,7 +149,8 @@ class Watch:
             self._examine(kept, options, full=self.steps == 1)
         self._look()
         if self.steps >= self.first:
-            self._room = 1 if _on_host(kept) else self._capacity(kept)
+            arrays = (*kept, *options.values())
+            self._room = 1 if _on_host(arrays) else self._capacity(arrays)
 
     def _capacity(self, kept: tuple[Any, ...]) -> int:
         """How many batches are kept until the host waits for the device to look at them."""
@@ -174,22 +178,10 @@ class Watch:
             self._read(kept[-1])
 
     def _as_case(self, arguments: tuple[Any, ...], options: Mapping[str, Any], **more: Any) -> Case:
-        named = {
-            key: value.detach() if hasattr(value, "detach") else value
-            for key, value in options.items()
-        }
-        known = {
-            key: named[key]
-            for key in ("weights", "class_weights", "mask")
-            if named.get(key) is not None
-        }
         if isinstance(self.loss, Objective):
             return Case.of(**self.case, **more)
-        contract = getattr(getattr(self.loss, "contract", None), "target", True)
-        split = arguments[:-1] if contract and len(arguments) > 1 else arguments
-        target = arguments[-1] if contract and len(arguments) > 1 else named.get("target")
-        if self.case.get("arguments", "").replace(" ", "") == "target,prediction":
-            split, target = arguments[1:], arguments[0]
+        named = {key: _without_graph(value) for key, value in options.items()}
+        split, target, known = roles(self.loss, arguments, named, self.case.get("arguments"))
         prediction = split[0] if len(split) == 1 else split
         return Case.of(
             **{
@@ -315,7 +307,8 @@ class Watch:
         found: list[Finding] = []
         where = f"step {step}"
         if not isinstance(self.loss, Objective):
-            network = [item for item in arguments if getattr(item, "is_floating_point", bool)()]
+            given = (*arguments, *options.values())
+            network = [item for item in given if getattr(item, "is_floating_point", bool)()]
             broken = any(not bool(item.isfinite().all()) for item in network)
             if (
                 broken and before is not None
