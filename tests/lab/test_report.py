@@ -109,6 +109,23 @@ def test_the_report_needs_no_network_and_prints(folder, browser):
     assert browser.pdf().startswith(b"%PDF")
 
 
+def test_long_names_break_after_underscores_on_a_telephone(folder, browser):
+    browser.open(folder / "report.html", 400)
+    browser.wait("document.body && document.body.dataset.drawn")
+    cell = (
+        "[...document.querySelectorAll('tbody td')].find(c => c.innerText === 'categorical_hinge')"
+    )
+    assert browser.evaluate(f"{cell}.innerHTML") == "categorical_<wbr>hinge"
+    titles = browser.evaluate(
+        "[...document.querySelectorAll('.annotation-text')].map(e => {"
+        " const box = e.getBoundingClientRect(); return [box.left, box.right, box.top]; })"
+    )
+    for left, right, top in titles:
+        others = [box for box in titles if box[2] == top and box[0] > left]
+        assert all(right < box[0] for box in others)
+    assert len(titles) >= 4
+
+
 def test_saved_predictions_get_a_page_of_their_own(tmp_path, browser):
     random = np.random.default_rng(0)
     truth = np.array(["no", HOSTILE])[random.integers(0, 2, 80)]

@@ -8,6 +8,7 @@ from lossary.lab.cell import Cell
 from lossary.lab.metrics import View, find_metric
 from lossary.lab.statistics import difference, differences, holm
 from lossary.lab.sweep import in_words, sensitivity
+from lossary.lab.terminal import show
 from lossary.lab.verdict import judge
 from lossary.lab.words import listed, mean_and_spread, number
 
@@ -163,3 +164,25 @@ def test_differences_are_kept_without_the_noise_of_rounding():
     item = judge(find_metric("accuracy", target), {"a": scores, "b": other}, {})["differences"]
     (gap,) = item.values()
     assert (gap["mean"], gap["low"], gap["high"]) == (0, 0, 0)
+
+
+def test_at_eighty_columns_names_fold_and_two_metrics_fit(capsys):
+    names = ["accuracy", "balanced accuracy", "log loss", "Brier"]
+    loss = "partially_huberised_cross_entropy:tau=2.0"
+    scores = {name: [0.958, 0.96] for name in names}
+    row = {"best": scores, "rate": 0.003, "terms": {}}
+    table = {"order": [loss], "losses": {loss: row}, "sentences": []}
+    account = {
+        "metric": {"name": "accuracy"},
+        "metrics": dict.fromkeys(names, True),
+        "data": {"name": "d", "rows": 9, "columns": ["a"], "task": "classes", "target": "y"},
+        "seeds": 2,
+        "plan": {"epochs": 3},
+        "tables": {"as is": table},
+        "baselines": {"constant: share of each class": scores},
+    }
+    show(account, 80)
+    said = capsys.readouterr().out
+    assert max(map(len, said.splitlines())) <= 80
+    assert "balanced accuracy" in said
+    assert "In the report also: log loss, Brier." in said

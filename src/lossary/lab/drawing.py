@@ -13,9 +13,9 @@ COLOURS = [
 ]  # fmt: skip
 
 
-def escape(text: str) -> str:
+def escape(text: str, most: int = 28) -> str:
     """Text that Plotly shows as it is, cut to a length that leaves room for the plot."""
-    short = text if len(text) <= 28 else f"{text[:27]}…"
+    short = text if len(text) <= most else f"{text[: most - 1]}…"
     return short.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 

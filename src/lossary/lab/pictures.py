@@ -94,9 +94,10 @@ def _validation(go: Any, account: dict[str, Any], table: dict[str, Any]) -> Any:
 def _training(go: Any, table: dict[str, Any]) -> Any:
     subplots = need("plotly.subplots")
     rows = ranked(table)
-    columns = min(3, len(rows))
+    columns = min(2, len(rows))  # more are too narrow on a telephone
+    titles = [escape(name, most=22) for name in table["order"]]
     figure = subplots.make_subplots(
-        rows=-(-len(rows) // columns), cols=columns, subplot_titles=[name for _, name, _ in rows]
+        rows=-(-len(rows) // columns), cols=columns, subplot_titles=titles
     )
     for position, name, row in rows:
         losses = np.array([numbers(epoch) for epoch in row["loss"]])

@@ -78,6 +78,7 @@ def _render(page: dict[str, Any], plots: list[dict[str, Any]], path: Path) -> Pa
     environment = jinja.Environment(
         loader=jinja.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True
     )
+    environment.filters["breakable"] = lambda text: _breakable(jinja, text)
     text = environment.get_template("report.html.j2").render(
         page=page,
         plots=[{key: plot[key] for key in ("title", "remark", "height")} for plot in plots],
@@ -87,6 +88,12 @@ def _render(page: dict[str, Any], plots: list[dict[str, Any]], path: Path) -> Pa
     )
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def _breakable(jinja: Any, text: Any) -> Any:
+    """Escaped text that may break after the underscores and plus signs of long names."""
+    shown = str(jinja.utils.markupsafe.escape(text))
+    return jinja.utils.markupsafe.Markup(shown.replace("_", "_<wbr>").replace("+", "+<wbr>"))
 
 
 def _json(value: Any) -> str:

@@ -47,7 +47,7 @@ def show(account: dict[str, Any], width: int | None = None) -> None:
         shown = _fitting(names, rows | constant, console.width)
         hidden = names[len(shown) :]
         table = Table(title=title or None, title_justify="left")
-        table.add_column("loss", overflow="fold")
+        table.add_column("loss", overflow="fold", max_width=_room(console.width))
         for name in shown:
             arrow = "↑" if account["metrics"][name] else "↓"
             table.add_column(f"{name} {arrow}", justify="right", no_wrap=True)
@@ -83,9 +83,14 @@ def terms_in_words(part: dict[str, Any]) -> list[str]:
     ]
 
 
+def _room(width: int) -> int:
+    """Columns for the names of losses; longer ones are folded."""
+    return max(20, min(44, width // 3))
+
+
 def _fitting(names: list[str], rows: dict[str, dict[str, str]], width: int) -> list[str]:
     """The first names whose columns stand beside the losses and their rates."""
-    left = width - min(34, max(map(len, rows))) - 14
+    left = width - min(_room(width), max(map(len, rows))) - 14
     shown: list[str] = []
     for name in names:
         left -= max(len(name) + 2, *(len(row[name]) for row in rows.values())) + 3
