@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -85,6 +86,14 @@ def test_every_loss_has_a_page_and_a_curve(contract):
     _, line, values = curve(Loss(contract.name, **required))
     assert line.shape == values.shape
     assert values.max() > values.min()
+
+
+def test_the_readme_shows_what_the_doctor_says():
+    root = Path(__file__).parent.parent
+    result = lossary("doctor", str(root / "examples/broken/01_softmax_twice.npz"))
+    said = result.stdout.partition("\nLooked at and fine")[0].strip()
+    assert "double-softmax" in said
+    assert said in (root / "README.md").read_text()
 
 
 # Extras hidden as if they were not installed: only what the base depends on is left.
