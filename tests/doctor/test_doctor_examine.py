@@ -1,6 +1,7 @@
 """``examine`` on live arrays and callables of every kind; bad callables; reports."""
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -201,3 +202,35 @@ def test_order_of_findings_and_json() -> None:
     assert severities == sorted(severities, key=["error", "warning", "note"].index)
     assert '"check": "target-range"' in report.to_json()
     assert not examine(d.logits, d.classes, loss="cross_entropy", only=["floor"]).not_applicable
+
+
+_ones, _table = np.ones, np.arange(1200.0).reshape(300, 4) % 7
+MISFITS: dict[str, dict[str, Any]] = {
+    "single numbers": {"prediction": np.array(True), "target": np.array(1), "mask": np.array(True),
+                       "accumulation": 3, "loss": "hinge_embedding"},
+    "rows against one number": {"prediction": _ones(6), "target": _ones((1, 1)),
+                                "mask": _ones(6, bool), "loss": "squared_hinge"},
+    "a mask of the prediction": {"prediction": _table, "target": _ones((12, 8, 8)),
+                                 "mask": _ones((300, 4), bool), "loss": "binary_cross_entropy"},
+    "yes and no as scores": {"prediction": np.eye(2, dtype=bool), "target": np.array([0, 1]),
+                             "loss": "cross_entropy"},
+    "infinite targets": {"prediction": _ones(8), "target": np.full(8, np.inf),
+                         "class_weights": _ones(8), "loss": "mse"},
+    "images for embeddings": {"prediction": (_ones((12, 8, 8)), _ones((12, 8, 8))),
+                              "ranks": 4, "loss": "siglip"},
+    "one target for all": {"prediction": torch.rand(64), "target": torch.tensor(1.0),
+                           "gradient": _ones(64), "loss": torch.nn.BCELoss()},
+    "more targets than scores": {"prediction": torch.rand(2, 2), "target": torch.ones(1, 64),
+                                 "ignore": 1, "loss": torch.nn.MultiMarginLoss()},
+    "whole rates": {"prediction": torch.full((300, 4), 1000), "target": torch.ones(300, 4),
+                    "loss": torch.nn.PoissonNLLLoss()},
+    "two precisions": {"prediction": torch.full((8, 5), torch.nan, dtype=torch.float64),
+                       "target": torch.ones(8, 5), "loss": torch.nn.HuberLoss()},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("label", MISFITS)
+def test_arrays_that_cannot_be_meant(label: str) -> None:
+    """Every check answers, leaves itself out, or the case is refused: none raises."""
+    with suppress(LossError):
+        examine(**MISFITS[label])

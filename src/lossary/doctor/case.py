@@ -173,11 +173,20 @@ class Case:
 
     @cached_property
     def mask_array(self) -> Any:
-        return None if self.mask is None else to_numpy(self.mask, "mask").astype(bool)
+        mask = self._companion("mask")
+        return None if mask is None else mask.astype(bool)
 
     @cached_property
     def weights_array(self) -> Any:
-        return None if self.weights is None else to_numpy(self.weights, "weights")
+        return self._companion("weights")
+
+    def _companion(self, name: str) -> Any:
+        """Weights or a mask; one number counts for all rows."""
+        if getattr(self, name) is None:
+            return None
+        array = to_numpy(getattr(self, name), name)
+        one = array.ndim == 0 and self.arrays
+        return np.broadcast_to(array, self.arrays[0].shape[:1]) if one else array
 
     @cached_property
     def class_weights_array(self) -> Any:
@@ -309,8 +318,9 @@ class Case:
             return keep
         if keep is not None and keep.shape != self.truth.shape[: keep.ndim]:
             # One entry for each unit of soft labels, which have an axis of classes besides.
-            need(keep.ndim == self.truth.ndim - 1, "a mask of the target's shape")
-            keep = np.broadcast_to(np.expand_dims(keep, self.class_axis), self.truth.shape)
+            shape, axis = self.truth.shape, self.class_axis
+            need(keep.shape == shape[:axis] + shape[axis + 1 :], "a mask of the target's shape")
+            keep = np.broadcast_to(np.expand_dims(keep, axis), shape)
         if self.ignored is not None:
             here = self.truth != self.ignored
             if not here.all():

@@ -172,10 +172,16 @@ def _torch_backward(
                 )
             return result
 
-    leaf = like(prediction, "torch").requires_grad_(True)
+    leaf = like(prediction, "torch")
+    if not leaf.is_floating_point():
+        return None
+    leaf.requires_grad_(True)
     with Record():
         value = subject.raw((leaf,), target, **options)
-    value.mean().backward()
+    try:
+        value.mean().backward()
+    except RuntimeError:  # PyTorch has no derivative of it, for these types
+        return None
     for step, result, inputs in reversed(steps):
         if _finite_slope(result) and any(not _finite_slope(item) for item in inputs):
             found: Culprit = step

@@ -79,7 +79,9 @@ def contrastive_scale(case: Case) -> Finding | None:
         examine((anchors, positives), loss=torch_info_nce, ranks=4, gather="gradient")
     """
     need(case.ranks is not None and case.ranks > 1, "ranks=, two or more")
-    need(case.prediction is not None and case.loss is not None, "embeddings and a loss")
+    need(case.loss is not None and case.arrays, "embeddings and a loss")
+    embedded = all(array.ndim == 2 for array in case.arrays)
+    need(embedded and (not case.known.own or case.reads == "embeddings"), "a loss of embeddings")
     try:
         whole = np.concatenate([np.asarray(part) for part in _full_gradient(case)])
     except LossError as problem:

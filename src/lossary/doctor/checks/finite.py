@@ -123,6 +123,7 @@ def _tell(case: Case, row: int, value: float, *, in_gradient: bool = False) -> F
     prediction = case.predicted[row : row + 1] if from_all else batch["prediction"][row : row + 1]
     truth = case.truth if from_all else batch["target"]
     target = truth[row : row + 1]
+    need(len(prediction) and len(target), "as many predictions as targets")
     mask = batch["mask"][row : row + 1] if batch["mask"] is not None and not from_all else None
     options = {} if mask is None else {"mask": mask}
     cause = culprit(subject, prediction, target, options)

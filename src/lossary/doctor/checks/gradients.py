@@ -47,6 +47,7 @@ def gradient_check(case: Case) -> Finding | None:
         len(case.arrays) == 1 and case.target is not None and case.ranks is None,
         "one prediction and a target",
     )
+    need(case.attempt[0] is not None, "a loss that runs on these arrays")
     prediction, target = case.predicted, case.truth
     options: dict[str, Any]
     if case.gradient is not None:

@@ -40,7 +40,7 @@ def _over_prediction(case: Case, keep: np.ndarray, prediction: np.ndarray) -> np
         return keep
     if case.index_target and keep.ndim == prediction.ndim - 1:
         return np.broadcast_to(np.expand_dims(keep, case.class_axis), prediction.shape)
-    need(keep.ndim <= prediction.ndim, "a mask that fits the predictions")
+    need(keep.shape == prediction.shape[: keep.ndim], "a mask that fits the predictions")
     return np.broadcast_to(
         keep.reshape(keep.shape + (1,) * (prediction.ndim - keep.ndim)), prediction.shape
     )
@@ -143,6 +143,7 @@ def padding_invariance(case: Case) -> Finding | None:
     predicted_axis = axis
     if prediction.ndim == target.ndim + 1 and case.class_axis <= axis:
         predicted_axis += 1
+    need(prediction.ndim > predicted_axis, "predictions with the target's axes")
     padding = np.random.default_rng(0)
 
     def pad(array: np.ndarray, along: int, fill: Any) -> np.ndarray:

@@ -100,7 +100,10 @@ def weights_suspicious(case: Case) -> Finding | None:
     if weights is None:
         return _sample_weights(case.weights_array)
     weights = weights.astype(float).reshape(-1)
-    classes = case.classes if case.class_scores else max(2, int(case.target_summary.high) + 1)
+    if not case.class_scores and not case.binary_scores:
+        need(case.target_summary.integral, "whole labels")
+    highest = 1 if case.binary_scores else case.target_summary.high
+    classes = case.classes if case.class_scores else max(2, int(highest) + 1)
     inverse = case.line(
         "class_weights = len(target) / (classes * np.bincount(target))",
         torch="class_weights = len(target) / (classes * torch.bincount(target))",
