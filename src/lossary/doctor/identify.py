@@ -159,10 +159,10 @@ def roles(
     loss: Any, arguments: Sequence[Any], options: Mapping[str, Any], order: str | None
 ) -> tuple[tuple[Any, ...], Any, dict[str, Any]]:
     """(predictions, target, mask and weights) of a call, by the names that the loss gives them."""
-    contract = getattr(loss, "contract", None)
-    known = isinstance(contract, Contract)
+    held = getattr(loss, "contract", None)
+    contract = held if isinstance(held, Contract) else None
     fixed = [item.name for item in parameters_of(loss) if item.kind is not item.VAR_POSITIONAL]
-    names = list(contract.inputs) if known else fixed[: len(arguments) + len(options)]
+    names = list(contract.inputs) if contract else fixed[: len(arguments) + len(options)]
     names += [f"argument {place}" for place in range(len(names), len(arguments))]
     given = dict(zip(names, arguments, strict=False))
     given |= {name: value for name, value in options.items() if hasattr(value, "shape")}
@@ -170,10 +170,10 @@ def roles(
     words["class_weights"] = "class_weights"
     beside = {words[name]: given.pop(name) for name in list(given) if name in words}
     named = [name for name in given if name.lower().replace("_", "") in _TARGETS]
-    target = contract.target_name if known else named[0] if named else None
+    target = contract.target_name if contract else named[0] if named else None
     if order is not None and order.replace(" ", "") == "target,prediction":
         target = next(iter(given), None)
-    elif not known and target is None and framework_of(loss) is None and len(given) > 1:
+    elif contract is None and target is None and framework_of(loss) is None and len(given) > 1:
         target = list(given)[-1]
     truth = given.pop(target, None) if target is not None else None
     return tuple(value for value in given.values() if hasattr(value, "shape")), truth, beside
