@@ -81,6 +81,7 @@ PARAMETERS = {
         {"class_counts": (100.0, 7.0, 1.0)},
         {"class_counts": (100.0, 7.0, 1.0), "tau": 0.0},
         {"class_counts": (50.0, 7.0, 300.0), "tau": 0.5},
+        {"class_counts": (1e12, 1.0, 1e5), "tau": 1.5},
     ],
     "ldam": [
         {"class_counts": (100.0, 7.0, 1.0)},

@@ -39,6 +39,7 @@ from lossary.numerics import (
     per_class,
     pick,
     power,
+    stop_gradient,
     surprise_of_logit,
     times,
 )
@@ -240,10 +241,39 @@ def logit_adjustment(
     whose largest entry makes the fewest errors per class.
     """
     counts = _per_class_list(class_counts, prediction, axis)
-    offsets = [tau * (math.log(count) - math.log(max(counts))) for count in counts]
-    shift = per_class(offsets, prediction, axis=axis, what="logit_adjustment: class_counts")
-    adjusted = from_highest(prediction, axis=axis) + shift
-    return pick(-log_softmax(adjusted, axis=axis), target, axis=axis)
+    xp = namespace(prediction, target)
+    # A large offset's rounding is large beside a probability's own: what it loses is added.
+    bits = 53 if xp.finfo(prediction.dtype).bits == 64 else 24
+    offsets = [_in_bits(tau * math.log(count / max(counts)), bits) for count in counts]
+    rests = [
+        (count / max(counts)) ** tau * math.exp(-offset) - 1.0 if offset > -600.0 else 0.0
+        for count, offset in zip(counts, offsets, strict=True)
+    ]
+    name = "logit_adjustment: class_counts"
+    shift = per_class(offsets, prediction, axis=axis, what=name)
+    rest = per_class(rests, prediction, axis=axis, what=name)
+    logits = from_highest(prediction, axis=axis)
+    lost = rest + _lost(stop_gradient(logits), shift)
+    logits = logits + shift
+    at_best = xp.argmax(stop_gradient(logits), axis=axis, keepdims=True)
+    lost = lost - xp.take_along_axis(lost, at_best, axis=axis)
+    log_probability = log_softmax(logits, axis=axis)
+    mean = xp.sum(xp.exp(log_probability) * lost, axis=axis, keepdims=True)
+    return pick((mean - lost) - log_probability, target, axis=axis)
+
+
+def _in_bits(number: float, bits: int) -> float:
+    """Rounded to so many binary digits."""
+    fraction, exponent = math.frexp(number)
+    return math.ldexp(round(math.ldexp(fraction, bits)), exponent - bits)
+
+
+def _lost(x: Array, shift: Array) -> Array:
+    """What the rounding of ``x + shift`` loses (Knuth's exact sum)."""
+    xp = namespace(x)
+    moved = (x + shift) - x
+    lost = (x - ((x + shift) - moved)) + (shift - moved)
+    return xp.where(xp.isfinite(lost), lost, 0.0)
 
 
 @loss(
