@@ -118,6 +118,12 @@ def swapped(y_true: Any, y_pred: Any) -> Any:
     return F.binary_cross_entropy(y_pred, y_true)
 
 
+def to_centre(prediction: Any, target: Any) -> Any:
+    """Embeddings and labels: the columns are no classes."""
+    centres = torch.linspace(-2, 2, 36, dtype=prediction.dtype).sin().reshape(6, 6) * 3
+    return (prediction - centres[target]).square().sum(1).mean()
+
+
 region = (areas == 1).astype(np.float32)
 region_logit = area_scores[:, 1] - np.maximum(area_scores[:, 0], area_scores[:, 2])
 
@@ -299,6 +305,8 @@ CORRECT: dict[str, Made] = {
     ),
     "y_true, y_pred": lambda: pair(sigmoid(yes_logit).astype(np.float32), yes, swapped),
     "margins of -1 and 1": lambda: pair(yes_logit, 2 * yes - 1, nn.SoftMarginLoss()),
+    "distances to centres": lambda: pair(scores, labels, to_centre),
+    "compiled": lambda: pair(yes_logit, yes, torch.jit.script(nn.BCEWithLogitsLoss())),
     "smooth L1 of a lone class": lambda: pair(
         hot[:, :1] + 0.2 * scores[:, 1:2], hot[:, :1], nn.SmoothL1Loss()
     ),

@@ -219,12 +219,14 @@ class Subject:
         )
 
     def _unreduced(self) -> Subject:
-        for attribute, none in (("reduction", "none"),):
-            if isinstance(getattr(self.callable, attribute, None), str):
-                other = copy.copy(self.callable)
-                setattr(other, attribute, none)
-                return self.replaced(callable=other)
-        return self
+        if not isinstance(getattr(self.callable, "reduction", None), str):
+            return self
+        other = copy.copy(self.callable)
+        try:
+            other.reduction = "none"
+        except (RuntimeError, AttributeError):  # compiled: it stays as it is
+            return self
+        return self.replaced(callable=other)
 
     def gradient(
         self, prediction: np.ndarray, target: Any, *, dtype: str | None = None, **options: Any

@@ -218,6 +218,8 @@ def _moved(case: Case, prediction: np.ndarray, target: np.ndarray) -> list[tuple
         shape == target.shape and target.dtype.kind in "iu",
         "targets of the predictions' shape or class numbers",
     )
+    if case.known.contract is None:
+        need(_scores_of_classes(case, prediction, target, axis), "one score for each class")
     moved = []
     for labels in (target, other):
         hot = np.arange(prediction.shape[axis]) == labels[..., None]
@@ -229,6 +231,19 @@ def _moved(case: Case, prediction: np.ndarray, target: np.ndarray) -> list[tuple
         else:
             moved.append((prediction + 2.0 * hot).astype(kind))
     return [(moved[0], moved[1])]
+
+
+def _scores_of_classes(case: Case, prediction: np.ndarray, target: np.ndarray, axis: int) -> bool:
+    """Whether a row's own label pulls at that column, always one way: embeddings have no such."""
+    rows = slice(0, 32)
+    slope = case.known.gradient(prediction[rows], target[rows])
+    count = prediction.shape[axis]
+    if slope is None or bool(((target[rows] < 0) | (target[rows] >= count)).any()):
+        return False
+    place = np.expand_dims(target[rows], axis)
+    signs = np.sign(np.take_along_axis(slope, place, axis))
+    pulls = signs[signs != 0]
+    return len(pulls) > 0 and abs(float(pulls.mean())) > 0.8
 
 
 @check("dead-gradient", severity="warning")
