@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import textwrap
 from importlib import import_module
 from typing import Any
 
@@ -54,6 +56,17 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def folded(line: str, indent: int = 0) -> str:
+    """A line of prose: folded to the terminal's width; in a pipe, one line."""
+    if not sys.stdout.isatty():
+        return line
+    columns = max(shutil.get_terminal_size().columns, indent + 30)
+    return textwrap.fill(
+        line, columns, subsequent_indent=" " * indent,
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
 
 
 def fail(message: str, code: int = 2) -> None:

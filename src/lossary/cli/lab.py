@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from lossary.cli import app
+from lossary.cli import app, folded
 from lossary.contract import LossError
 
 DATA = (
@@ -179,15 +179,14 @@ def advise(
         print(json.dumps(found.plain()))
         return
     print(f"{found.target}: {found.task}, for {found.use}")
-    print("seen: " + ", ".join(f"{name} {value:.4g}" for name, value in found.seen.items()))
+    seen = ", ".join(f"{name} {value:.4g}" for name, value in found.seen.items())
+    print(folded(f"seen: {seen}", 6))
     for note in found.notes:
-        print(f"note: {note}")
+        print(folded(f"note: {note}", 6))
     for place, candidate in enumerate(found.candidates, 1):
         print(f"\n{place}. {candidate.text}")
-        print(f"   why:         {candidate.why}")
-        print(f"   estimates:   {candidate.estimates}")
-        print(f"   head:        {candidate.head}")
-        print(f"   calibration: {candidate.calibration}")
+        for what in ("why", "estimates", "head", "calibration"):
+            print(folded(f"   {what + ':':<12} {getattr(candidate, what)}", 16))
         for framework, call in candidate.calls.items():
             print(f"   {framework + ':':<12} {call}")
 

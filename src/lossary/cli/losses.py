@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import ast
 import json
-import shutil
-import sys
-import textwrap
 from pathlib import Path
 
 import typer
 
-from lossary.cli import app
+from lossary.cli import app, folded
 from lossary.contract import LossError, contract_of, contracts
 from lossary.evaluate import Loss
 
@@ -36,11 +33,9 @@ def list_losses(
         print(json.dumps(rows, indent=2))
         return
     width = max((len(contract.name) for contract in chosen), default=0)
-    # On a terminal, lines fold; in a pipe, one loss is one line.
-    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
     for contract in chosen:
         line = f"{contract.name:<{width}}  {contract.summary.replace('``', '')}"
-        print(textwrap.fill(line, max(columns, width + 30), subsequent_indent=" " * (width + 2)))
+        print(folded(line, width + 2))
 
 
 @app.command()
