@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -53,11 +54,13 @@ def example(check: str, label: str) -> Given:
     return dict(next(item.given for item in examples_of(check) if item.label == label))
 
 
+_FIELDS = {item.name for item in fields(Case)}
+
 # Lines that change one of the arguments, as they stand.
 PLAIN = {
     "broadcast": ["(64, 1) against (64,)", "targets are the column", "weights as a column"],
     "class-axis": ["channels first, axis -1 is read", "channels last, axis 1 is read"],
-    "dead-gradient": ["clamped before the logarithm"],
+    "dead-gradient": ["clamped before the logarithm", "a gradient given"],
     "domain": ["hinge on 0 and 1", "percentage error of zeros"],
     "domination": ["two rows off by a thousand"],
     "double-sigmoid": ["a sigmoid at the end"],
@@ -244,6 +247,14 @@ WIRED: dict[str, tuple[str, Callable[[str, Given], Given]]] = {
             fix, given, student=torch.tensor(d.logits), teacher=torch.tensor(d.teacher)
         ),
     ),
+    "double-sigmoid": (
+        "PyTorch's BCEWithLogitsLoss",
+        lambda fix, given: run(fix, x=given["prediction"], model=lambda p: np.log(p / (1 - p))),
+    ),
+    "double-softmax": (
+        "PyTorch's CrossEntropyLoss",
+        lambda fix, given: run(fix, x=given["prediction"], model=np.log),
+    ),
     "initial-loss": ("a sum over the batch", from_the_start),
     "dead-term": ("a weight far too small", reweighted),
     "accumulation-plan": ("counts that differ 22-fold", counted),
@@ -263,5 +274,5 @@ def test_the_line_in_its_place_cures(check: str) -> None:
     label, wire = WIRED[check]
     given = example(check, label)
     found = finding(check, given)
-    changed = wire(found.fix, given)
+    changed = {name: value for name, value in wire(found.fix, given).items() if name in _FIELDS}
     assert cured(check, given | changed)

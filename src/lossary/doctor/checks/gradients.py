@@ -303,7 +303,9 @@ def dead_gradient(case: Case) -> Finding | None:
         f"they lie between {stuck.min():.4g} and {stuck.max():.4g}.",
         "The rows that need it most are never learnt: clamping, saturation or a step cuts the "
         "slope.",
-        case.line(
+        "value, gradient = Loss(loss).value_and_grad(prediction, target)"
+        if case.gradient is not None
+        else case.line(
             'Loss("binary_cross_entropy")  # on logits, where nothing is clipped',
             torch="loss = nn.BCEWithLogitsLoss()  # on logits: no clamp before the logarithm",
             keras="keras.losses.BinaryCrossentropy(from_logits=True)",

@@ -92,8 +92,8 @@ def double_sigmoid(case: Case) -> Finding | None:
         "no.",
         case.line(
             f'Loss("{case.known.name}", predictions="probabilities")  # or drop the sigmoid',
-            torch="loss = nn.BCEWithLogitsLoss()  # on model(x) without torch.sigmoid",
-            keras="keras.losses.BinaryCrossentropy(from_logits=False)",
+            torch="prediction = model(x)  # no torch.sigmoid at the end: the loss applies it",
+            keras="loss = keras.losses.BinaryCrossentropy(from_logits=False)",
         ),
     )
 
