@@ -248,6 +248,10 @@ BROKEN: dict[str, tuple[str, Made]] = {
         "collapse",
         lambda: own(np.ones((32, 6)) + 1e-7 * anchors, np.arange(32) // 4, None, margin=0.3),
     ),
+    "a temperature of 100": (
+        "collapse",
+        lambda: own((anchors, near), None, Loss("info_nce", temperature=100.0)),
+    ),
     "weights below 0": (
         "weights-suspicious",
         lambda: own(estimate, truth, "mse", weights=np.linspace(-1, 2, 256)),
@@ -316,6 +320,10 @@ CORRECT: dict[str, Made] = {
     "contrastive": lambda: {
         "prediction": (anchors, near),
         "loss": Loss("info_nce", temperature=0.1),
+    },
+    "contrastive, as warm as the cosine": lambda: {
+        "prediction": (anchors, near),
+        "loss": Loss("info_nce", temperature=1.0),
     },
     "images": lambda: pair(images, images[::-1].copy() * 0.5 + images * 0.5, nn.L1Loss()),
     "prices, their logarithm": lambda: own(

@@ -156,8 +156,9 @@ def collapse(case: Case) -> Finding | None:
 
     Symptom: triplet loss stands still at its margin; contrastive loss stands at log of the batch.
     Cause: everything is mapped to one point (too high a learning rate, hard mining from the start),
-    or no two rows of the batch share a label.
-    Fix: lower the learning rate, mine semi-hard; sample several rows per class.
+    no two rows of the batch share a label, or a large temperature makes all scores alike.
+    Fix: lower the learning rate, mine semi-hard; sample several rows per class; a temperature near
+    0.1.
     People type: triplet loss stuck at margin; triplet loss not decreasing 0.2; embeddings all the
     same; embedding collapse; contrastive loss log batch size
 
@@ -218,7 +219,29 @@ def collapse(case: Case) -> Finding | None:
                 "Pulling alone collapses every embedding to one point.",
                 _batch_of_classes(),
             )
-    return None
+    return _no_room(case)
+
+
+def _no_room(case: Case) -> Finding | None:
+    """Whether an in-batch loss of perfect pairs is that of equal embeddings: nothing to gain."""
+    anchors = case.batch["prediction"]
+    pairs = isinstance(anchors, tuple) and len(anchors) == 2 and case.target is None
+    if not pairs or case.subject is None or case.known.unit not in (None, "anchor"):
+        return None
+    first, second = anchors
+    if first.shape != second.shape:
+        return None
+    flat = case.known((np.ones_like(first), np.ones_like(second)), None)
+    best = case.known((first, first), None)
+    if not 0 <= flat - best < 0.02 * abs(flat):
+        return None
+    return Finding(
+        f"Perfect pairs give {best:.4g} and equal embeddings {flat:.4g}: the loss can hardly tell "
+        "them apart.",
+        "Scores divided by a large temperature are all alike; the gradient is as small as that "
+        "difference.",
+        'loss = Loss("info_nce", temperature=0.1)  # a tenth of the range of the cosine or less',
+    )
 
 
 def _batch_of_classes() -> str:
