@@ -1,10 +1,14 @@
 """Kernels inside the graphs of torch.compile: they run, and give the definition's numbers."""
 
+import inspect
+
 import pytest
 import torch
 
-from lossary import Loss
+from lossary import Loss, kernels
 from lossary.contract import LossError
+from lossary.kernels import formulas, in_torch
+from lossary.kernels.numba import in_graph
 
 CASES = {
     "huber": (torch.randn(40_960), torch.randn(40_960), {"reduction": "sum", "delta": 0.5}),
@@ -39,8 +43,11 @@ class _Counting:
         return aot_autograd(fw_compiler=keep)(graph, inputs)
 
 
+@pytest.mark.parametrize("large", [True, False])
 @pytest.mark.parametrize("name", sorted(CASES))
-def test_the_kernel_is_one_operation_of_the_graph(name):
+def test_a_kernel_is_two_operations_of_the_graph(name, large, monkeypatch):
+    """Of large arrays; what is smaller becomes a formula, where there is one."""
+    monkeypatch.setattr(in_graph, "LARGE", 1 if large else 1 << 23)
     prediction, target, given = CASES[name]
     found = []
     backend = _Counting()
@@ -51,8 +58,56 @@ def test_the_kernel_is_one_operation_of_the_graph(name):
         value.backward()
         found.append((value.detach(), leaf.grad))
     torch.testing.assert_close(*found, rtol=2e-5, atol=1e-8)
-    assert f"lossary.{name}_sum.default" in backend.targets
+    operations = [f"lossary.{name}_sum.default", f"lossary.{name}_slope.default"]
+    expected = operations if large or name == "kl_divergence" else []
+    assert [name for name in backend.targets if "_sum" in name or "_slope" in name] == expected
     assert "torch.compile: numba" in Loss(name, **given).explain(prediction, target)
+
+
+FORMULAS = {
+    name: {}
+    for name, _ in inspect.getmembers(formulas, inspect.isfunction)
+} | {
+    "binary_cross_entropy": {"label_smoothing": 0.25, "pos_weight": 2.0},
+    "binary_focal": {"gamma": 1.5, "alpha": 0.25},
+    "tukey_biweight": {"scale": 2.0},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(FORMULAS))
+def test_a_formula_in_torch_is_the_kernels(name):
+    """Also where the framework's own losses lose the gradient: at 20, and at infinity."""
+    distances = torch.tensor([0.0, 1e-4, 0.3, 1.0, 5.0, 20.0, 60.0, torch.inf])
+    prediction = torch.cat([distances, -distances]).repeat(2)
+    target = torch.cat([torch.zeros(16), torch.ones(16)])
+    if name == "squared_logarithmic_error":
+        prediction = prediction.abs()
+    parameters = Loss(name, **FORMULAS[name]).parameters
+    values, slopes = in_torch.formula(name, parameters)(prediction, target)
+    kernel = kernels.find(name, "torch", "numba")[0]
+    expected = kernel.values(prediction, target, **parameters)
+    torch.testing.assert_close(values, expected, rtol=2e-6, atol=1e-37, equal_nan=True)
+    for i in range(len(prediction)):
+        _, slope = kernel.value_and_grad(
+            prediction[i : i + 1], target[i : i + 1], factor=1.0, **parameters
+        )
+        torch.testing.assert_close(slopes[i : i + 1], slope, rtol=2e-6, atol=1e-37, equal_nan=True)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.125])
+@pytest.mark.parametrize("gap", [0.0, 1e-4, 1.0, 20.0, 80.0])
+def test_the_formula_of_cross_entropy_is_right_at_its_tails(gap, smoothing):
+    rows = [[gap, 0.0, -torch.inf], [gap, gap, 0.0], [0.0, -gap, -2 * gap]]
+    logits = torch.tensor(rows).repeat_interleave(2, 0)
+    target = torch.tensor([0, 1] * 3)
+    values, slopes = in_torch.formula("cross_entropy", {"label_smoothing": smoothing})(
+        logits, target
+    )
+    exact = logits.double().requires_grad_()
+    expected = Loss("cross_entropy", reduction="sum", label_smoothing=smoothing)(exact, target)
+    expected.backward()
+    torch.testing.assert_close(values.sum(), expected.detach().float(), rtol=1e-6, atol=0.0)
+    torch.testing.assert_close(slopes, exact.grad.float(), rtol=2e-6, atol=2e-8 * smoothing)
 
 
 def test_small_and_unusual_calls_are_the_definitions():
@@ -80,9 +135,12 @@ def test_one_graph_serves_every_batch_size():
         torch.testing.assert_close(value, Loss("cross_entropy")(prediction, target))
 
 
-def test_a_class_that_does_not_exist_is_an_error_in_a_graph_too():
+@pytest.mark.parametrize("large", [True, False])
+@pytest.mark.parametrize("wrong", [-1, 10])
+def test_a_class_that_does_not_exist_is_an_error_in_a_graph_too(wrong, large, monkeypatch):
+    monkeypatch.setattr(in_graph, "LARGE", 1 if large else 1 << 23)
     loss = torch.compile(Loss("cross_entropy"), fullgraph=True, backend="aot_eager")
     target = torch.zeros(4096, dtype=torch.int64)
-    target[9] = 10
+    target[9] = wrong
     with pytest.raises(LossError, match="position 9"):
         loss(torch.randn(4096, 10), target)

@@ -1,9 +1,11 @@
 # mypy: disable-error-code="no-untyped-call"
-"""Compiled kernels inside the graphs of torch.compile, as operations of ``torch.library``.
+"""Losses inside the graphs of torch.compile, as operations of ``torch.library``.
 
-To the compiler they are opaque, so nothing is fused into them; measured on two cores they still
-take 0.3 to 0.8 of the time of what it makes of the framework's own loss, and 0.1 to 0.5 of what it
-makes of the definition. Importing this loads neither Numba nor the compiler.
+Large arrays go to compiled kernels, one operation for the value and one for the gradient: whatever
+the framework's compiler makes of a loss touches fresh pages there. An operation costs tens of
+microseconds, so other arrays go to the compiler itself, as the kernel's own formula of value and
+slope: to differentiate the definition would be twice the work.
+Importing this loads neither Numba nor the compiler.
 """
 
 from __future__ import annotations
@@ -16,12 +18,14 @@ from typing import Any
 import torch
 
 from lossary import kernels
-from lossary.kernels import pointwise
-from lossary.kernels.numba import available
+from lossary.kernels import in_torch, pointwise
+from lossary.kernels.numba import available, memory
 
 Tensor = torch.Tensor
 Traced = Callable[[Tensor, Tensor], Any]
-SMALLEST = 1 << 15  # numbers from which an opaque operation is worth its call
+# Numbers from which the kernel's operations are worth their calls: where the compiler has a formula
+# (the C library keeps no buffers above 32 MiB, so that each is new), and where the definition.
+LARGE, SMALLEST = 1 << 23, 1 << 15
 _LIBRARY = torch.library.Library("lossary", "FRAGMENT")
 
 
@@ -39,13 +43,14 @@ def traced(loss: str, reduction: str, parameters: Mapping[str, Any]) -> Traced |
         return None
     if reduction not in ("mean", "mean_over_batch", "batch_mean", "sum"):
         return None
-    lacking, least = _units(loss), SMALLEST
+    lacking = _units(loss)
     if lacking is None:
         return None
     if lacking == 0 and pointwise.decline(loss, (), "", (), "", parameters) is not None:
         return None
-    operation = _operation(loss)
+    operation, class_indices = _operations(loss), _class_indices()
     axis = parameters.get("axis", -1)
+    formula = in_torch.formula(loss, parameters)
 
     def call(prediction: Tensor, target: Tensor) -> Any:
         # Loaded with the compiler, which is the only one to come here.
@@ -61,14 +66,22 @@ def traced(loss: str, reduction: str, parameters: Mapping[str, Any]) -> Traced |
         elif target.dtype not in _INDEX or axis % prediction.ndim != prediction.ndim - 1:
             return None
         size = prediction.numel()
-        if statically_known_true(size < least):  # asks nothing of sizes that vary
+        closed = formula is not None and prediction.dtype == torch.float32
+        closed = closed and (indices or not lacking)
+        least = LARGE if closed else SMALLEST
+        small = statically_known_true(size < least)  # sizes that vary are the kernel's
+        if small and not closed:
             return None
         count = 1
         if reduction == "batch_mean":
             count = prediction.shape[0]
         elif reduction != "sum":
             count = size // prediction.shape[axis] if lacking else size
-        return _InGraph.apply(prediction, target, operation, count, text)
+        if small and formula is not None:
+            if lacking:
+                target = class_indices(target, prediction.shape[axis])
+            return in_torch.scaled_sum(prediction, target, formula, count)
+        return operation(prediction, target, count, text)
 
     return call
 
@@ -85,39 +98,87 @@ def _units(loss: str) -> int | None:
 
 
 @functools.cache
-def _operation(loss: str) -> Any:
-    """The operation: (the scaled sum, its gradient), 1 / count being the scale."""
-    name = f"{loss}_sum"
-    schema = "(Tensor prediction, Tensor target, SymInt count, str parameters) -> (Tensor, Tensor)"
-    _LIBRARY.define(name + schema)
+def _operations(loss: str) -> Any:
+    """The operation of the sum divided by ``count``; another one makes its gradient."""
+    value, slope = f"{loss}_sum", f"{loss}_slope"
+    arrays, rest = "Tensor prediction, Tensor target", "SymInt count, str parameters"
+    _LIBRARY.define(f"{value}({arrays}, {rest}) -> Tensor")
+    _LIBRARY.define(f"{slope}({arrays}, Tensor upstream, {rest}) -> Tensor")
 
-    def run(prediction: Tensor, target: Tensor, count: int, parameters: str) -> Any:
-        kernel = kernels.find(loss, "torch", "numba")[0]
-        assert kernel.value_and_grad is not None
-        return kernel.value_and_grad(
-            prediction.contiguous(), target.contiguous(), factor=1.0 / count, **_read(parameters)
-        )
+    def run_value(prediction: Tensor, target: Tensor, count: int, parameters: str) -> Tensor:
+        prediction, target = prediction.contiguous(), target.contiguous()
+        launch = _launch(loss, *_kind(prediction, target), False, parameters)
+        total = launch(prediction.data_ptr(), target.data_ptr(), 0, 0, 0, 1.0 / count)
+        return torch.scalar_tensor(total, dtype=prediction.dtype)
 
-    def shapes(prediction: Tensor, target: Tensor, count: int, parameters: str) -> Any:
-        return prediction.new_empty(()), torch.empty_like(prediction)
-
-    _LIBRARY.impl(name, run, "CPU")
-    _LIBRARY.impl(name, shapes, "Meta")
-    return getattr(torch.ops.lossary, name).default
-
-
-_read = functools.lru_cache(json.loads)
-
-
-class _InGraph(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, prediction: Tensor, target: Tensor, operation: Any, count: int, text: str
+    def run_slope(
+        prediction: Tensor, target: Tensor, upstream: Tensor, count: int, parameters: str
     ) -> Tensor:
-        value, gradient = operation(prediction, target, count, text)
-        ctx.save_for_backward(gradient)
-        return value
+        prediction, target = prediction.contiguous(), target.contiguous()
+        launch = _launch(loss, *_kind(prediction, target), True, parameters)
+        gradient = memory.tensor(prediction)
+        places = (prediction.data_ptr(), target.data_ptr(), 0, gradient.data_ptr(), 0)
+        launch(*places, upstream.item() / count)
+        return gradient
 
-    @staticmethod
+    def scalar(prediction: Tensor, target: Tensor, count: int, parameters: str) -> Tensor:
+        return prediction.new_empty(())
+
+    def whole(prediction: Tensor, *rest: Any) -> Tensor:
+        return torch.empty_like(prediction, memory_format=torch.contiguous_format)
+
+    def keep(ctx: Any, inputs: Any, output: Tensor) -> None:
+        prediction, target, ctx.count, ctx.parameters = inputs
+        ctx.save_for_backward(prediction, target)
+
     def backward(ctx: Any, upstream: Tensor) -> Any:
-        return upstream * ctx.saved_tensors[0], None, None, None, None
+        operation = getattr(torch.ops.lossary, slope).default
+        gradient = operation(*ctx.saved_tensors, upstream, ctx.count, ctx.parameters)
+        return gradient, None, None, None
+
+    for name, run, shape in ((value, run_value, scalar), (slope, run_slope, whole)):
+        _LIBRARY.impl(name, run, "CPU")
+        _LIBRARY.impl(name, shape, "Meta")
+    name = f"lossary::{value}"
+    torch.library.register_autograd(name, backward, setup_context=keep, lib=_LIBRARY)
+    return getattr(torch.ops.lossary, value).default
+
+
+@functools.cache
+def _class_indices() -> Any:
+    """The class indices, if all exist: the compiler's own check would end the process."""
+    _LIBRARY.define("class_indices(Tensor target, SymInt classes) -> Tensor")
+
+    def run(target: Tensor, classes: int) -> Tensor:
+        from lossary.kernels.numba import softmax
+
+        target = target.contiguous()
+        kind = str(target.dtype).removeprefix("torch.")
+        outside = softmax.compiled("outside", "float32", kind, ())
+        where = outside(target.numel(), classes, target.data_ptr(), 0)
+        if where >= 0:
+            raise softmax.no_such_class("cross_entropy", where, classes)
+        return target.to(torch.int64, copy=True)
+
+    def shape(target: Tensor, classes: int) -> Tensor:
+        return torch.empty_like(target, dtype=torch.int64, memory_format=torch.contiguous_format)
+
+    _LIBRARY.impl("class_indices", run, "CPU")
+    _LIBRARY.impl("class_indices", shape, "Meta")
+    return torch.ops.lossary.class_indices.default
+
+
+def _kind(prediction: Tensor, target: Tensor) -> tuple[Any, ...]:
+    return tuple(prediction.shape), prediction.dtype, target.dtype
+
+
+@functools.lru_cache(maxsize=256)
+def _launch(
+    loss: str, shape: tuple[int, ...], dtype: Any, target_dtype: Any, gradient: bool, text: str
+) -> Any:
+    """The kernel's function of addresses, for tensors of this kind."""
+    from lossary.kernels.numba.program import program
+
+    kind, target_kind = (str(each).removeprefix("torch.") for each in (dtype, target_dtype))
+    purpose = (False, gradient, False)
+    return program(loss).prepare(shape, kind, target_kind, purpose, json.loads(text))

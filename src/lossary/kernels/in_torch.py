@@ -1,0 +1,108 @@
+# mypy: disable-error-code="no-untyped-def,no-untyped-call"
+"""Value and slope as plain operations of torch, for its compiler to fuse.
+
+The same formulas as the kernels', and softmax cross-entropy of class indices: both tails are right,
+where the framework's own losses lose them.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from lossary.kernels import elementary, formulas, pointwise
+
+Tensor = torch.Tensor
+Formula = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def formula(loss: str, parameters: Mapping[str, Any]) -> Formula | None:
+    """(values, slopes) of single-precision tensors; None where there is no such form."""
+    if loss == "cross_entropy":
+        smoothing = float(parameters.get("label_smoothing", 0.0))
+        return functools.partial(smoothed, smoothing=smoothing) if smoothing else cross_entropy
+    if not hasattr(formulas, loss):
+        return None
+    return _bound(loss, pointwise.numbers(loss, parameters))
+
+
+def scaled_sum(prediction: Tensor, target: Tensor, formula: Formula, count: int) -> Tensor:
+    """The sum of the values divided by ``count``, differentiable by the prediction."""
+    return _ScaledSum.apply(prediction, target, formula, count)
+
+
+class _ScaledSum(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, prediction: Tensor, target: Tensor, formula: Formula, count: int
+    ) -> Tensor:
+        values, slopes = formula(prediction, target)
+        ctx.count = count
+        ctx.save_for_backward(slopes)
+        return values.sum() / count
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> Any:
+        return ctx.saved_tensors[0] * (upstream / ctx.count), None, None, None
+
+
+def _softmax(logits: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+    """Highest logit, powers, their sum but for the highest one's, and what is sought of classes."""
+    high = logits.amax(-1, keepdim=True)
+    powers = torch.exp(logits - high)
+    # What shares the highest logit counts 1 each, and one of these is left out: counted apart from
+    # the others, and in their dtype, for a loop over two widths takes no vectors.
+    top = logits >= high
+    others = torch.where(top, 0.0, powers).sum(-1, keepdim=True)
+    rest = others + (torch.where(top, 1.0, 0.0).sum(-1, keepdim=True) - 1.0)
+    hit = target.unsqueeze(-1).to(torch.int64)
+    return high, powers, rest, hit, logits.gather(-1, hit) - high
+
+
+def cross_entropy(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Of class indices, class axis last; see ``numba.softmax`` for the form."""
+    _, powers, rest, hit, below = _softmax(logits, target)
+    share = 1.0 / (1.0 + rest)
+    own = torch.where(below >= 0.0, -rest, torch.exp(below) - (1.0 + rest)) * share
+    return torch.log1p(rest) - below, (powers * share).scatter(-1, hit, own)
+
+
+def smoothed(logits: Tensor, target: Tensor, *, smoothing: float) -> tuple[Tensor, Tensor]:
+    """The same with label smoothing over the classes that are possible at all."""
+    high, powers, rest, hit, below = _softmax(logits, target)
+    possible = logits > -torch.inf
+    count = torch.where(possible, 1.0, 0.0).sum(-1, keepdim=True)
+    moved = smoothing / torch.where(count < 1.0, 1.0, count)
+    spread = torch.where(possible, high - logits, 0.0).sum(-1, keepdim=True)
+    values = torch.log1p(rest) + (moved * spread - (1.0 - smoothing) * below)
+    slopes = powers * (1.0 / (1.0 + rest)) - torch.where(possible, moved, 0.0)
+    own = slopes.gather(-1, hit) - (1.0 - smoothing)
+    return values, slopes.scatter(-1, hit, own)
+
+
+def _where(condition, yes, no):
+    if isinstance(condition, bool):  # it asks about parameters alone
+        return yes if condition else no
+    return torch.where(condition, yes, no)
+
+
+_WORDS: dict[str, Any] = {
+    "where": _where, "absolute": torch.abs, "sqrt": torch.sqrt, "ratio": torch.div,
+    "exp": torch.exp, "exp_below": torch.exp, "expm1": torch.expm1, "log": torch.log,
+    "log1p": torch.log1p, "log1p_unit": torch.log1p,
+}  # fmt: skip
+
+
+@functools.cache
+def _bound(loss: str, numbers: tuple[float, ...]) -> Formula:
+    """A formula with its parameters written in as constants: a compiler guards what it reads."""
+    space = dict(_WORDS)
+    for function in (elementary.sign, getattr(formulas, loss)):
+        exec(inspect.getsource(function), space)  # our own sources only
+    given = "".join(f", {number!r}" for number in numbers)
+    exec(f"def bound(prediction, target):\n    return {loss}(prediction, target{given})", space)
+    return space["bound"]  # type: ignore[no-any-return]
