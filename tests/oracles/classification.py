@@ -55,3 +55,7 @@ def poly(prediction, target, *, epsilon):
         for k, tk in enumerate(_distribution(target, len(prediction)))
         if tk != 0
     )
+
+
+# At -1 the terms cancel where the prediction is right.
+PARAMETERS = {"poly": [{}, *({"epsilon": epsilon} for epsilon in (-1.0, -0.5, 1.5))]}

@@ -37,6 +37,7 @@ from lossary.numerics import (
     surprise_of_logit,
     times,
 )
+from lossary.special import exp_gap
 from lossary.xp import namespace
 
 
@@ -239,5 +240,8 @@ def poly(
     its default of 2.
     """
     log_probability = log_softmax(prediction, axis=axis)
-    wrong = one_minus_exp(log_probability)
-    return pick(epsilon * wrong - log_probability, target, axis=axis)
+    if epsilon >= 0.0:
+        value = epsilon * one_minus_exp(log_probability) - log_probability
+    else:  # what cancels, -log p - (1 - p), in one piece
+        value = -epsilon * exp_gap(log_probability) - (1.0 + epsilon) * log_probability
+    return pick(value, target, axis=axis)
