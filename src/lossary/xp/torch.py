@@ -4,7 +4,7 @@
 from typing import Any
 
 from array_api_compat.torch import *  # noqa: F403
-from torch import _C, Tensor, clamp, clone, compiler, gather, lgamma, library, nn, ops
+from torch import _C, Tensor, clamp, clone, compiler, cumsum, gather, lgamma, library, nn, ops
 from torch import expm1 as _expm1
 from torch import sign as _sign
 from torch import squeeze as _squeeze
@@ -46,6 +46,11 @@ def computed_once(x: Tensor) -> Tensor:
     if compiler.is_compiling() and not _C._are_functorch_transforms_active():
         return ops.lossary.computed_once(x)
     return x
+
+
+def cumulative_sum(x: Tensor, *, axis: int = -1) -> Tensor:
+    """Not array-api-compat's, at whose caches torch.compile warns."""
+    return cumsum(x, dim=axis)
 
 
 def log_gamma(x: Tensor) -> Tensor:
