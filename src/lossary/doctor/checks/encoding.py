@@ -111,7 +111,8 @@ def encoding(case: Case) -> Finding | None:
     Fix: the loss that reads this encoding, or the encoding that the loss reads.
     People type: expected floating point type for target with class probabilities, got long; sparse
     categorical or categorical crossentropy; multi-target not supported; multi label cross entropy;
-    0d or 1d target tensor expected; integer labels or one hot; multilabel cross entropy
+    0d or 1d target tensor expected; integer labels or one hot; multilabel cross entropy; one-hot
+    target with CrossEntropyLoss
 
     Wrong::
 

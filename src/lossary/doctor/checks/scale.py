@@ -23,7 +23,7 @@ def double_softmax(case: Case) -> Finding | None:
     Fix: remove the softmax layer, or tell the loss that probabilities come.
     People type: loss stuck at 1.461; cross entropy does not go below 1.46; softmax before
     CrossEntropyLoss; double softmax; loss stuck at 0.313; from_logits true or false; loss cannot go
-    below 1.461; should i use softmax with CrossEntropyLoss
+    below 1.461; should i use softmax with CrossEntropyLoss; softmax applied twice
 
     Wrong::
 

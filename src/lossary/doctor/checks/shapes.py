@@ -38,7 +38,8 @@ def broadcast(case: Case) -> Finding | None:
     mean; model does not learn regression; mse loss broadcast; loss equals variance of targets;
     target size must be the same as input size; the size of tensor a must match the size of tensor b
     at non-singleton dimension; logits and labels must have the same shape; logits and labels must
-    be broadcastable; operands could not be broadcast together with shapes; incompatible shapes
+    be broadcastable; operands could not be broadcast together with shapes; incompatible shapes;
+    prediction shape (batch, 1) and target shape (batch)
 
     Wrong::
 

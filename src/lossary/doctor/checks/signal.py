@@ -98,7 +98,7 @@ def constant_predictor(case: Case) -> Finding | None:
     People type: loss stuck at 0.693; loss stuck at 2.303; model predicts the same class; network
     predicts the mean; loss not decreasing; accuracy stuck at 50; loss stuck at 4.605; accuracy not
     improving; accuracy stuck at 0.5; outputs the same value for every input; model predicts all one
-    class
+    class; loss does not change; network is not learning anything
 
     Wrong::
 
@@ -252,7 +252,7 @@ def negative_value(case: Case) -> Finding | None:
     a missing sign.
     Fix: none, or bring the inputs into their sets.
     People type: negative loss; can loss be negative; cosine similarity loss negative; gaussian nll
-    negative; bce loss is negative; why is my loss negative
+    negative; bce loss is negative; why is my loss negative; cross entropy below zero
 
     Wrong::
 

@@ -34,7 +34,7 @@ def weight_cancels(case: Case) -> Finding | None:
     Cause: the weighted mean divides by the sum of weights; with one class both are the same.
     Fix: divide by the number of samples instead.
     People type: class weights no effect; CrossEntropyLoss weight batch size 1; weighted cross
-    entropy weights cancel
+    entropy weights cancel; class weights do not change anything
 
     Wrong::
 
