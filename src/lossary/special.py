@@ -174,9 +174,10 @@ def exp_gap(x: Array) -> Array:
     xp = namespace(x)
     near = xp.abs(x) <= 1.0
     small = xp.where(near, x, 0.0)
+    close = 0.5 * xp.square(small) * _exp_series(small, 2)
     # Beyond 1e4 the exponential is infinite; so the result stays when x is.
     far = (xp.exp(xp.where(near, 0.0, x)) - 1.0) - xp.clip(x, None, 1e4)
-    return xp.where(near, 0.5 * xp.square(small) * _exp_series(small, 2), far)
+    return xp.where(near, close, far)
 
 
 def power_gap(base: Array, log_base: Array, exponent: float) -> Array:

@@ -209,7 +209,9 @@ def _two_entropies(mean: Array, count: Array, alpha: Array) -> Array:
     growth = _over_dispersion(alpha, mean)
     spread = _over_dispersion(alpha, count)
     excess = quotient((count - mean) * (1.0 / _scale(alpha)), growth)
-    outer = log_gap_slope(-excess / count, quotient(mean, growth) * (spread / count))
+    # The mean over its growth, which has a limit: written so that its derivative does not cancel.
+    share = reciprocal((alpha + reciprocal(mean)) / _scale(alpha))
+    outer = log_gap_slope(-excess / count, share * (spread / count))
     return excess * (log_gap_slope(alpha * excess, quotient(spread, growth)) - outer)
 
 
