@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module, util
@@ -94,7 +95,8 @@ def _set_up(package: str) -> None:
         import_module("jax").config.update("jax_enable_x64", True)
     elif package == "tensorflow":
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        import_module("tensorflow").config.threading.set_intra_op_parallelism_threads(1)
+        with suppress(RuntimeError):  # where TensorFlow runs already, it keeps its threads
+            import_module("tensorflow").config.threading.set_intra_op_parallelism_threads(1)
     elif package == "torch":
         import_module("torch").set_num_threads(1)
     elif package == "array_api_strict":
