@@ -48,7 +48,7 @@ def traced(loss: str, reduction: str, parameters: Mapping[str, Any]) -> Traced |
         return None
     if lacking == 0 and pointwise.decline(loss, (), "", (), "", parameters) is not None:
         return None
-    operation, class_indices = _operations(loss), _class_indices()
+    operation, all_exist = _operations(loss), _all_exist()
     axis = parameters.get("axis", -1)
     formula = in_torch.formula(loss, parameters)
 
@@ -79,7 +79,7 @@ def traced(loss: str, reduction: str, parameters: Mapping[str, Any]) -> Traced |
             count = size // prediction.shape[axis] if lacking else size
         if small and formula is not None:
             if lacking:
-                target = class_indices(target, prediction.shape[axis])
+                target = target + all_exist(target, prediction.shape[axis])
             return in_torch.scaled_sum(prediction, target, formula, count)
         return operation(prediction, target, count, text)
 
@@ -145,9 +145,12 @@ def _operations(loss: str) -> Any:
 
 
 @functools.cache
-def _class_indices() -> Any:
-    """The class indices, if all exist: the compiler's own check would end the process."""
-    _LIBRARY.define("class_indices(Tensor target, SymInt classes) -> Tensor")
+def _all_exist() -> Any:
+    """Zero, if all class indices exist: the compiler's own check would end the process.
+
+    It is added to the indices, so that they are not read before.
+    """
+    _LIBRARY.define("all_exist(Tensor target, SymInt classes) -> Tensor")
 
     def run(target: Tensor, classes: int) -> Tensor:
         from lossary.kernels.numba import softmax
@@ -158,14 +161,14 @@ def _class_indices() -> Any:
         where = outside(target.numel(), classes, target.data_ptr(), 0)
         if where >= 0:
             raise softmax.no_such_class("cross_entropy", where, classes)
-        return target.to(torch.int64, copy=True)
+        return target.new_zeros(())
 
-    def shape(target: Tensor, classes: int) -> Tensor:
-        return torch.empty_like(target, dtype=torch.int64, memory_format=torch.contiguous_format)
+    def scalar(target: Tensor, classes: int) -> Tensor:
+        return target.new_empty(())
 
-    _LIBRARY.impl("class_indices", run, "CPU")
-    _LIBRARY.impl("class_indices", shape, "Meta")
-    return torch.ops.lossary.class_indices.default
+    _LIBRARY.impl("all_exist", run, "CPU")
+    _LIBRARY.impl("all_exist", scalar, "Meta")
+    return torch.ops.lossary.all_exist.default
 
 
 def _kind(prediction: Tensor, target: Tensor) -> tuple[Any, ...]:
