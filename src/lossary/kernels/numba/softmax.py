@@ -52,7 +52,10 @@ def outside(samples, classes, target_at, weights_at):
     """The first sample that counts and whose class index lies outside, or -1."""
     target = indices_at(target_at, samples)
     weights = reals_at(weights_at, samples if WEIGHTED else 0)
-    for i in range(samples):
+    found = 0
+    for i in range(samples):  # to its end, for a loop that may stop takes no vectors
+        found += (target[i] < 0) | (target[i] >= classes)
+    for i in range(samples if found else 0):
         counts = not WEIGHTED or weights[i] != zero
         if counts and (target[i] < 0 or target[i] >= classes):
             return i
