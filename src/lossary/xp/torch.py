@@ -36,9 +36,9 @@ def stop_gradient(x: Tensor) -> Tensor:
 
 
 # Opaque to the compiler, which would write the expression out again wherever it is used.
-_OPERATIONS = library.Library("lossary", "FRAGMENT")
-_OPERATIONS.define("computed_once(Tensor x) -> Tensor")
-_OPERATIONS.impl("computed_once", clone, "CompositeExplicitAutograd")
+_OPERATIONS = library.Library("lossary", "FRAGMENT")  # type: ignore[no-untyped-call]
+_OPERATIONS.define("computed_once(Tensor x) -> Tensor")  # type: ignore[no-untyped-call]
+_OPERATIONS.impl("computed_once", clone, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
 library.register_autograd("lossary::computed_once", lambda context, slope: computed_once(slope))
 
 
