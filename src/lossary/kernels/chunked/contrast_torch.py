@@ -126,11 +126,11 @@ class _Rows:
     """Rows scaled to length 1, and the way back for gradients."""
 
     def __init__(self, x: Tensor, dtype: torch.dtype) -> None:
-        high = torch.linalg.vector_norm(x, math.inf, dim=1, keepdim=True)
+        high = torch.maximum(x.amax(1, keepdim=True), -x.amin(1, keepdim=True))
         usable = (high > 0) & torch.isfinite(high)
         self.high = torch.where(usable, high, 1.0)
         self.unit = (x / self.high).to(dtype)
-        self.length = torch.linalg.vector_norm(self.unit, dim=1, keepdim=True)
+        self.length = torch.linalg.vecdot(self.unit, self.unit).sqrt_().unsqueeze(1)
         # A zero row stays zero, with derivative 0.
         self.length = torch.where(self.length == 0, math.inf, self.length)
         self.unit /= self.length
