@@ -47,6 +47,8 @@ class _Compiled(OnePass):
         return program(self.loss).unit_axes(tuple(prediction.shape), parameters)
 
     def empty_like(self, tensor: Tensor) -> Tensor:
+        if tensor.nbytes < memory.LARGE:  # the nearer way, for small calls are short
+            return torch.empty_like(tensor)
         return memory.tensor(tensor)
 
     def scaled(self, gradient: Tensor, upstream: Tensor) -> Tensor:

@@ -89,4 +89,10 @@ class Pointwise:
 
         numbers = pointwise.numbers(self.loss, parameters)
         launch = blocks.prepared(self.loss, dtype, shape, purpose, numbers)
-        return lambda *memory: memory[-1] * launch(*memory)
+
+        def scaled(
+            p: int, t: int, weights: int, gradient: int, values: int, factor: float
+        ) -> float:
+            return factor * launch(p, t, weights, gradient, values, factor)
+
+        return scaled
