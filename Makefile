@@ -23,7 +23,7 @@ check: .venv/dev  ## format, lint, types and quick tests: what pre-commit runs
 	$(MAKE) quick
 
 quick: .venv/dev  ## the tests of one minute
-	$(BIN)/python -m pytest -q -m "not slow" -x --library numpy,array_api_strict -n 2
+	$(BIN)/python -m pytest -q -x --library numpy,array_api_strict -n 2
 
 bench: .venv/dev  ## speed and memory beside the peers, in one run
 	$(BIN)/python -m benchmarks

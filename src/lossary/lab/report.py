@@ -58,8 +58,8 @@ def write_saved_report(account: dict[str, Any], path: Path) -> Path:
     """Write the account of saved predictions as HTML."""
     page = {
         "title": f"Losses on saved predictions of {account['target']}",
-        "lead": f"{account['rows']} rows, {account['task']} target {account['target']}; nothing "
-        "was trained.",
+        "lead": f"{account['rows']} rows, target column {account['target']} ({account['task']}); "
+        "nothing was trained.",
         "banner": "Values of different losses are not comparable; shares of the gradient are.",
         "verdicts": [{"title": "In short", "sentences": account["sentences"]}],
         "sections": saved_sections(account),

@@ -30,7 +30,7 @@ def show(account: dict[str, Any], width: int | None = None) -> None:
     console.print(
         f"{escape(data['name'])}: {data['rows']} rows, {len(data['columns'])} columns, "
         f"{data['task']} target {escape(data['target'])}; {account['seeds']} seeds, "
-        f"{account['plan']['epochs']} epochs",
+        f"target column {escape(data['target'])} ({data['task']}); {account['seeds']} seeds, "
         highlight=False,
     )
     hidden: list[str] = []
