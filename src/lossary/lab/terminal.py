@@ -29,8 +29,8 @@ def show(account: dict[str, Any], width: int | None = None) -> None:
     data = account["data"]
     console.print(
         f"{escape(data['name'])}: {data['rows']} rows, {len(data['columns'])} columns, "
-        f"{data['task']} target {escape(data['target'])}; {account['seeds']} seeds, "
         f"target column {escape(data['target'])} ({data['task']}); {account['seeds']} seeds, "
+        f"{account['plan']['epochs']} epochs",
         highlight=False,
     )
     hidden: list[str] = []
