@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import os
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +12,6 @@ import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-ORACLES = Path(__file__).parent / "oracles"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -56,19 +52,3 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return named[1] if named else nodeid
 
     return OneWorkerPerLoss(config, log)
-
-
-def load_oracles(family: str) -> Any:
-    """The module ``tests/oracles/<family>.py``."""
-    path = ORACLES / f"{family}.py"
-    if not path.exists():
-        raise pytest.UsageError(f"{path} is missing: every family of losses has its oracles")
-    name = f"oracles_{family}"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        sys.modules[name] = module
-    return sys.modules[name]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from conftest import load_oracles
+import oracles
 from lossary.contract import Contract, contracts
 from lossary.inputs import arrivals
 from lossary.testing import CHECKS, LIBRARIES, Check, Library, Subject, library_of
@@ -17,7 +17,7 @@ def subject_of(contract: Contract) -> Subject:
     intervals (costs, class counts), the values to check at; and ``<loss>_of_<form>``, where the
     loss is another function of predictions in that form.
     """
-    module = load_oracles(contract.family)
+    module = oracles.load(contract.family)
     oracle = getattr(module, contract.name, None)
     if oracle is None:
         raise pytest.UsageError(

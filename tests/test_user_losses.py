@@ -63,7 +63,11 @@ CASES: list[tuple[Any, str, str]] = [  # the loss, what a value stands for, wher
 ]
 
 
-@pytest.mark.parametrize(("loss", "unit", "homes"), CASES, ids=lambda value: str(value)[:24])
+@pytest.mark.parametrize(
+    ("loss", "unit", "homes"),
+    CASES,
+    ids=[getattr(loss, "__name__", "module") for loss, _, _ in CASES],
+)
 def test_any_shape_of_result_is_taken_apart_into_units(loss, unit, homes) -> None:
     ready = prepare(
         loss, "mine", ["numpy", "torch", "jax"] if "jax" in homes else ["numpy", "torch"]
