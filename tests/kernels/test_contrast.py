@@ -54,6 +54,23 @@ def test_supervised_contrastive(budget):
     )
 
 
+@pytest.mark.parametrize("noise", [0.05, 1.0])
+def test_a_single_partner_keeps_its_digits(noise):
+    """Two views of each sample: what is missing to certainty is small."""
+    generator = torch.Generator().manual_seed(0)
+    one = torch.randn(60, 64, generator=generator)
+    views = torch.cat([one, one + noise * torch.randn(60, 64, generator=generator)])
+    label = torch.arange(120) % 60
+    define = contract_of("supervised_contrastive").compute
+    value, slope = _gradients(
+        lambda p: sliced.supervised_contrastive(p, label, temperature=0.03, budget=0), views
+    )
+    truth, slopes = _gradients(lambda p: define(p, label, temperature=0.03).mean(), views.double())
+    torch.testing.assert_close(value.double(), truth, rtol=3e-5, atol=0)
+    near = slopes.abs().amax(1, keepdim=True)
+    torch.testing.assert_close(slope.double() / near, slopes / near, rtol=0, atol=3e-4)
+
+
 @pytest.mark.parametrize("budget", [0, 2**30])
 def test_siglip(budget):
     scale, bias = torch.tensor(5.0, dtype=torch.float64), torch.tensor(-3.0, dtype=torch.float64)

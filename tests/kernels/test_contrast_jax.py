@@ -83,6 +83,28 @@ def test_supervised_contrastive_is_the_definition():
         )
 
 
+def test_a_single_partner_keeps_its_digits():
+    """Two views of each sample, and two samples alone in the world: in single precision."""
+    generator = np.random.default_rng(0)
+    one = generator.normal(size=(60, 64))
+    views = np.concatenate([one, one + 0.05 * generator.normal(size=one.shape)])
+    label = jnp.arange(120) % 60
+    definition = contract_of("supervised_contrastive").compute
+    given = {"temperature": 0.03}
+    for rows in (slice(None), slice(0, 120, 60)):
+        x, y = views[rows], label[rows]
+        found = jax.value_and_grad(lambda p, y=y: supervised_contrastive(p, y, **given))(
+            jnp.asarray(x, jnp.float32)
+        )
+        with jax.enable_x64(True):
+            truth = jax.value_and_grad(lambda p, y=y: definition(p, y, **given).mean())(
+                jnp.asarray(x)
+            )
+        np.testing.assert_allclose(found[0], truth[0], rtol=3e-5)
+        largest = np.abs(truth[1]).max(1, keepdims=True)
+        np.testing.assert_allclose(found[1], truth[1], atol=3e-4 * largest.max())
+
+
 def test_what_does_not_fit_is_an_error():
     q, k = _arrays()
     for wrong in (

@@ -184,7 +184,13 @@ def _partners(scores: Array, own: Array, place: Array, extras: Any) -> Array:
     total = _gap(jnp.where(alone[:, None], 0.0, scores), own)
     share = 1.0 / jnp.where(many == 0, 1, many).astype(scores.dtype)
     distance = jnp.where(same, total[:, None] - scores, 0.0).sum(1)
-    return jnp.where(alone, 0.0, share * distance)
+    # The only value that can vanish is that of a single partner.
+    near = same | own
+    usual = (many != 1) | alone | jnp.all(near, 1)
+    strangers = _gap(jnp.where(usual[:, None], 0.0, scores), near & ~usual[:, None])
+    single = jnp.logaddexp(strangers - jnp.where(same, scores, 0.0).sum(1), 0.0)
+    values = jnp.where(usual, share * distance, single)
+    return jnp.where(alone | jnp.all(near, 1) & (many == 1), 0.0, values)
 
 
 # -- all slices ------------------------------------------------------------------------------------

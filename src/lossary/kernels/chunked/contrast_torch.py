@@ -360,10 +360,18 @@ class _Supervised(_Contrast):
             for block, labels in zip(blocks, here, strict=True):
                 near += torch.where(labels == label[part], block, 0.0).sum(0)
             _, others = _exponentials(scores, own)
-            values[part] = torch.where(alone[part], 0.0, others.log() - near * share[part])
+            strangers = torch.zeros_like(near)
+            for block, labels in zip(blocks, here, strict=True):
+                strangers += torch.where(labels == label[part], 0.0, block).sum(0)
+            # The only value and slope that can vanish are those of a single partner, p - 1.
+            single, missed = partners[part] == 1, -strangers / others
+            spread = others.log() - near * share[part]
+            spread = torch.where(single, torch.log1p(strangers / near.exp()), spread)
+            values[part] = torch.where(alone[part], 0.0, spread)
             for block, labels in zip(blocks, here, strict=True):
                 block.div_(others)
-                block.sub_(torch.where(labels == label[part], share[part], 0.0))
+                slopes = torch.where(single, missed, block - share[part])
+                block.copy_(torch.where(labels == label[part], slopes, block))
             own.fill_(0.0)
             if bool(alone[part].any()):  # without others at all, 0 / 0
                 scores[:, alone[part]] = 0.0
