@@ -88,7 +88,7 @@ def kl_divergence(prediction: ClassLogits, target: Classes, *, axis: int = -1) -
 def _jensen_shannon(
     probability: Array, log_probability: Array, target: Array, beta: float, axis: int
 ) -> Array:
-    """The value, and its derivatives (1 - beta) p log(p / m) by log p and beta log(t / m) by t."""
+    """The value, and its derivatives (1 - beta) log(p / m) by p and beta log(t / m) by t."""
     xp = namespace(log_probability, target)
     if is_index(target, log_probability):
         probability = pick(probability, target, axis=axis)
@@ -114,8 +114,10 @@ def _jensen_shannon(
         gap,
         log_probability - xp.log(mixture) + math.log1p(-beta) * absent,
     )
-    fall = (1.0 - beta) * times(probability, fall)
-    return value + xp.sum(sloped(fall, log_probability), axis=axis)
+    # Where the target is 0, p / m is known, though m may be too small for a number.
+    known = (absent - 1.0) * math.log1p(-beta)
+    fall = xp.where(weight == 0, known, xp.where(probability == 0, 0.0, fall))
+    return value + xp.sum(sloped((1.0 - beta) * fall, probability), axis=axis)
 
 
 def _jensen_shannon_of_class(probability: Array, log_probability: Array, beta: float) -> Array:
