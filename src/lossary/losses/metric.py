@@ -39,6 +39,7 @@ from lossary.numerics import (
     pairs,
     pick,
     positive_part,
+    quotient,
     signs,
     softplus,
     unit_rows,
@@ -58,7 +59,7 @@ def _gap(one: Array, other: Array, apart: Array, p: int) -> Array:
     gap = long - short
     alike = xp.abs(gap) < 0.125 * both
     parts = xp.abs(one) + xp.abs(other) if p == 1 else xp.expand_dims(both, axis=-1)
-    close = xp.sum(apart * ((one + other) / xp.where(parts == 0, 1.0, parts)), axis=-1)
+    close = xp.sum(apart * quotient(one + other, xp.where(parts == 0, 1.0, parts)), axis=-1)
     return xp.where(alike, close, gap)
 
 
