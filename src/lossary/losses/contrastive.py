@@ -50,7 +50,7 @@ def _own(scores: Array) -> Array:
 
 def has_partner(target: Array, mask: Array | None) -> Array:
     """Which anchors count: those with another of their label in the batch."""
-    if mask is not None:
+    if mask is not None or 0 in tuple(target.shape):  # no first one to begin with
         return namespace(target).any(pairs(target, mask)[1], axis=1)
     # Sorted, the others of a label stand beside: no square of comparisons.
     xp = namespace(target)
