@@ -230,11 +230,12 @@ def _cost_of_absent(
     likeliest = _likeliest(x, axis)
     hit = xp.sum(xp.where(likeliest, weight, 0.0), axis=axis, keepdims=True) > 0.5
     others = xp.sum(xp.where(likeliest, 0.0, share), axis=axis, keepdims=True)
+    missed = others * xp.sum(xp.where(likeliest, power, 0.0), axis=axis, keepdims=True)
     sure = xp.logical_and(_sure(weight, likeliest, others), hit)
     del weight  # as large as the input
     fall = share * xp.where(hit, power, top * xp.expm1(exponent * xp.log1p(x)))
     fall = one_hot(target, prediction, axis=axis) * power - fall
-    fall = xp.where(sure, others * top, fall)
+    fall = xp.where(sure, missed, fall)
     del power
     fall = fall / (base * (1.0 + x))
     u = share / (base * (1.0 + x))
