@@ -482,9 +482,9 @@ print(peak() - before)
 def test_memory_stays_below_one_and_a_half_times_the_inputs(
     tmp_path: Path, kind: str, arrive: str
 ) -> None:
-    chance = np.random.default_rng(0)
-    classes = chance.integers(0, 100, 300_000)
-    scores = chance.random(size=(300_000, 100), dtype=np.float32)
+    chance = np.random.default_rng(0)  # so large that what every examination takes is little
+    classes = chance.integers(0, 100, 700_000)
+    scores = chance.random(size=(700_000, 100), dtype=np.float32)
     scores /= scores.sum(axis=1, keepdims=True)
     first, second = tmp_path / f"p.{kind}", tmp_path / f"t.{kind}"
     if kind == "npy":
