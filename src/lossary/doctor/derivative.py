@@ -12,9 +12,7 @@ from lossary.doctor.arrays import like, precise, to_numpy
 if TYPE_CHECKING:
     from lossary.doctor.subject import Subject
 
-DIFFERENCES = (
-    4096  # a loss without automatic differentiation is differentiated up to this many entries
-)
+DIFFERENCES = 4096  # entries up to which a loss without a framework is differentiated
 
 
 def gradient(

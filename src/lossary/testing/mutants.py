@@ -78,9 +78,6 @@ def _mutant(
     return register
 
 
-# -- values and gradients ---------------------------------------------------------------------
-
-
 def _log_cosh(prediction: Any, target: Any) -> Any:
     return mp.log(mp.cosh(prediction - target))
 
@@ -122,9 +119,6 @@ def square_of_a_fixed_target(prediction: Real, target: Real) -> PerElement:
     return namespace(prediction).square(prediction - stop_gradient(target))
 
 
-# -- other forms of the prediction ------------------------------------------------------------
-
-
 def _surprise_at_yes(prediction: Any, target: Any) -> Any:
     return target * mp.log1p(mp.exp(-prediction))
 
@@ -146,9 +140,6 @@ def cost_of_being_sure(prediction: Logit, target: Binary) -> PerElement:
     """Where the logit is large: infinity less infinity."""
     square = prediction * (prediction * 1e306)
     return target * (square - square)
-
-
-# -- laws and limits --------------------------------------------------------------------------
 
 
 @_mutant("order_of_the_batch")
@@ -230,9 +221,6 @@ def square_that_differs_on_torch(prediction: Real, target: Real) -> PerElement:
     return factor * namespace(prediction).square(prediction - target)
 
 
-# -- properties: declared and false -----------------------------------------------------------
-
-
 @_mutant("nonnegative", NONNEGATIVE)
 def gap(prediction: Real, target: Real) -> PerElement:
     """Signed."""
@@ -308,9 +296,6 @@ def surprise_of_the_sharpened(prediction: ClassLogits, target: Classes) -> PerSa
     return -pick(log_softmax(2.0 * prediction), target)
 
 
-# -- properties: true and not declared (something else is, so that silence is a claim) --------
-
-
 @_mutant("nonnegative", SMOOTH)
 @_mutant("zero_at_target", SMOOTH)
 @_mutant("even", SMOOTH)
@@ -352,9 +337,6 @@ def lengths_that_say_little(prediction: Embeddings, target: Labels) -> PerAnchor
     return xp.sum(xp.square(prediction), axis=-1)
 
 
-# -- objects ----------------------------------------------------------------------------------
-
-
 @_mutant("page", CONVEX)
 def without_a_page(prediction: Real, target: Real) -> PerElement:
     """no sentence"""
@@ -365,9 +347,6 @@ def without_a_page(prediction: Real, target: Real) -> PerElement:
 def without_an_interval(prediction: Real, target: Real, *, width: float = 1.0) -> PerElement:
     """Any width will do."""
     return namespace(prediction).abs(prediction - target) / width
-
-
-# -- the machine itself is wrong --------------------------------------------------------------
 
 
 def _machine(
