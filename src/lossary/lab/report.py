@@ -21,8 +21,8 @@ def write_report(account: dict[str, Any], path: Path) -> Path:
     page = {
         "title": f"Losses on {data['name']}",
         "lead": (
-            f"{data['rows']} rows, {len(data['columns'])} columns, {data['task']} target "
-            f"{data['target']}; {account['seeds']} seeds, {plan['epochs']} epochs in batches of "
+            f"{data['rows']} rows, {len(data['columns'])} columns, target column "
+            f"{data['target']} ({data['task']}); {account['seeds']} seeds, {plan['epochs']} epochs in batches of "
             f"{plan['batch']}."
         ),
         "banner": BANNER.format(metric=account["metric"]["name"]),
