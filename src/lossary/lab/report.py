@@ -22,8 +22,8 @@ def write_report(account: dict[str, Any], path: Path) -> Path:
         "title": f"Losses on {data['name']}",
         "lead": (
             f"{data['rows']} rows, {len(data['columns'])} columns, target column "
-            f"{data['target']} ({data['task']}); {account['seeds']} seeds, {plan['epochs']} epochs in batches of "
-            f"{plan['batch']}."
+            f"{data['target']} ({data['task']}); {account['seeds']} seeds, "
+            f"{plan['epochs']} epochs in batches of {plan['batch']}."
         ),
         "banner": BANNER.format(metric=account["metric"]["name"]),
         "verdicts": [
