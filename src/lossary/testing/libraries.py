@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib import import_module, util
 from typing import Any
 
@@ -122,6 +122,9 @@ _ARRAY: dict[str, Callable[[np.ndarray], Any]] = {
 
 # -- compiled forms ---------------------------------------------------------------------------
 
+# Batches of one shape share a program: compiling costs a hundred times more than running it.
+_KEPT = 16
+
 
 def _torch_compiled(function: Function) -> Function:
     import torch
@@ -130,12 +133,14 @@ def _torch_compiled(function: Function) -> Function:
     return torch.compile(function, fullgraph=True, dynamic=False)
 
 
+@lru_cache(_KEPT)
 def _jitted(function: Function) -> Function:
     import jax
 
     return jax.jit(function)
 
 
+@lru_cache(_KEPT)
 def _graph(function: Function) -> Function:
     import tensorflow as tf
 
@@ -172,6 +177,7 @@ def _compiled_torch_gradients(
     return _torch_gradients(_torch_compiled(function), arrays, wrt)
 
 
+@lru_cache(_KEPT)
 def _jax_program(function: Function, wrt: tuple[str, ...]) -> Function:
     import jax
 
@@ -193,11 +199,9 @@ def _jax_gradients(function: Function, arrays: dict[str, Any], wrt: tuple[str, .
 
 
 def _jitted_gradients(function: Function, arrays: dict[str, Any], wrt: tuple[str, ...]) -> Any:
-    import jax
-
     moving = {name: arrays[name] for name in wrt}
     fixed = {name: array for name, array in arrays.items() if name not in wrt}
-    return jax.jit(_jax_program(function, wrt))(moving, fixed)
+    return _jitted(_jax_program(function, wrt))(moving, fixed)
 
 
 def _tape_gradients(function: Function, arrays: dict[str, Any], wrt: tuple[str, ...]) -> Any:
@@ -211,15 +215,14 @@ def _tape_gradients(function: Function, arrays: dict[str, Any], wrt: tuple[str, 
     return values, [tf.convert_to_tensor(gradient) for gradient in found]
 
 
+@lru_cache(_KEPT)
+def _tape_program(function: Function, wrt: tuple[str, ...]) -> Function:
+    return lambda arrays: _tape_gradients(function, arrays, wrt)
+
+
 def _graph_gradients(function: Function, arrays: dict[str, Any], wrt: tuple[str, ...]) -> Any:
-    import tensorflow as tf
-
     # As Keras does: definitions have no Python branch on array values, so nothing needs rewriting.
-    @tf.function(autograph=False)  # type: ignore[untyped-decorator]
-    def program(given: dict[str, Any]) -> Any:
-        return _tape_gradients(function, given, wrt)
-
-    return program(arrays)
+    return _graph(_tape_program(function, wrt))(arrays)
 
 
 _GRADIENTS: dict[str, Callable[..., Any]] = {

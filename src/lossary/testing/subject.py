@@ -73,9 +73,12 @@ class Subject:
         return self.settings[0]
 
     def loss(self, parameters: Mapping[str, Any] | None = None, **settings: Any) -> Loss:
-        """The loss at these parameter values (default: the main ones)."""
-        given = self.main if parameters is None else parameters
-        return self.make(self.contract, **settings, **given)
+        """The loss at these parameter values (default: the main ones); made once."""
+        given = settings | dict(self.main if parameters is None else parameters)
+        key = ("loss", repr(given))
+        if key not in self._computed:
+            self._computed[key] = self.make(self.contract, **given)
+        return self._computed[key]
 
     def batch(self, **wishes: Any) -> Batch:
         """An everyday batch at the main parameter values."""

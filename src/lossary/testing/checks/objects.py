@@ -61,7 +61,7 @@ def check_pickle(subject: Subject, library: Library) -> None:
 @check("objects", "once")
 def check_hash(subject: Subject, library: Library) -> None:
     """Equal losses have equal hashes; a changed setting makes another loss; none can be changed."""
-    loss, same = subject.loss(), subject.loss()
+    loss, same = subject.loss(), subject.make(subject.contract, **subject.main)
     if loss != same or hash(loss) != hash(same):
         raise CheckFailed(f"{subject.name}: two losses of one making are not equal, or hash unlike")
     if loss == subject.loss(reduction="sum"):
