@@ -38,7 +38,7 @@ MACHINE = MATHEMATICS | {
     "losses", "cost", "inputs", "companions", "gradient", "call", "choose", "evaluate", "kernels",
 }  # fmt: skip
 ADAPTERS = {"torch", "keras", "boosting"}
-TOOLS = {"show", "advice", "doctor", "testing", "lab"}
+TOOLS = {"lines", "show", "advice", "doctor", "testing", "lab"}
 MAY_IMPORT = {
     "spaces": set(),
     "contract": {"spaces", "losses"},  # losses by name, on first use: the registry fills itself
@@ -57,9 +57,10 @@ MAY_IMPORT = {
     "torch": MACHINE,
     "keras": MACHINE,
     "boosting": MACHINE,
-    "show": MACHINE,
+    "lines": set(),
+    "show": MACHINE | {"lines"},
     "advice": MACHINE | ADAPTERS | {"show"},
-    "doctor": MACHINE | ADAPTERS | {"show", "advice"},
+    "doctor": MACHINE | ADAPTERS | {"lines", "show", "advice"},
     "testing": MACHINE,
     "lab": MACHINE | ADAPTERS | TOOLS,
     "pytest_plugin": MACHINE | ADAPTERS | TOOLS,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 from lossary.contract import Array, Contract, LossError, Space
 from lossary.evaluate import Loss
 from lossary.inputs import arrivals
+from lossary.lines import folded
 
 LAYOUTS = {
     "element": "one number per element",
@@ -114,16 +114,7 @@ def page(contract: Contract, width: int = 80) -> str:
     lines = [data["name"], "=" * len(data["name"]), ""]
 
     def paragraph(text: str, indent: str = "", hanging: str = "") -> None:
-        lines.extend(
-            textwrap.wrap(
-                text,
-                width,
-                initial_indent=indent,
-                subsequent_indent=hanging or indent,
-                break_long_words=False,
-                break_on_hyphens=False,
-            )
-        )
+        lines.extend(folded(text, indent, hanging or indent, width))
 
     def section(title: str, rows: Iterable[str]) -> None:
         rows = list(rows)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import textwrap
 from importlib import import_module
 from typing import Any
 
 import typer
 
 from lossary.contract import LossError
+from lossary.lines import folded
 
 app = typer.Typer(
     name="lossary",
@@ -58,18 +58,21 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def folded(line: str, indent: int = 0) -> str:
-    """A line of prose: folded to the terminal's width; in a pipe, one line."""
-    if not sys.stdout.isatty():
-        return line
-    columns = max(shutil.get_terminal_size().columns, indent + 30)
-    return textwrap.fill(
-        line, columns, subsequent_indent=" " * indent,
-        break_long_words=False, break_on_hyphens=False,
-    )  # fmt: skip
+def say(line: str, indent: int = 0, *, aside: bool = False) -> None:
+    """A line of prose on stdout, or ``aside`` on stderr: folded on a terminal, else one line."""
+    stream = sys.stderr if aside else sys.stdout
+    width = columns(stream)
+    if width:
+        line = "\n".join(folded(line, other=" " * indent, width=max(width, indent + 30)))
+    print(line, file=stream)
+
+
+def columns(stream: Any) -> int:
+    """The width of the terminal that ``stream`` is; 0 where it is none."""
+    return shutil.get_terminal_size().columns if stream.isatty() else 0
 
 
 def fail(message: str, code: int = 2) -> None:
     """One line on stderr, and the exit code."""
-    print(f"lossary: {message}", file=sys.stderr)
+    say(f"lossary: {message}", aside=True)
     sys.exit(code)

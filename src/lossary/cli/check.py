@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lossary.cli import app
+from lossary.cli import app, say
 from lossary.contract import LossError
 
 
@@ -52,7 +52,7 @@ def check(
     if library and len(ready.libraries) < len(names):
         raise LossError(ready.notes[0].removesuffix("; it is not checked there"))
     for note in ready.notes:
-        print(f"note: {note}", file=sys.stderr)
+        say(f"note: {note}", 6, aside=True)
     rows = list(_verdicts(ready.subject, ready.libraries))
     rows += _doctor_verdicts(ready.subject.contract.compute)
     failed = sum(row["verdict"] != "ok" for row in rows)
@@ -150,4 +150,5 @@ def _print_table(rows: list[dict[str, str]]) -> None:
     Console(highlight=False, soft_wrap=True).print(table)
     for row in rows:
         if row["message"]:
-            print(f"\n{row['check']} {row['library']}: {row['message']}")
+            print()
+            say(f"{row['check']} {row['library']}: {row['message']}", 4)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lossary.cli import app
+from lossary.cli import app, say
 from lossary.contract import LossError
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def doctor(
         typer.echo(json.dumps(told if len(told) > 1 else told[files[0]], indent=2))
     for name, item in reports.items():
         if isinstance(item, LossError):
-            typer.echo(f"lossary: {item}", err=True)
+            say(f"lossary: {item}", aside=True)
         elif not as_json:
             typer.echo(f"== {name}\n" if len(reports) > 1 else "", nl=len(reports) > 1)
             typer.echo(item.text(verbose=verbose) + "\n")
@@ -146,7 +146,7 @@ def explain(
 
     if not check:
         for item in all_checks().values():
-            typer.echo(f"{item.name:28} {item.severity:8} {item.summary}")
+            say(f"{item.name:28} {item.severity:8} {item.summary}", 38)
         return
     phrase = " ".join(check)
     found = search(phrase)
@@ -156,4 +156,4 @@ def explain(
     if found[1:]:
         typer.echo("\nSee also:")
     for item in found[1:5]:
-        typer.echo(f"  {item.name}: {item.summary}")
+        say(f"  {item.name}: {item.summary}", 4)

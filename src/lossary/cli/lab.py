@@ -14,8 +14,9 @@ from typing import Any
 
 import typer
 
-from lossary.cli import app, folded
+from lossary.cli import app, columns, say
 from lossary.contract import LossError
+from lossary.lines import broken
 
 DATA = (
     "CSV, Parquet, Arrow or .npz file, an image folder, or digits, diabetes, breast-cancer, wine."
@@ -90,7 +91,7 @@ def compare(
     with _helpers(workers - 1):  # now, so that all load libraries and data side by side
         loaded = lab_data.read(data, target, task=task, drop_missing=drop_missing)
         for remark in loaded.notes:
-            print(f"{loaded.name}: {remark}", file=sys.stderr)
+            say(f"{loaded.name}: {remark}", 4, aside=True)
         names = split_names(losses) if losses else _advised(loaded.target, use)
         if use and not metric:
             metric = parse_use(use, loaded.target).metric(loaded.target)
@@ -133,7 +134,7 @@ def _without_training(
         print(json.dumps(account))
     else:
         show_saved(account)
-    print(f"report: {' '.join(map(str, files))}", file=sys.stderr)
+    say(f"report: {' '.join(map(str, files))}", 8, aside=True)
 
 
 def _report(account: dict[str, Any], output: Path, as_json: bool) -> None:
@@ -145,7 +146,7 @@ def _report(account: dict[str, Any], output: Path, as_json: bool) -> None:
         print(json.dumps(account))
     else:
         show(account)
-    print(f"report: {' '.join(map(str, files))}", file=sys.stderr)
+    say(f"report: {' '.join(map(str, files))}", 8, aside=True)
 
 
 def _advised(target: Any, use: str | None) -> list[str]:
@@ -178,17 +179,18 @@ def advise(
     if as_json:
         print(json.dumps(found.plain()))
         return
-    print(f"{found.target}: {found.task}, for {found.use}")
+    say(f"{found.target}: {found.task}, for {found.use}", 4)
     seen = ", ".join(f"{name} {value:.4g}" for name, value in found.seen.items())
-    print(folded(f"seen: {seen}", 6))
+    say(f"seen: {seen}", 6)
     for note in found.notes:
-        print(folded(f"note: {note}", 6))
+        say(f"note: {note}", 6)
+    width = columns(sys.stdout) or sys.maxsize  # in a pipe, a line each
     for place, candidate in enumerate(found.candidates, 1):
         print(f"\n{place}. {candidate.text}")
         for what in ("why", "estimates", "head", "calibration"):
-            print(folded(f"   {what + ':':<12} {getattr(candidate, what)}", 16))
+            say(f"   {what + ':':<12} {getattr(candidate, what)}", 16)
         for framework, call in candidate.calls.items():
-            print(f"   {framework + ':':<12} {call}")
+            print(f"   {framework + ':':<12} {broken(call, 16, width)}")
 
 
 @app.command()
@@ -228,11 +230,10 @@ def tune(
         print(json.dumps(found))
         return
     for parameters, score in found["trials"]:
-        print(
-            f"{score:10.5g}  "
-            + ", ".join(f"{key}={value:.4g}" for key, value in parameters.items())
-        )
-    print("\n".join(found["sentences"]))
+        given = ", ".join(f"{key}={value:.4g}" for key, value in parameters.items())
+        say(f"{score:10.5g}  {given}", 12)
+    for sentence in found["sentences"]:
+        say(sentence)
 
 
 def _shares(option: str, text: str) -> tuple[float, ...]:
@@ -272,7 +273,7 @@ def _helpers(count: int) -> Iterator[None]:
         yield
         failed = sum(process.poll() not in (None, 0) for process in started)
         if failed:
-            print(f"{failed} of {count} workers ended early; the others did all", file=sys.stderr)
+            say(f"{failed} of {count} workers ended early; the others did all", aside=True)
     finally:
         for process in started:
             process.terminate()

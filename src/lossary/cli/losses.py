@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from lossary.cli import app, folded
+from lossary.cli import app, say
 from lossary.contract import LossError, contract_of, contracts
 from lossary.evaluate import Loss
 
@@ -34,8 +34,7 @@ def list_losses(
         return
     width = max((len(contract.name) for contract in chosen), default=0)
     for contract in chosen:
-        line = f"{contract.name:<{width}}  {contract.summary.replace('``', '')}"
-        print(folded(line, width + 2))
+        say(f"{contract.name:<{width}}  {contract.summary.replace('``', '')}", width + 2)
 
 
 @app.command()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import sys
-import textwrap
 from pathlib import Path
 
 from lossary.contract import LossError
 from lossary.doctor.registry import Check, all_checks
 from lossary.doctor.report import Report
+from lossary.lines import broken, folded
 
 _PARTS = re.compile(
     r"^(Symptom|Cause|Fix|People type):\s*(.*?)(?=^(?:Symptom|Cause|Fix|People type):|^Wrong::|\Z)",
@@ -30,7 +30,8 @@ def examples(check: Check) -> tuple[str, str]:
     found = _EXAMPLES.search(check.page)
     if found is None:
         raise LossError(f"{check.name}: its docstring has no Wrong:: and Right:: example")
-    return textwrap.dedent(found.group(1)).strip(), textwrap.dedent(found.group(2)).strip()
+    wrong, right = (" ".join(found.group(part).split()) for part in (1, 2))
+    return broken(wrong), broken(right)
 
 
 def run(code: str) -> Report:
@@ -45,12 +46,10 @@ def run(code: str) -> Report:
 def as_text(check: Check) -> str:
     """The page for a terminal, 80 columns."""
     wrong, right = examples(check)
-    lines = [f"{check.name} ({check.severity}): {check.summary}", ""]
+    lines = [*folded(f"{check.name} ({check.severity}): {check.summary}", other="  "), ""]
     told = parts(check)
     for title in ("Symptom", "Cause", "Fix"):
-        lines += textwrap.wrap(
-            f"{title}: {told[title]}", 80, subsequent_indent="  ", break_on_hyphens=False
-        )
+        lines += folded(f"{title}: {told[title]}", other="  ")
     lines += ["", "Try it:", PRELUDE, "# caught", wrong, "# quiet", right]
     return "\n".join(lines)
 

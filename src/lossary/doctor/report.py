@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import textwrap
 from dataclasses import asdict, dataclass, field
 from typing import Literal
+
+from lossary.lines import folded
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
@@ -100,11 +101,4 @@ class Report:
 
 
 def _wrapped(text: str, first: str = "", other: str = "    ") -> str:
-    return textwrap.fill(
-        text,
-        80,
-        initial_indent=first,
-        subsequent_indent=other,
-        break_on_hyphens=False,
-        break_long_words=False,
-    )
+    return "\n".join(folded(text, first, other))
