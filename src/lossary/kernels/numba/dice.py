@@ -22,25 +22,24 @@ from numba import intp, void
 from lossary.kernels.numba import pool, softmax, softmax_tiles, special
 from lossary.kernels.numba.memory import address
 from lossary.kernels.numba.program import INDEX, Launch, Purpose, Shape
-from lossary.kernels.numba.softmax_tiles import tile_highest
+from lossary.kernels.numba.softmax_tiles import TILE, tile_highest
 
-TILE = 512  # pixels side by side
 SMALLEST_SHARE = 1 << 16
 
 
-def powers(z, high, e, rest, peak, k):
+def powers(z, high, e, rest, peak, k, n):
     full_width()
-    for i in range(z.size):
+    for i in range(n):
         power = exp_below(z[i] - high[i])
         e[i] = power
         rest[i] += power if peak[i] != k else zero
 
 
-def overlap(z, high, y, t, e, rest, lack, peak, k):
+def overlap(z, high, y, t, e, rest, lack, peak, k, n):
     """e becomes p; sums of the surprise, and of p and 1 - p in and out of the class."""
     full_width()
     surprise, found, invented, missed = zero, zero, zero, zero
-    for i in range(z.size):
+    for i in range(n):
         total = one + rest[i]
         p = e[i] / total
         # 1 - p: the likeliest class's is the others' sum.
@@ -54,32 +53,32 @@ def overlap(z, high, y, t, e, rest, lack, peak, k):
     return surprise, found, invented, missed
 
 
-def lacking(rest, lack):
+def lacking(rest, lack, n):
     full_width()
-    for i in range(rest.size):
+    for i in range(n):
         lack[i] = log1p(rest[i])
 
 
-def most(p, high, peak, k):
+def most(p, high, peak, k, n):
     full_width()
-    for i in range(p.size):
+    for i in range(n):
         above = p[i] > high[i]
         high[i] = p[i] if above else high[i]
         peak[i] = k if above else peak[i]
 
 
-def pull_at_peak(y, t, pull, peak, k, inside, outside):
+def pull_at_peak(y, t, pull, peak, k, inside, outside, n):
     """The overlap's derivative by the likeliest class's probability."""
     full_width()
-    for i in range(peak.size):
+    for i in range(n):
         hit = y[i] if SOFT else (one if t[i] == k else zero)
         pull[i] = hit * inside + (one - hit) * outside if peak[i] == k else pull[i]
 
 
-def moments(p, y, t, pull, peak, rest, mass, lean, k, inside, outside):
+def moments(p, y, t, pull, peak, rest, mass, lean, k, inside, outside, n):
     """Over the other classes: sums of p, of the target, of p times their pull less the peak's."""
     full_width()
-    for i in range(p.size):
+    for i in range(n):
         hit = y[i] if SOFT else (one if t[i] == k else zero)
         other = peak[i] != k
         share = p[i] if other else zero
@@ -88,9 +87,9 @@ def moments(p, y, t, pull, peak, rest, mass, lean, k, inside, outside):
         lean[i] += share * ((hit * inside + (one - hit) * outside) - pull[i])
 
 
-def slopes(p, y, t, pull, peak, rest, mass, lean, own, k, inside, outside, portion, factor):
+def slopes(p, y, t, pull, peak, rest, mass, lean, own, k, inside, outside, portion, factor, n):
     full_width()
-    for i in range(p.size):
+    for i in range(n):
         hit = y[i] if SOFT else (one if t[i] == k else zero)
         top = peak[i] == k
         apart = (hit * inside + (one - hit) * outside) - pull[i]
@@ -100,128 +99,124 @@ def slopes(p, y, t, pull, peak, rest, mass, lean, own, k, inside, outside, porti
         p[i] = slope * factor
 
 
-def own_target(y, t, own, peak, k):
+def own_target(y, t, own, peak, k, n):
     full_width()
-    for i in range(peak.size):
+    for i in range(n):
         hit = y[i] if SOFT else (one if t[i] == k else zero)
         own[i] = hit if peak[i] == k else own[i]
+
+
+def fill(states, value, n):
+    """``value`` into each of the ``n`` first numbers."""
+    for i in range(n):
+        states[i] = value
 
 
 def gather(
     first, last, classes, pixels, per_region, prediction_at, target_at, keep_at, sums_at
 ):  # fmt: skip
     """``sums`` receives (surprise, and found, invented, missed of each class) of every tile."""
-    regions = (last - 1) // per_region + 1
-    size = regions * classes * pixels
-    z_all = reals_at(prediction_at, size)
-    y_all = reals_at(target_at, size if SOFT else 0)
-    t_all = indices_at(target_at, 0 if SOFT else regions * pixels)
-    e_all = reals_at(keep_at, size if GRADIENT else 0)
+    z_all, y_all, t_all = reals_at(prediction_at), reals_at(target_at), indices_at(target_at)
+    e_all, sums = reals_at(keep_at), doubles_at(sums_at)
     width_of_sums = 1 + 3 * classes
-    sums = doubles_at(sums_at, last * width_of_sums)
-    spare = np.empty(0 if GRADIENT else classes * TILE, real)
-    high, rest, lack = np.empty(TILE, real), np.empty(TILE, real), np.empty(TILE, real)
-    peak, unused = np.empty(TILE, np.int32), np.empty(TILE, real)
+    borrowed = borrow(64 + 5 * LINE + (0 if GRADIENT else classes * TILE * 8))
+    at = (borrowed + 63) & -64
+    high, rest, lack = reals_at(at), reals_at(at + LINE), reals_at(at + 2 * LINE)
+    peak, unused = int32s_at(at + 3 * LINE), reals_at(at + 4 * LINE)
+    spare = reals_at(at + 5 * LINE)
     for tile in range(first, last):
         region, low = tile // per_region, (tile % per_region) * TILE
-        width = min(TILE, pixels - low)
+        n = TILE if pixels - low > TILE else pixels - low
         base = region * classes * pixels + low
-        t = t_all[region * pixels + low : region * pixels + low + width]
-        high[:width] = -infinity
-        rest[:width] = zero
-        peak[:width] = 0
+        z, y = past(z_all, base), past(y_all, base) if SOFT else lack
+        e = past(e_all, base) if GRADIENT else spare
+        t = past(t_all, region * pixels + low)
+        e_stride = pixels if GRADIENT else TILE
+        y_stride = pixels if SOFT else 0
+        fill(high, -infinity, n)
+        fill(rest, zero, n)
+        for i in range(n):
+            peak[i] = 0
         for k in range(classes):
-            at = base + k * pixels
-            tile_highest(z_all[at : at + width], high[:width], peak[:width], unused[:width], k)
+            tile_highest(past(z, k * pixels), high, peak, unused, k, n)
         for k in range(classes):
-            at = base + k * pixels
-            e = e_all[at : at + width] if GRADIENT else spare[k * TILE : k * TILE + width]
-            powers(z_all[at : at + width], high[:width], e, rest[:width], peak[:width], k)
-        lacking(rest[:width], lack[:width])
+            powers(past(z, k * pixels), high, past(e, k * e_stride), rest, peak, k, n)
+        lacking(rest, lack, n)
         place = tile * width_of_sums
         sums[place] = 0.0
         for k in range(classes):
-            at = base + k * pixels
-            e = e_all[at : at + width] if GRADIENT else spare[k * TILE : k * TILE + width]
-            y = y_all[at : at + width] if SOFT else lack[:width]
             surprise, found, invented, missed = overlap(
-                z_all[at : at + width], high[:width], y, t, e, rest[:width], lack[:width],
-                peak[:width], k,
+                past(z, k * pixels), high, past(y, k * y_stride), t, past(e, k * e_stride), rest,
+                lack, peak, k, n,
             )  # fmt: skip
             sums[place] += surprise
             sums[place + 1 + 3 * k] = found
             sums[place + 2 + 3 * k] = invented
             sums[place + 3 + 3 * k] = missed
+    give_back(borrowed)
 
 
 def spread(
     first, last, classes, pixels, per_region, target_at, keep_at, pulls_at, factors_at
 ):  # fmt: skip
     """From probabilities to slopes; ``pulls``: for each region and class, inside and outside it."""
-    regions = (last - 1) // per_region + 1
-    size = regions * classes * pixels
-    y_all = reals_at(target_at, size if SOFT else 0)
-    t_all = indices_at(target_at, 0 if SOFT else regions * pixels)
-    p_all = reals_at(keep_at, size)
-    pulls = doubles_at(pulls_at, regions * classes * 2)
-    factors = doubles_at(factors_at, regions)
-    high, pull, lean = np.empty(TILE, real), np.empty(TILE, real), np.empty(TILE, real)
-    rest, mass, own = np.empty(TILE, real), np.empty(TILE, real), np.empty(TILE, real)
-    peak = np.empty(TILE, np.int32)
+    y_all, t_all, p_all = reals_at(target_at), indices_at(target_at), reals_at(keep_at)
+    all_pulls, factors = doubles_at(pulls_at), doubles_at(factors_at)
+    borrowed = borrow(64 + 7 * LINE)
+    at = (borrowed + 63) & -64
+    high, pull, lean = reals_at(at), reals_at(at + LINE), reals_at(at + 2 * LINE)
+    rest, mass, own = reals_at(at + 3 * LINE), reals_at(at + 4 * LINE), reals_at(at + 5 * LINE)
+    peak = int32s_at(at + 6 * LINE)
     portion = real(1.0 / pixels)
     for tile in range(first, last):
         region, low = tile // per_region, (tile % per_region) * TILE
-        width = min(TILE, pixels - low)
+        n = TILE if pixels - low > TILE else pixels - low
         base = region * classes * pixels + low
-        t = t_all[region * pixels + low : region * pixels + low + width]
+        p, y = past(p_all, base), past(y_all, base) if SOFT else high
+        t, pulls = past(t_all, region * pixels + low), past(all_pulls, 2 * region * classes)
+        y_stride = pixels if SOFT else 0
         factor = real(factors[region])
         if factor == zero:
             for k in range(classes):
-                p_all[base + k * pixels : base + k * pixels + width] = zero
+                fill(past(p, k * pixels), zero, n)
             continue
-        high[:width] = -one
-        peak[:width] = 0
-        for state in (pull, lean, rest, mass, own):
-            state[:width] = zero
+        fill(high, -one, n)
+        for i in range(n):
+            peak[i] = 0
+        fill(pull, zero, n)
+        fill(lean, zero, n)
+        fill(rest, zero, n)
+        fill(mass, zero, n)
+        fill(own, zero, n)
         for k in range(classes):
-            at = base + k * pixels
-            most(p_all[at : at + width], high[:width], peak[:width], k)
+            most(past(p, k * pixels), high, peak, k, n)
         for k in range(classes):
-            at = base + k * pixels
-            y = y_all[at : at + width] if SOFT else high[:width]
-            inside = real(pulls[2 * (region * classes + k)])
-            outside = real(pulls[2 * (region * classes + k) + 1])
-            pull_at_peak(y, t, pull[:width], peak[:width], k, inside, outside)
-            own_target(y, t, own[:width], peak[:width], k)
+            y_k, inside, outside = past(y, k * y_stride), real(pulls[2 * k]), real(pulls[2 * k + 1])
+            pull_at_peak(y_k, t, pull, peak, k, inside, outside, n)
+            own_target(y_k, t, own, peak, k, n)
         for k in range(classes):
-            at = base + k * pixels
-            y = y_all[at : at + width] if SOFT else high[:width]
-            inside = real(pulls[2 * (region * classes + k)])
-            outside = real(pulls[2 * (region * classes + k) + 1])
+            y_k, inside, outside = past(y, k * y_stride), real(pulls[2 * k]), real(pulls[2 * k + 1])
             moments(
-                p_all[at : at + width], y, t, pull[:width], peak[:width], rest[:width],
-                mass[:width], lean[:width], k, inside, outside,
-            )  # fmt: skip
+                past(p, k * pixels), y_k, t, pull, peak, rest, mass, lean, k, inside, outside, n
+            )
         for k in range(classes):
-            at = base + k * pixels
-            y = y_all[at : at + width] if SOFT else high[:width]
-            inside = real(pulls[2 * (region * classes + k)])
-            outside = real(pulls[2 * (region * classes + k) + 1])
+            y_k, inside, outside = past(y, k * y_stride), real(pulls[2 * k]), real(pulls[2 * k + 1])
             slopes(
-                p_all[at : at + width], y, t, pull[:width], peak[:width], rest[:width],
-                mass[:width], lean[:width], own[:width], k, inside, outside, portion, factor,
+                past(p, k * pixels), y_k, t, pull, peak, rest, mass, lean, own, k, inside, outside,
+                portion, factor, n,
             )  # fmt: skip
+    give_back(borrowed)
 
 
 @functools.cache
 def compiled(part: str, dtype: str, target: str, gradient: bool) -> Any:
     """``gather`` or ``spread`` for these dtypes."""
     names = softmax.names(dtype, target, ("GRADIENT",) if gradient else ())
-    names = names | {"__name__": __name__, "TILE": TILE, "SMOOTHED": False}
+    names = names | {"__name__": __name__, "SMOOTHED": False}
     mark = special.fingerprint(sys.modules[__name__], softmax, softmax_tiles)
     variant = "_".join([mark, dtype, target, *(["gradient"] if gradient else [])])
     for helper in (tile_highest, powers, overlap, lacking, most, pull_at_peak, moments, slopes,
-                   own_target):  # fmt: skip
+                   own_target, fill):  # fmt: skip
         names[helper.__name__] = special.bind(helper, names, special.LOOSE, variant)
     function = {"gather": gather, "spread": spread}[part]
     return special.entry(function, names, void(*[intp] * 9), variant)

@@ -29,26 +29,25 @@ from lossary.kernels.numba import pool, softmax, softmax_rows, special
 from lossary.kernels.numba.memory import address
 from lossary.kernels.numba.program import Launch, Purpose, Shape
 
-BLOCK = 512
 SMALLEST_SHARE = 1 << 16
 
 
-def powers(z, e, high):
+def powers(z, e, n, high):
     """exp(z - high) into ``e``, and their sum."""
     full_width()
     total = zero
-    for i in range(z.size):
+    for i in range(n):
         power = exp_below(z[i] - high)
         e[i] = power
         total += power
     return total
 
 
-def kullback_leibler(z, t, e, r, high, lack, share_of_all, beta, missed):
+def kullback_leibler(z, t, e, r, n, high, lack, share_of_all, beta, missed):
     """Terms of the value, and of T."""
     full_width()
     value, mass = zero, zero
-    for i in range(z.size):
+    for i in range(n):
         # A weight of 0 wins over an infinite surprise; smaller than any, it is multiplied by 0.
         some = t[i] if t[i] > smallest else one
         below = z[i] - high
@@ -59,13 +58,13 @@ def kullback_leibler(z, t, e, r, high, lack, share_of_all, beta, missed):
     return value, mass
 
 
-def kullback_leibler_slope(t, e, r, share_of_all, mass, beta, factor):
+def kullback_leibler_slope(t, e, r, n, share_of_all, mass, beta, factor):
     full_width()
-    for i in range(e.size):
+    for i in range(n):
         e[i] = (e[i] * (share_of_all * mass) - t[i]) * factor
 
 
-def jensen_shannon(z, t, e, r, high, base, share_of_all, beta, missed):
+def jensen_shannon(z, t, e, r, n, high, base, share_of_all, beta, missed):
     """Terms of the value, and of sum p r; r, less ``base``, is kept for the slope.
 
     Where ``missed`` is 1, ``base`` is what r becomes without any target, -log(1 - beta): then
@@ -76,7 +75,7 @@ def jensen_shannon(z, t, e, r, high, base, share_of_all, beta, missed):
     scale, here = beta / (one - missed * beta), one - missed
     above = base if missed > zero else zero
     below = base - above
-    for i in range(z.size):
+    for i in range(n):
         p = e[i] * share_of_all
         weight = t[i]
         gap = weight - p
@@ -92,9 +91,9 @@ def jensen_shannon(z, t, e, r, high, base, share_of_all, beta, missed):
     return value, mass
 
 
-def jensen_shannon_slope(t, e, r, share_of_all, mass, beta, factor):
+def jensen_shannon_slope(t, e, r, n, share_of_all, mass, beta, factor):
     full_width()
-    for i in range(e.size):
+    for i in range(n):
         e[i] = (one - beta) * (e[i] * share_of_all) * (r[i] - mass) * factor
 
 
@@ -103,49 +102,47 @@ def divergence(
     partial_at, beta, factor,
 ):  # fmt: skip
     """Class axis last; ``partial`` receives each row's weighted value."""
-    z_all = reals_at(prediction_at, last * classes)
-    t_all = reals_at(target_at, last * classes)
-    g_all = reals_at(gradient_at, last * classes if GRADIENT else 0)
-    weights = reals_at(weights_at, last if WEIGHTED else 0)
-    values = reals_at(values_at, last if VALUES else 0)
-    partial = doubles_at(partial_at, last)
-    spare = np.empty(0 if GRADIENT else classes, real)
-    r = np.empty(classes, real)
+    z_all, t_all, g_all = reals_at(prediction_at), reals_at(target_at), reals_at(gradient_at)
+    weights, values = reals_at(weights_at), reals_at(values_at)
+    partial = doubles_at(partial_at)
+    line = 8 * classes + 64  # bytes of a row of scratch memory
+    borrowed = borrow(64 + 2 * line)
+    at = (borrowed + 63) & -64
+    r, spare = reals_at(at), reals_at((at + line) & -64)
     share = real(beta)
     for row in range(first, last):
-        low, high_end = row * classes, (row + 1) * classes
-        z, t = z_all[low:high_end], t_all[low:high_end]
-        e = g_all[low:high_end] if GRADIENT else spare
+        z, t = past(z_all, row * classes), past(t_all, row * classes)
+        e = past(g_all, row * classes) if GRADIENT else spare
         weight = weights[row] if WEIGHTED else one
         if weight == zero:
             partial[row] = 0.0
             if GRADIENT:
-                e[:] = zero
+                for k in range(classes):
+                    e[k] = zero
             if VALUES:
                 values[row] = zero
             continue
         key, best = lowest_key, 0
-        for at in range(0, classes, BLOCK):
-            grown, _ = highest(z[at : at + BLOCK], key)
-            best = at if grown > key else best
+        for low in range(0, classes, BLOCK):
+            n = BLOCK if classes - low > BLOCK else classes - low
+            grown, _ = highest(past(z, low), n, key)
+            best = low if grown > key else best
             key = grown
         high = from_bits(integer(key ^ integer(integer(key >> sign_bit) & no_sign)))
-        peak = best + find(z[best : best + BLOCK], high)
+        peak = best + find(past(z, best), classes - best, high)
         rest = 0.0
-        for at in range(0, classes, BLOCK):
-            end = min(at + BLOCK, classes)
-            middle = peak if at <= peak < end else end
-            rest += powers(z[at:middle], e[at:middle], high)
-            if middle < end:
-                rest += powers(z[middle + 1 : end], e[middle + 1 : end], high)
+        low = 0
+        while low < classes:
+            end = stop(low, classes, peak)
+            rest += powers(past(z, low), past(e, low), end - low, high)
+            low = end + 1 if end == peak else end
         e[peak] = one
         lack, share_of_all = real(math.log1p(rest)), real(1.0 / (1.0 + rest))
         base, missed = lack if KL else zero, zero
         if not KL and t[peak] + t[peak] < share_of_all:
             base, missed = real(-math.log1p(-beta)), one
-        one_class = slice(peak, peak + 1)
         value, mass = terms(
-            z[one_class], t[one_class], e[one_class], r[one_class],
+            past(z, peak), past(t, peak), past(e, peak), past(r, peak), 1,
             high, base, share_of_all, share, missed,
         )  # fmt: skip
         value, mass = float64(value), float64(mass)
@@ -154,35 +151,29 @@ def divergence(
             # they do not cancel; nor from the r of classes that the target lacks, if it is one.
             base, mass, r[peak] = r[peak], 0.0, zero
         top, peak_mass, mass = float64(r[peak]), mass, 0.0
-        for at in range(0, classes, BLOCK):
-            end = min(at + BLOCK, classes)
-            middle = peak if at <= peak < end else end
+        low = 0
+        while low < classes:
+            end = stop(low, classes, peak)
             a, b = terms(
-                z[at:middle], t[at:middle], e[at:middle], r[at:middle],
+                past(z, low), past(t, low), past(e, low), past(r, low), end - low,
                 high, base, share_of_all, share, missed,
             )  # fmt: skip
             value, mass = value + a, mass + b
-            if middle < end:
-                a, b = terms(
-                    z[middle + 1 : end], t[middle + 1 : end], e[middle + 1 : end],
-                    r[middle + 1 : end], high, base, share_of_all, share, missed,
-                )  # fmt: skip
-                value, mass = value + a, mass + b
+            low = end + 1 if end == peak else end
         others, mass = mass, peak_mass + mass
         partial[row] = float64(weight) * value
         if VALUES:
             values[row] = real(value)
         if GRADIENT:
             portion = real(float64(weight) * factor)
-            for at in range(0, classes, BLOCK):
-                end = min(at + BLOCK, classes)
-                slopes(t[at:end], e[at:end], r[at:end], share_of_all, real(mass), share, portion)
+            slopes(t, e, r, classes, share_of_all, real(mass), share, portion)
             if KL:  # p T - t at the likeliest class, where p is nearly 1
                 own = float64(t[peak])
                 e[peak] = real(((mass - own) - own * rest) / (1.0 + rest) * float64(portion))
             elif missed > zero:  # p (r - mass), likewise
                 own = (top * rest / (1.0 + rest) - others) / (1.0 + rest)
                 e[peak] = real((1.0 - beta) * own * float64(portion))
+    give_back(borrowed)
 
 
 @functools.cache
@@ -192,7 +183,7 @@ def compiled(loss: str, dtype: str, flags: tuple[str, ...]) -> Any:
     names |= {"__name__": __name__, "KL": loss == "kl_divergence", "SMOOTHED": False}
     mark = special.fingerprint(sys.modules[__name__], softmax, softmax_rows)
     variant = "_".join([loss, mark, dtype, *(name.lower() for name in flags)])
-    for helper in (softmax_rows.highest, softmax_rows.find, powers):
+    for helper in (softmax_rows.highest, softmax_rows.find, softmax_rows.stop, powers):
         names[helper.__name__] = special.bind(helper, names, special.LOOSE, variant)
     parts = {
         "kl_divergence": (kullback_leibler, kullback_leibler_slope),

@@ -6,12 +6,18 @@ from __future__ import annotations
 from typing import Any
 
 import llvmlite.ir as ir
+import numba
 import numpy as np
 from llvmlite.binding import get_host_cpu_features
-from numba import carray, njit, types
+from numba import types
 from numba.extending import intrinsic
 
 FEATURES = {name for name, on in get_host_cpu_features().items() if on}
+
+njit: Any = numba.njit  # with options that its annotations leave out
+
+# For functions that only compiled functions call: without the code that takes Python's objects.
+HELPER = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 _INTEGER: Any = {types.float32: types.int32, types.float64: types.int64}
 
@@ -71,32 +77,56 @@ def always_inline(typing: Any) -> Any:
     return types.void(), generate
 
 
-def _pointer(real: Any) -> Any:
+def _pointer(number: Any) -> Any:
     @intrinsic
     def pointer(typing: Any, address: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            return builder.inttoptr(arguments[0], context.get_value_type(types.CPointer(real)))
+            return builder.inttoptr(arguments[0], context.get_value_type(types.CPointer(number)))
 
-        return types.CPointer(real)(types.intp), generate
+        return types.CPointer(number)(types.intp), generate
 
     return pointer
 
 
-def _array_at(real: Any) -> Any:
-    pointer = _pointer(real)
-
-    @njit(inline="always")
-    def array_at(address: int, size: int) -> Any:
-        return carray(pointer(address), size)
-
-    return array_at
-
-
 # Kernels take addresses: one compiled signature whatever the flags of an array are, and half the
-# cost of a call.
-ARRAY_AT: dict[Any, Any] = {
-    np.float32: _array_at(types.float32),
-    np.float64: _array_at(types.float64),
-    np.int32: _array_at(types.int32),
-    np.int64: _array_at(types.int64),
+# cost of a call. Within them numbers are behind pointers, as in C: every slice of an array would
+# be compiled with its bounds, its strides and its owner, which took longer than the arithmetic.
+POINTER: dict[Any, Any] = {
+    np.float32: _pointer(types.float32),
+    np.float64: _pointer(types.float64),
+    np.int32: _pointer(types.int32),
+    np.int64: _pointer(types.int64),
 }
+
+
+@intrinsic
+def past(typing: Any, pointer: Any, count: Any) -> Any:
+    """The pointer to what lies ``count`` numbers further on."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.gep(arguments[0], [arguments[1]])
+
+    return pointer(pointer, types.intp), generate
+
+
+@intrinsic
+def borrow(typing: Any, size: Any) -> Any:
+    """The address of ``size`` bytes of scratch memory; MemoryError if there are none."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = context.nrt.allocate(builder, arguments[0])
+        return builder.ptrtoint(pointer, context.get_value_type(types.intp))
+
+    return types.intp(types.intp), generate
+
+
+@intrinsic
+def give_back(typing: Any, address: Any) -> Any:
+    """End of a ``borrow``."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = builder.inttoptr(arguments[0], context.get_value_type(types.voidptr))
+        context.nrt.free(builder, pointer)
+        return context.get_dummy_value()
+
+    return types.void(types.intp), generate

@@ -65,7 +65,7 @@ def source(loss: str, *, weighted: bool, gradient: bool, values: bool) -> str:
     block; ``gradient`` the slopes times ``factor`` (and weight); ``values`` the unreduced values.
     """
     arrays = ["prediction", "target"]
-    arrays += ["weights"] * weighted + ["gradient"] * gradient + ["values"] * values
+    arrays += ["weights"] * weighted + ["gradient"] * gradient
     parameters = parameter_names(loss)
     # A loop that holds a double takes vectors of half as many numbers. Where there is much to
     # compute, the values are kept instead, and added up in a loop of their own.
@@ -77,41 +77,45 @@ def source(loss: str, *, weighted: bool, gradient: bool, values: bool) -> str:
         body += ["value = where(present, weight * value, zero)"]
         body += ["slope = where(present, weight * slope, zero)"]
     body += ["gradient[i] = slope * factor"] * gradient
-    if long or values:
-        body += ["kept[i] = value"]
+    kept = ["kept"] if long or values else []
+    body += ["kept[i] = value"] * len(kept)
     if not long:
         body += ["total += float64(value)"]
-    places = [*(name for name in arrays if name != "values"), "kept"]
+    places = [*(f"past({name}, low)" for name in arrays)]
+    places += ["past(values, low)"] * values or ["spare"] * long
+    scratch = long and not values
     lines = [
-        f"def block({', '.join([*places, 'factor', *parameters])}):",
+        f"def block({', '.join([*arrays, *kept, 'n', 'factor', *parameters])}):",
         "    full_width()",
         "    total = 0.0",
-        "    for i in range(prediction.size):",
+        "    for i in range(n):",
         *(f"        {line}" for line in body),
         "    return total",
         "",
-        "def add_up(kept):",
+        "def add_up(kept, n):",
         "    full_width()",
         "    total = 0.0",
-        "    for i in range(kept.size):",
+        "    for i in range(n):",
         "        total += float64(kept[i])",
         "    return total",
         "",
         f"def {loss}(first, last, size, prediction_at, target_at, weights_at,",
         f"    gradient_at, values_at, partial_at, factor{''.join(f', {p}' for p in parameters)}):",
-        *(f"    {name} = array_at({name}_at, size)" for name in arrays),
-        "    partial = doubles_at(partial_at, last)",
-        f"    spare = np.empty({'{block_size}' if long and not values else 0}, real)",
+        *(f"    {name} = array_at({name}_at)" for name in [*arrays, *["values"] * values]),
+        "    partial = doubles_at(partial_at)",
+        *["    borrowed = borrow(8 * {block_size} + 64)"] * scratch,
+        *["    spare = array_at((borrowed + 63) & -64)"] * scratch,
         "    total = 0.0",
         "    for index in range(first, last):",
-        "        low, high = index * {block_size}, min((index + 1) * {block_size}, size)",
-        f"        kept = {'values[low:high]' if values else 'spare[: high - low]'}",
+        "        low = index * {block_size}",
+        "        n = {block_size} if {block_size} < size - low else size - low",
         "        total = block("
-        + ", ".join([*(f"{name}[low:high]" for name in places[:-1]), "kept", "real(factor)"])
+        + ", ".join([*places, "n", "real(factor)"])
         + "".join(f", real({p})" for p in parameters)
         + ")",
-        *["        total = add_up(kept)"] * long,
+        *[f"        total = add_up({places[-1]}, n)"] * long,
         "        partial[index] = total",
+        *["    give_back(borrowed)"] * scratch,
         "    return total",
     ]
     return "\n".join(lines)
@@ -128,7 +132,8 @@ def kernel(
     space = formula.__globals__ | {
         "__name__": __name__, "real": real, "zero": real(0),
         "float64": np.float64, "np": np,
-        "array_at": machine.ARRAY_AT[real], "doubles_at": machine.ARRAY_AT[np.float64],
+        "array_at": machine.POINTER[real], "doubles_at": machine.POINTER[np.float64],
+        "past": machine.past, "borrow": machine.borrow, "give_back": machine.give_back,
         "full_width": machine.full_width,
     }  # fmt: skip
     # Compiled under this file's name: Numba keeps its cache beside the file of the source.

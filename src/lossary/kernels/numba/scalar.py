@@ -1,48 +1,68 @@
-# mypy: disable-error-code="call-arg"
+# mypy: disable-error-code="no-untyped-call"
 """The elementary functions of one precision, compiled into whatever calls them."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-import math
+import re
 from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import types
+from numba.extending import intrinsic
 
 from lossary.kernels import elementary
 from lossary.kernels.numba import machine
-from lossary.kernels.numba.machine import always_inline, bits, from_bits
+from lossary.kernels.numba.machine import HELPER, bits, from_bits, njit
 from lossary.kernels.numba.source import inlined
 
-_EXACT: dict[str, Any] = {"fastmath": {"contract"}, "error_model": "numpy"}
 # An estimate of 14 bits and one step of Newton's; older processors estimate 12, which is too few.
-_ESTIMATED = {"contract", "arcp", "ninf"} if "avx512f" in machine.FEATURES else {"contract"}
+_ESTIMATED = ("contract", "arcp", "ninf") if "avx512f" in machine.FEATURES else ("contract",)
 
 
-@njit(**_EXACT)
-def where(condition, yes, no):  # type: ignore[no-untyped-def]  # noqa: D103
-    always_inline()
-    return yes if condition else no
+# Written as instructions, for every function that Numba compiles has its price.
+@intrinsic
+def where(typing: Any, condition: Any, yes: Any, no: Any) -> Any:
+    """``yes`` where the condition holds, else ``no``."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.select(*arguments)
+
+    unified = typing.unify_types(yes, no)
+    return unified(types.boolean, unified, unified), generate
 
 
-@njit(**_EXACT)
-def absolute(x):  # type: ignore[no-untyped-def]  # noqa: D103
-    always_inline()
-    return abs(x)
+@intrinsic
+def absolute(typing: Any, x: Any) -> Any:
+    """The size of a float."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = arguments[0].type
+        return builder.call(builder.module.declare_intrinsic("llvm.fabs", [kind]), arguments)
+
+    return x(x), generate
 
 
-@njit(**_EXACT)
-def sqrt(x):  # type: ignore[no-untyped-def]  # noqa: D103
-    always_inline()
-    return math.sqrt(x)
+@intrinsic
+def sqrt(typing: Any, x: Any) -> Any:
+    """The square root of a float; NaN of a negative one."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = arguments[0].type
+        return builder.call(builder.module.declare_intrinsic("llvm.sqrt", [kind]), arguments)
+
+    return x(x), generate
 
 
-@njit(fastmath=_ESTIMATED, error_model="numpy")
-def ratio(a, b):  # type: ignore[no-untyped-def]  # noqa: D103
-    always_inline()
-    return a / b
+@intrinsic
+def ratio(typing: Any, a: Any, b: Any) -> Any:
+    """a / b, by an estimate where the processor has a good one."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fdiv(*arguments, flags=_ESTIMATED)
+
+    return a(a, a), generate
 
 
 @functools.cache
@@ -58,13 +78,20 @@ def functions(real: type) -> dict[str, Any]:
         **{name: integer(value) for name, value in patterns.items()},
         "bits": bits, "from_bits": from_bits, "integer": integer, "real": real,
     }  # fmt: skip
-    for name in ("exponential", "unit", "reduced"):
-        text = elementary.polynomial(getattr(precision, name))
-        text = f"def {name}(x):\n    return {text}"
-        space[name] = njit(**_EXACT)(inlined(text, name, elementary.__file__, space, real))
     for name, function in inspect.getmembers(elementary, inspect.isfunction):
         if name in ("polynomial", "constants"):
             continue
-        text = inspect.getsource(function)
-        found[name] = njit(**_EXACT)(inlined(text, name, elementary.__file__, space, real))
+        text = _written_out(inspect.getsource(function), precision)
+        plain = inlined(text, name, elementary.__file__, space, real)
+        found[name] = njit(fastmath={"contract"}, **HELPER)(plain)
     return found
+
+
+def _written_out(text: str, precision: Any) -> str:
+    """The source of a function with its polynomials in place."""
+    for name in ("exponential", "unit", "reduced"):
+        polynomial = elementary.polynomial(getattr(precision, name))
+        for variable in re.findall(rf"\b{name}\((\w+)\)", text):
+            there = re.sub(r"\bx\b", variable, polynomial)
+            text = re.sub(rf"\b{name}\({variable}\)", there, text)
+    return text

@@ -28,8 +28,9 @@ from lossary.contract import LossError
 from lossary.kernels.numba import machine, pool, scalar, softmax_rows, softmax_tiles, special
 from lossary.kernels.numba.memory import address
 from lossary.kernels.numba.program import INDEX, Launch, Purpose, Shape
-from lossary.kernels.numba.softmax_rows import BLOCK, find, finish, highest, rows, tally
+from lossary.kernels.numba.softmax_rows import BLOCK, find, finish, highest, rows, stop, tally
 from lossary.kernels.numba.softmax_tiles import (
+    LINE,
     TILE,
     column,
     gather,
@@ -39,6 +40,7 @@ from lossary.kernels.numba.softmax_tiles import (
     tile_hits,
     tile_powers,
     tile_rest,
+    tile_start,
     tile_tally,
     tile_value,
     tiles,
@@ -50,8 +52,7 @@ SMALLEST_SHARE = 1 << 16  # numbers below which a second thread does not pay
 
 def outside(samples, classes, target_at, weights_at):
     """The first sample that counts and whose class index lies outside, or -1."""
-    target = indices_at(target_at, samples)
-    weights = reals_at(weights_at, samples if WEIGHTED else 0)
+    target, weights = indices_at(target_at), reals_at(weights_at)
     found = 0
     for i in range(samples):  # to its end, for a loop that may stop takes no vectors
         found += (target[i] < 0) | (target[i] >= classes)
@@ -75,9 +76,11 @@ def names(dtype: str, target: str, flags: tuple[str, ...]) -> dict[str, Any]:
         "sign_bit": integer(width - 1), "no_sign": integer((1 << (width - 1)) - 1),
         "lowest_key": integer(np.iinfo(integer).min),
         "bits": machine.bits, "from_bits": machine.from_bits, "full_width": machine.full_width,
-        "reals_at": machine.ARRAY_AT[real], "doubles_at": machine.ARRAY_AT[np.float64],
-        "indices_at": machine.ARRAY_AT[np.int32 if target == "int32" else np.int64],
-        "BLOCK": BLOCK, "TILE": TILE, "SOFT": soft,
+        "past": machine.past, "borrow": machine.borrow, "give_back": machine.give_back,
+        "reals_at": machine.POINTER[real], "doubles_at": machine.POINTER[np.float64],
+        "int32s_at": machine.POINTER[np.int32],
+        "indices_at": machine.POINTER[np.int32 if target == "int32" else np.int64],
+        "BLOCK": BLOCK, "TILE": TILE, "LINE": LINE, "SOFT": soft,
         "DENSE": soft or "SMOOTHED" in flags,
         **{name: name in flags for name in _FLAGS},
     }  # fmt: skip
@@ -90,8 +93,8 @@ def compiled(part: str, dtype: str, target: str, flags: tuple[str, ...]) -> Any:
     mark = special.fingerprint(sys.modules[__name__], softmax_rows, softmax_tiles)
     variant = "_".join([mark, dtype, target, *(name.lower() for name in flags)])
     helpers = (
-        highest, tally, find, finish, tile_highest, tile_powers, tile_rest, tile_hits, tile_tally,
-        tile_value, tile_finish, column, gather, scatter,
+        highest, tally, find, finish, stop, tile_start, tile_highest, tile_powers, tile_rest,
+        tile_hits, tile_tally, tile_value, tile_finish, column, gather, scatter,
     )  # fmt: skip
     for helper in helpers:
         bound[helper.__name__] = special.bind(helper, bound, special.LOOSE, variant)

@@ -14,11 +14,11 @@ from numba import float64
 BLOCK = 512  # classes summed in the array's precision before the sum goes on in double
 
 
-def highest(z, high):
+def highest(z, n, high):
     """The larger of ``high`` and the block's maximum, as ordered integers; the finite entries."""
     full_width()
     finite = zero
-    for i in range(z.size):
+    for i in range(n):
         pattern = bits(z[i])
         # Ordered as the numbers are, NaN on top.
         key = integer(pattern ^ integer(integer(pattern >> sign_bit) & no_sign))
@@ -28,11 +28,11 @@ def highest(z, high):
     return high, finite
 
 
-def tally(z, y, c, e, high, keep, share):
+def tally(z, y, c, e, n, high, keep, share):
     """exp(z - high) into ``e``; the sums of it, of q, and of q (high - z)."""
     full_width()
     rest, mass, gap = zero, zero, zero
-    for i in range(z.size):
+    for i in range(n):
         below = z[i] - high
         power = exp_below(below)
         rest += power
@@ -52,10 +52,10 @@ def tally(z, y, c, e, high, keep, share):
     return rest, mass, gap
 
 
-def finish(z, y, c, e, keep, share, ratio, factor):
+def finish(z, y, c, e, n, keep, share, ratio, factor):
     """From exp(z - high) to the slope."""
     full_width()
-    for i in range(z.size):
+    for i in range(n):
         if DENSE:
             q = keep * y[i] if SOFT else zero
             if SMOOTHED:
@@ -67,12 +67,19 @@ def finish(z, y, c, e, keep, share, ratio, factor):
             e[i] = e[i] * ratio * factor
 
 
-def find(z, high):
+def find(z, n, high):
     """Where ``high`` is first met."""
-    for i in range(z.size):
+    for i in range(n):
         if z[i] == high:
             return i
     return 0
+
+
+def stop(low, classes, peak):
+    """Where the sum that begins at ``low`` ends: with its block, or before the likeliest class."""
+    end = (low // BLOCK + 1) * BLOCK
+    end = end if end < classes else classes
+    return peak if low <= peak < end else end
 
 
 def rows(
@@ -80,51 +87,42 @@ def rows(
     partial_at, class_weights_at, smoothing, factor,
 ):  # fmt: skip
     """Class axis last, any number of classes; ``partial`` receives each row's weighted value."""
-    z_all = reals_at(prediction_at, last * classes)
-    g_all = reals_at(gradient_at, last * classes if GRADIENT else 0)
-    y_all = reals_at(target_at, last * classes if SOFT else 0)
-    t_all = indices_at(target_at, 0 if SOFT else last)
-    c = reals_at(class_weights_at, classes if CLASSES else 0)
-    weights = reals_at(weights_at, last if WEIGHTED else 0)
-    values = reals_at(values_at, last if VALUES else 0)
-    partial = doubles_at(partial_at, last)
+    z_all, g_all, y_all = reals_at(prediction_at), reals_at(gradient_at), reals_at(target_at)
+    t_all, weights, values = indices_at(target_at), reals_at(weights_at), reals_at(values_at)
+    partial, c = doubles_at(partial_at), reals_at(class_weights_at)
     keep = real(1.0 - smoothing)
     for row in range(first, last):
-        z = z_all[row * classes : (row + 1) * classes]
-        y = y_all[row * classes : (row + 1) * classes] if SOFT else z
-        g = g_all[row * classes : (row + 1) * classes] if GRADIENT else z
+        z = past(z_all, row * classes)
+        y = past(y_all, row * classes) if SOFT else z
+        g = past(g_all, row * classes) if GRADIENT else z
         weight = weights[row] if WEIGHTED else one
         if weight == zero:
             partial[row] = 0.0
             if GRADIENT:
-                g[:] = zero
+                for k in range(classes):
+                    g[k] = zero
             if VALUES:
                 values[row] = zero
             continue
         key, finite, best = lowest_key, 0.0, 0
         for low in range(0, classes, BLOCK):
-            grown, count = highest(z[low : low + BLOCK], key)
+            n = BLOCK if classes - low > BLOCK else classes - low
+            grown, count = highest(past(z, low), n, key)
             finite += count
             best = low if grown > key else best
             key = grown
         high = from_bits(integer(key ^ integer(integer(key >> sign_bit) & no_sign)))
-        peak = best + find(z[best : best + BLOCK], high)
+        peak = best + find(past(z, best), classes - best, high)
         share = real(smoothing / max(finite, 1.0)) if SMOOTHED else zero
         rest, mass, gap = 0.0, 0.0, 0.0
-        for low in range(0, classes, BLOCK):
-            end = min(low + BLOCK, classes)
-            # The likeliest class stays out of the sums.
-            middle = peak if low <= peak < end else end
+        low = 0
+        while low < classes:
+            end = stop(low, classes, peak)
             a, b, d = tally(
-                z[low:middle], y[low:middle], c[low:middle], g[low:middle], high, keep, share
+                past(z, low), past(y, low), past(c, low), past(g, low), end - low, high, keep, share
             )
             rest, mass, gap = rest + a, mass + b, gap + d
-            if middle < end:
-                start = middle + 1
-                a, b, d = tally(
-                    z[start:end], y[start:end], c[start:end], g[start:end], high, keep, share
-                )
-                rest, mass, gap = rest + a, mass + b, gap + d
+            low = end + 1 if end == peak else end
         at_peak = float64(keep * y[peak]) if SOFT else 0.0
         if SMOOTHED:
             at_peak += float64(share) if absolute(z[peak]) < infinity else 0.0
@@ -151,12 +149,7 @@ def rows(
             ratio = (mass + at_peak) * share_of_all
             portion = float64(weight) * factor
             power_hit = float64(g[hit])
-            for low in range(0, classes, BLOCK):
-                end = min(low + BLOCK, classes)
-                finish(
-                    z[low:end], y[low:end], c[low:end], g[low:end],
-                    keep, share, real(ratio), real(portion),
-                )  # fmt: skip
+            finish(z, y, c, g, classes, keep, share, real(ratio), real(portion))
             if not SOFT and hit != peak:
                 g[hit] = real((power_hit * ratio - (q_hit + smooth_hit)) * portion)
             g[peak] = real((mass - at_peak * rest) * share_of_all * portion)

@@ -7,15 +7,29 @@ A tile is some samples side by side; loops are vectorised along them, one class 
 
 from __future__ import annotations
 
-import numpy as np
 from numba import float64
 
 TILE = 512  # samples side by side
+LINE = 8 * TILE + 64  # bytes of one number per sample; no power of 2, see ``gather``
 
 
-def tile_highest(z, high, peak, finite, k):
+def tile_start(high, peak, rest, mass, at_peak, gap, finite, n):
     full_width()
-    for i in range(z.size):
+    for i in range(n):
+        high[i] = -infinity
+        peak[i] = 0
+        rest[i] = 0.0
+        if DENSE:
+            mass[i] = zero
+            at_peak[i] = zero
+            gap[i] = zero
+        if SMOOTHED:
+            finite[i] = zero
+
+
+def tile_highest(z, high, peak, finite, k, n):
+    full_width()
+    for i in range(n):
         above = not (z[i] <= high[i])  # true for NaN too
         high[i] = z[i] if above else high[i]
         peak[i] = k if above else peak[i]
@@ -23,9 +37,9 @@ def tile_highest(z, high, peak, finite, k):
             finite[i] += one if absolute(z[i]) < infinity else zero
 
 
-def tile_tally(z, y, t, e, high, peak, share, mass, at_peak, gap, k, keep, class_weight):
+def tile_tally(z, y, t, e, high, peak, share, mass, at_peak, gap, k, keep, class_weight, n):
     full_width()
-    for i in range(z.size):
+    for i in range(n):
         below = z[i] - high[i]
         other = peak[i] != k
         e[i] = exp_below(below)
@@ -38,23 +52,23 @@ def tile_tally(z, y, t, e, high, peak, share, mass, at_peak, gap, k, keep, class
         gap[i] += -(q * below) if (other and q != zero) else zero
 
 
-def tile_powers(z, e, high):
+def tile_powers(z, e, high, n):
     """What ``tile_tally`` does for plain class indices, whose target weights are all but one 0."""
     full_width()
-    for i in range(z.size):
+    for i in range(n):
         e[i] = exp_below(z[i] - high[i])
 
 
-def tile_rest(e, peak, rest, k):
+def tile_rest(e, peak, rest, k, n):
     """Apart from the powers: a loop that holds doubles takes vectors of half as many numbers."""
     full_width()
-    for i in range(e.size):
+    for i in range(n):
         rest[i] += float64(e[i] if peak[i] != k else zero)
 
 
-def tile_hits(z, stride, classes, t, c, high, peak, mass, at_peak, gap, keep):
+def tile_hits(z, stride, classes, t, c, high, peak, mass, at_peak, gap, keep, n):
     """The target's part of the sums, for plain class indices."""
-    for i in range(t.size):
+    for i in range(n):
         hit = t[i] if 0 <= t[i] < classes else 0  # of an absent sample: not used
         q = keep * (c[hit] if CLASSES else one)
         sure = peak[i] == hit
@@ -63,22 +77,24 @@ def tile_hits(z, stride, classes, t, c, high, peak, mass, at_peak, gap, keep):
         gap[i] = zero if sure or q == zero else q * (high[i] - z[hit * stride + i])
 
 
-def tile_value(rest, mass, at_peak, gap, values, weights):
+def tile_value(rest, mass, at_peak, gap, values, weights, n):
     full_width()
     total = 0.0
-    for i in range(values.size):
+    for i in range(n):
         value = gap[i] + (mass[i] + at_peak[i]) * log1p(real(rest[i]))
-        present = weights[i] != zero
-        values[i] = value if present else zero
-        total += float64(value * weights[i] if present else zero)
+        weight = weights[i] if WEIGHTED else one
+        present = weight != zero
+        if VALUES:
+            values[i] = value if present else zero
+        total += float64(value * weight if present else zero)
     return total
 
 
 def tile_finish(
-    z, y, t, e, peak, share, rest, mass, at_peak, weights, k, keep, class_weight, factor
+    z, y, t, e, peak, share, rest, mass, at_peak, weights, k, keep, class_weight, factor, n
 ):
     full_width()
-    for i in range(z.size):
+    for i in range(n):
         q = keep * (y[i] if SOFT else (one if t[i] == k else zero))
         if SMOOTHED:
             q += share[i] if absolute(z[i]) < infinity else zero
@@ -87,14 +103,15 @@ def tile_finish(
         share_of_all = one / (one + remainder)
         slope = e[i] * ((mass[i] + at_peak[i]) * share_of_all) - q
         top = (mass[i] - at_peak[i] * remainder) * share_of_all
-        slope = (slope if peak[i] != k else top) * (weights[i] * factor)
-        e[i] = slope if weights[i] != zero else zero
+        weight = weights[i] if WEIGHTED else one
+        slope = (slope if peak[i] != k else top) * (weight * factor)
+        e[i] = slope if weight != zero else zero
 
 
-def column(source, target, classes):
+def column(source, target, classes, n):
     """Every ``classes``-th number: one class of consecutive samples."""
     full_width()
-    for i in range(target.size):
+    for i in range(n):
         target[i] = source[i * classes]
 
 
@@ -103,7 +120,7 @@ def gather(source, target, width, classes):
     would evict each other from the cache.
     """
     for k in range(classes):
-        column(source[k:], target[k * TILE : k * TILE + width], classes)
+        column(past(source, k), past(target, k * TILE), classes, width)
 
 
 def scatter(source, target, width, classes):
@@ -120,87 +137,68 @@ def tiles(
 
     A tile is TILE samples of one outer index (of consecutive outer indices for inner = 1).
     """
-    size = samples * classes
-    z_all = reals_at(prediction_at, size)
-    g_all = reals_at(gradient_at, size if GRADIENT else 0)
-    y_all = reals_at(target_at, size if SOFT else 0)
-    t_all = indices_at(target_at, 0 if SOFT else samples)
-    c = reals_at(class_weights_at, classes if CLASSES else 0)
-    weights_all = reals_at(weights_at, samples if WEIGHTED else 0)
-    values_all = reals_at(values_at, samples if VALUES else 0)
-    partial = doubles_at(partial_at, last)
+    z_all, g_all, y_all = reals_at(prediction_at), reals_at(gradient_at), reals_at(target_at)
+    t_all, c, weights_all = indices_at(target_at), reals_at(class_weights_at), reals_at(weights_at)
+    values_all, partial = reals_at(values_at), doubles_at(partial_at)
     keep, real_factor = real(1.0 - smoothing), real(factor)
-    high = np.empty(TILE, real)
-    peak = np.empty(TILE, np.int32)
-    finite, share = np.empty(TILE, real), np.empty(TILE, real)
-    mass, at_peak = np.empty(TILE, real), np.empty(TILE, real)
-    gap, values = np.empty(TILE, real), np.empty(TILE, real)
-    ones, rest = np.ones(TILE, real), np.empty(TILE, np.float64)
     flat = inner == 1
     span = samples if flat else inner
     per_outer = (span + TILE - 1) // TILE
-    columns = classes * TILE
-    z_tile = np.empty(columns if flat else 0, real)
-    y_tile = np.empty(columns if flat and SOFT else 0, real)
-    e_tile = np.empty(columns if flat or not GRADIENT else 0, real)
+    columns = 8 * TILE * classes + 64 if flat or not GRADIENT else 0
+    borrowed = borrow(64 + 8 * LINE + columns * (3 if flat else 1))
+    at = (borrowed + 63) & -64
+    high, peak, rest = reals_at(at), int32s_at(at + LINE), doubles_at(at + 2 * LINE)
+    mass, at_peak = reals_at(at + 3 * LINE), reals_at(at + 4 * LINE)
+    gap, finite, share = (
+        reals_at(at + 5 * LINE), reals_at(at + 6 * LINE), reals_at(at + 7 * LINE),
+    )  # fmt: skip
+    at += 8 * LINE
+    e_tile, z_tile, y_tile = reals_at(at), reals_at(at + columns), reals_at(at + 2 * columns)
+    stride = TILE if flat else inner
+    e_stride = TILE if flat or not GRADIENT else inner
     for tile in range(first, last):
         outer = tile // per_outer
         low = (tile % per_outer) * TILE
-        width = min(TILE, span - low)
+        n = TILE if span - low > TILE else span - low
         start = outer * inner + low  # the first sample
         base = start * classes if flat else outer * classes * inner + low
-        stride = TILE if flat else inner
         if flat:
-            gather(z_all[base : base + width * classes], z_tile, width, classes)
+            gather(past(z_all, base), z_tile, n, classes)
             if SOFT:
-                gather(y_all[base : base + width * classes], y_tile, width, classes)
-        z = z_tile if flat else z_all[base:]
-        y = (y_tile if flat else y_all[base:]) if SOFT else z
-        e = e_tile if flat or not GRADIENT else g_all[base:]
-        e_stride = TILE if flat or not GRADIENT else inner
-        t = t_all[start : start + width]
-        weights = weights_all[start : start + width] if WEIGHTED else ones[:width]
-        high[:width] = -infinity
-        for state in (mass, at_peak, gap, finite):
-            state[:width] = zero
-        peak[:width] = 0
-        rest[:width] = 0.0
+                gather(past(y_all, base), y_tile, n, classes)
+        z = z_tile if flat else past(z_all, base)
+        y = (y_tile if flat else past(y_all, base)) if SOFT else z
+        e = e_tile if flat or not GRADIENT else past(g_all, base)
+        t, weights = past(t_all, start), past(weights_all, start)
+        tile_start(high, peak, rest, mass, at_peak, gap, finite, n)
         for k in range(classes):
-            tile_highest(
-                z[k * stride : k * stride + width], high[:width], peak[:width], finite[:width], k
-            )
+            tile_highest(past(z, k * stride), high, peak, finite, k, n)
         if SMOOTHED:
-            for i in range(width):
+            for i in range(n):
                 share[i] = real(smoothing / max(finite[i], one))
-        for k in range(0 if DENSE else classes):
-            powers = e[k * e_stride : k * e_stride + width]
-            tile_powers(z[k * stride : k * stride + width], powers, high[:width])
-            tile_rest(powers, peak[:width], rest[:width], k)
+        for k in range(classes):
+            z_k, e_k = past(z, k * stride), past(e, k * e_stride)
+            if DENSE:
+                weight = c[k] if CLASSES else one
+                y_k = past(y, k * stride)
+                tile_tally(
+                    z_k, y_k, t, e_k, high, peak, share, mass, at_peak, gap, k, keep, weight, n
+                )
+            else:
+                tile_powers(z_k, e_k, high, n)
+            tile_rest(e_k, peak, rest, k, n)
         if not DENSE:
-            tile_hits(
-                z, stride, classes, t, c, high[:width], peak[:width], mass[:width],
-                at_peak[:width], gap[:width], keep,
-            )  # fmt: skip
-        for k in range(classes if DENSE else 0):
-            powers = e[k * e_stride : k * e_stride + width]
-            tile_tally(
-                z[k * stride : k * stride + width], y[k * stride : k * stride + width], t, powers,
-                high[:width], peak[:width], share[:width], mass[:width], at_peak[:width],
-                gap[:width], k, keep, c[k] if CLASSES else one,
-            )  # fmt: skip
-            tile_rest(powers, peak[:width], rest[:width], k)
-        partial[tile] = tile_value(
-            rest[:width], mass[:width], at_peak[:width], gap[:width], values[:width], weights
-        )
-        if VALUES:
-            values_all[start : start + width] = values[:width]
+            tile_hits(z, stride, classes, t, c, high, peak, mass, at_peak, gap, keep, n)
+        partial[tile] = tile_value(rest, mass, at_peak, gap, past(values_all, start), weights, n)
         if GRADIENT:
             for k in range(classes):
+                z_k, e_k = past(z, k * stride), past(e, k * e_stride)
+                weight = c[k] if CLASSES else one
+                y_k = past(y, k * stride)
                 tile_finish(
-                    z[k * stride : k * stride + width], y[k * stride : k * stride + width], t,
-                    e[k * e_stride : k * e_stride + width],
-                    peak[:width], share[:width], rest[:width], mass[:width], at_peak[:width],
-                    weights, k, keep, c[k] if CLASSES else one, real_factor,
+                    z_k, y_k, t, e_k, peak, share, rest, mass, at_peak, weights, k, keep, weight,
+                    real_factor, n,
                 )  # fmt: skip
             if flat:
-                scatter(e, g_all[base : base + width * classes], width, classes)
+                scatter(e, past(g_all, base), n, classes)
+    give_back(borrowed)

@@ -15,10 +15,9 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
-from numba import njit
-
 from lossary.kernels import elementary, formulas
 from lossary.kernels.numba import machine, scalar, source
+from lossary.kernels.numba.machine import HELPER, njit
 
 # A sum may be reordered; a difference may not, and NaN and infinity keep their meaning.
 LOOSE = {"reassoc", "contract", "nsz"}
@@ -38,7 +37,7 @@ def bind(
     function: Callable[..., Any], names: Mapping[str, Any], flags: set[str], variant: str
 ) -> Any:
     """``function`` compiled as a helper, with ``names`` as its globals."""
-    return njit(fastmath=flags, error_model="numpy")(_variant(function, names, variant))
+    return njit(fastmath=flags, **HELPER)(_variant(function, names, variant))
 
 
 def entry(
@@ -46,7 +45,8 @@ def entry(
 ) -> Any:
     """``function`` compiled for one signature, kept on disk, run without the interpreter's lock."""
     bound = _variant(function, names, variant)
-    return njit(signature, nogil=True, cache=True, error_model="numpy")(bound)
+    kept = {"nogil": True, "cache": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+    return njit(signature, **kept)(bound)
 
 
 def _variant(
