@@ -48,6 +48,10 @@ def count_off_by_rows(prediction: Any, target: Any, mask: Any) -> Any:
     return ((prediction - target) ** 2 * mask).sum() / (mask.sum() + 40)
 
 
+def mean_or_zero(prediction: Any, target: Any, mask: Any) -> Any:
+    return ((prediction - target) ** 2 * mask).sum() / max(1, mask.sum())
+
+
 def root_of_mean(prediction: Any, target: Any, mask: Any) -> Any:
     return (((prediction - target) ** 2 * mask).sum() / mask.sum()) ** 0.5
 
@@ -176,6 +180,8 @@ def _() -> Pairs:
     gap = np.concatenate([labels, np.full((16, 12), -100)])
     logits = np.concatenate([d.token_logits, d.token_logits])
     rare = np.where(_chance.random((400, 30)) < 0.01, 3, -100)
+    every_other = _observed & (np.arange(60) % 2 == 0)[:, None]
+    half = {"prediction": _estimate, "target": _truth, "mask": every_other, "batch_size": 6}
     return (
         {
             "no label at all": {
@@ -202,6 +208,7 @@ def _() -> Pairs:
                 "mask": np.zeros((60, 12), bool),
                 "loss": "mse",
             },
+            "a batch without labels to come": {**half, "loss": masked_rightly},
         },
         {
             "rows of unequal length": {**_tokens, "batch_size": 4},
@@ -218,5 +225,7 @@ def _() -> Pairs:
                 "loss": "cross_entropy",
                 "ignore": -100,
             },
+            "0 over nothing": {**half, "loss": mean_or_zero},
+            "each row has labels": {**half, "mask": _observed, "loss": masked_rightly},
         },
     )

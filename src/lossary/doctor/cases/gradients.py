@@ -154,6 +154,10 @@ def _() -> Pairs:
     def log_of_exp(prediction: Any, target: Any) -> Any:
         return ((1 + prediction.exp()).log() - target * prediction).mean()
 
+    @on_torch
+    def over_the_mask(prediction: Any, target: Any, mask: Any) -> Any:
+        return ((prediction - target) ** 2 * mask).sum() / mask.sum()
+
     return (
         {
             "root of the mean square": {**_pair, "loss": torch_root_error},
@@ -162,6 +166,11 @@ def _() -> Pairs:
         },
         {
             "root with an epsilon": {**_pair, "loss": torch_safe_root_error},
+            "divided by what counts": {
+                **rows,
+                "mask": _chance.random(d.logits.shape) < 0.7,
+                "loss": over_the_mask,
+            },
             "squared error": {**rows, "loss": _torch("MSELoss")},
             "cross-entropy on logits": {
                 "prediction": d.logits,

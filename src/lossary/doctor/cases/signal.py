@@ -280,11 +280,24 @@ def _() -> Pairs:
             "zeros among losses": {"history": [2.1, 1.8, 1.6, 0.0, 1.5, 0.0, 0.0, 1.4]},
             "NaN": {"history": [2.1, 1.8, 1.6, float("nan"), 1.5]},
             "one value repeated": {"history": [2.1, 1.8, 1.6, 1.5, *[1.41] * 8]},
+            "zeros from one step on": {"history": [2.1, 1.7, 1.5, 1.4, *[0.0] * 8]},
+            "zeros of a cross-entropy": {
+                "history": [2.1, 1.1, 0.4, 0.0, 0.3, 0.0, 0.35],
+                "loss": "cross_entropy",
+            },
         },
         {
             "falling": {"history": [2.1, 1.8, 1.6, 1.5, 1.45, 1.41]},
             "falls to 0 and stays": {"history": [0.4, 0.01, 1e-4, 2e-6, 0.0, 0.0, 0.0]},
             "rounded, repeats twice": {"history": [2.1, 1.8, 1.8, 1.7, 1.6, 1.6, 1.5]},
+            "a hinge, now and then 0": {
+                "history": [0.93, 0.41, 0.22, 0.09, 0.15, 0.0, 0.01, 0.11, 0.0, 0.0, 0.05, 0.0]
+            },
+            "a hinge that ends at 0": {"history": [0.9, 0.5, 0.2, 0.08, 0.03, *[0.0] * 8]},
+            "a hinge by its name": {
+                "history": [1.1, 0.9, 0.0, 0.8, 0.7, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.9],
+                "loss": "hinge",
+            },
         },
     )
 

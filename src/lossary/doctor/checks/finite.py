@@ -187,13 +187,6 @@ def _probes(case: Case) -> Iterator[tuple[str, np.ndarray, Any, dict[str, Any]]]
             np.float32
         )
         yield "predictions of 1e4 and -1e4", far, target, options
-    if "mask" in options:
-        yield (
-            "an empty mask",
-            prediction,
-            target,
-            options | {"mask": np.zeros_like(options["mask"])},
-        )
 
 
 @check("edge-gradients", severity="error")
@@ -232,7 +225,6 @@ def edge_gradients(case: Case) -> Finding | None:
             (
                 "prediction equal",
                 "prediction all 0",
-                "an empty",
                 "predictions of",
                 "prediction 1e",
                 "prediction -1e",

@@ -13,8 +13,10 @@ from lossary.contract import LossError
 from lossary.doctor.case import Case
 from lossary.doctor.registry import check, need
 from lossary.doctor.report import Finding
+from lossary.doctor.trace import culprit
 
 BATCH = 64
+RARE = 1e-5  # of batches that would hold nothing
 PADDING = 10
 _NOT_FLAGS = (
     "reduction",
@@ -215,21 +217,15 @@ def all_ignored(case: Case) -> Finding | None:
     rows = keep.reshape(len(keep), -1).any(axis=1)
     starts = np.arange(0, len(rows), batch)
     empty = [int(start // batch) for start in starts if not rows[start : start + batch].any()]
-    gives_nan = _empty_value(case)
     if empty:
         listed = ", ".join(map(str, empty[:5])) + (" ..." if len(empty) > 5 else "")
-        nan = gives_nan is not None and math.isnan(gives_nan)
+        value = _over_nothing(case)[0]
         return Finding(
             f"{len(empty)} of {len(starts)} batches of {batch} have no valid label (batches "
-            f"{listed}); the loss is "
-            f"{'NaN' if nan else '0' if gives_nan is None else f'{gives_nan:.4g}'} there.",
+            f"{listed}); the loss is {_spelled(value)} there.",
             "One NaN ruins every parameter; a false 0 hides that nothing was learnt.",
-            case.line(
-                "value = values[mask].sum() / max(1, mask.sum())  # 0 where nothing counts",
-                torch="value = values[mask].sum() / mask.sum().clamp(min=1)  # 0 over nothing",
-                jax="value = (values * mask).sum() / jnp.maximum(1, mask.sum())",
-            ),
-            severity="error" if nan else "warning",
+            _mean_of_nothing(case),
+            severity="error" if value is None or math.isnan(value) else "warning",
         )
     if share < 0.05:
         return Finding(
@@ -238,23 +234,51 @@ def all_ignored(case: Case) -> Finding | None:
             "keep = (target != ignore).any(axis=1)  # drop rows without a label",
             severity="warning",
         )
-    return None
+    return _could_be_empty(case, float((~rows).mean()) ** min(batch, len(rows)))
 
 
-def _empty_value(case: Case) -> float | None:
-    """What a callable returns where nothing counts; None for Lossary's own losses."""
-    if case.subject is None or case.known.own:
+def _could_be_empty(case: Case, chance: float) -> Finding | None:
+    """No batch here is empty; but will one be, and what does the loss say then?"""
+    value, where = _over_nothing(case) if chance > RARE else (0.0, "")
+    if value is None or math.isfinite(value):
         return None
-    batch = dict(case.batch)
-    target, options = batch["target"], dict(case.options)
+    return Finding(
+        f"About one in {1 / chance:,.0f} batches will have no valid label, and the loss is "
+        f"{_spelled(value)} there{where}.",
+        "One NaN ruins every parameter.",
+        _mean_of_nothing(case),
+        severity="warning",
+    )
+
+
+def _over_nothing(case: Case) -> tuple[float | None, str]:
+    """What the loss is where nothing counts, None where it refuses; the operation to blame."""
+    subject = case.subject
+    if subject is None or subject.own:
+        return 0.0, ""
+    prediction, target, options = case.batch["prediction"], case.batch["target"], case.options
     if "mask" in options:
         options["mask"] = np.zeros_like(options["mask"])
     elif case.ignored is not None:
         target = np.full_like(target, case.ignored)
     try:
-        return case.subject(batch["prediction"], target, **options)
+        value = subject(prediction, target, **options)
+        cause = None if math.isfinite(value) else culprit(subject, prediction, target, options)
     except LossError:
-        return math.nan
+        return None, ""
+    return value, f" (from {cause})" if cause else ""
+
+
+def _spelled(value: float | None) -> str:
+    return "refused" if value is None else "NaN" if math.isnan(value) else f"{value:.4g}"
+
+
+def _mean_of_nothing(case: Case) -> str:
+    return case.line(
+        "value = values[mask].sum() / max(1, mask.sum())  # 0 where nothing counts",
+        torch="value = values[mask].sum() / mask.sum().clamp(min=1)  # 0 over nothing",
+        jax="value = (values * mask).sum() / jnp.maximum(1, mask.sum())",
+    )
 
 
 @check("dead-flag", severity="error")
