@@ -38,6 +38,22 @@ def test_nonsense_finds_nothing() -> None:
         assert search(typed) == []
 
 
+OFF_TOPIC = """
+git merge conflict in main branch; weather tomorrow in paris; why is the sky blue
+docker compose port already in use; set up a virtual environment on windows; how to train a dog
+how do I center a div in css; how to read a csv file in pandas; regex to match an email address
+kubernetes pod stuck in pending; how to resize an image with pillow; how do i cook rice
+javascript promise never resolves; how many layers should my network have; nginx returns 502
+plot a confusion matrix with seaborn; mouse cursor is missing
+dataloader num_workers deadlock; why does my car make a noise; the battery does not charge
+""".replace("\n", ";").split(";")
+
+
+@pytest.mark.parametrize("typed", filter(None, map(str.strip, OFF_TOPIC)))
+def test_what_is_not_about_losses_finds_nothing(typed: str) -> None:
+    assert [item.name for item in search(typed)] == []
+
+
 def test_words() -> None:
     assert words("NLLLoss masked, classes") == words("nllloss NLL loss mask class")
     assert words("num_items_in_batch") == words("num items in batch")

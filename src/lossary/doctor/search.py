@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from lossary.doctor.registry import Check
 
 # A page that shares less than this much of a phrase with what was typed is not shown.
-LEAST = 0.3
+LEAST = 0.4
+# A phrase of whose telling words the pages hold less than this much is about something else.
+KNOWN = 0.35
 # What counts in a page: a phrase that people type, a sentence that describes the fault, the rest.
 PHRASE, SENTENCE, BODY = 1.0, 0.8, 0.5
 # Words typed that a phrase lacks weigh less than words of the phrase that were not typed: whole
@@ -50,6 +52,20 @@ def _stem(word: str) -> str:
     return word.removesuffix("e") if len(word) > 4 else word
 
 
+# Words of any sentence: they help to rank pages, and say nothing of what a phrase is about.
+_GRAMMAR = frozenset(
+    _stem(word)
+    for word in (
+        "a an the this that these those it its i my we our you your he his they their some any all "
+        "each every other another one of in on at to for from with without by as into over under "
+        "about after before between out up down off and or but if than then so not no only too "
+        "also just very more most is are was were be been do does did have has had can could "
+        "should would will may must there here how what why when where which who use used using "
+        "get make want need"
+    ).split()
+)
+
+
 def _same_number(one: str, other: str) -> bool:
     """Whether one decimal number is the other, rounded or cut off."""
     digits = min(len(text.partition(".")[2]) for text in (one, other))
@@ -75,8 +91,12 @@ class Index:
     def find(self, text: str) -> list[Check]:
         """Checks whose pages describe ``text``, best first."""
         typed = {self._known(word) for word in words(text)}
-        scores = {item.name: self._score(typed, item.name) for item in self.checks}
-        found = [item for item in self.checks if scores[item.name] >= LEAST]
+        telling = typed - _GRAMMAR
+        if not telling or self._mass(telling & self.weight.keys()) < KNOWN * self._mass(telling):
+            return []
+        near = [item for item in self.checks if telling & self.body[item.name]]
+        scores = {item.name: self._score(typed, item.name) for item in near}
+        found = [item for item in near if scores[item.name] >= LEAST]
         return sorted(found, key=lambda item: -scores[item.name])
 
     def _known(self, word: str) -> str:

@@ -160,7 +160,7 @@ def collapse(case: Case) -> Finding | None:
     Fix: lower the learning rate, mine semi-hard; sample several rows per class; a temperature near
     0.1.
     People type: triplet loss stuck at margin; triplet loss not decreasing 0.2; embeddings all the
-    same; embedding collapse; contrastive loss log batch size
+    same; siamese network embeddings identical; embedding collapse; contrastive loss log batch size
 
     Wrong::
 

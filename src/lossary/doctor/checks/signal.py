@@ -98,7 +98,7 @@ def constant_predictor(case: Case) -> Finding | None:
     People type: loss stuck at 0.693; loss stuck at 2.303; model predicts the same class; network
     predicts the mean; loss not decreasing; accuracy stuck at 50; loss stuck at 4.605; accuracy not
     improving; accuracy stuck at 0.5; outputs the same value for every input; model predicts all one
-    class; loss does not change; network is not learning anything
+    class; loss does not change; network is not learning anything; identical output for all inputs
 
     Wrong::
 
