@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -35,6 +36,8 @@ def assert_healthy() -> Callable[..., Any]:
         from lossary.doctor import examine
 
         report = examine(prediction, target, loss=loss, ignore_checks=ignore_checks, **case)
+        for line in report.faults.values():
+            warnings.warn(line, stacklevel=2)
         if report.exit_code:
             serious = "\n\n".join(str(finding) for finding in (*report.errors, *report.warnings))
             pytest.fail(f"the loss is not healthy:\n\n{serious}", pytrace=False)

@@ -8,9 +8,12 @@ import pytest
 import torch
 from torch import nn
 
+import lossary.doctor
 from lossary import Loss
 from lossary.cost import Objective
+from lossary.doctor import Check, all_checks
 from lossary.doctor.training import TASKS, train
+from lossary.doctor.trial import verdicts
 from lossary.doctor.watch import NotFinite, Watch
 from lossary.doctor.watch_lightning import LightningWatch
 
@@ -22,6 +25,10 @@ class RootOfSquares(nn.Module):
 
     def forward(self, prediction: Any, target: Any) -> Any:
         return (prediction - target).square().sum(-1).sqrt().mean()
+
+
+def squared(prediction: Any, target: Any) -> Any:
+    return ((prediction - target) ** 2).mean()
 
 
 def fit(loss: Any, steps: int, perfect_at: int | None = None, poison_at: int | None = None) -> None:
@@ -253,6 +260,49 @@ def test_keras_callback() -> None:
             verbose=0,
             callbacks=[KerasWatch(x[:64], x[:64, :1], every=2, tell=lambda text: None)],
         )
+
+
+@pytest.fixture
+def faulty(monkeypatch: pytest.MonkeyPatch) -> str:
+    """One check raises; returns the line that tells it."""
+
+    def ask(case: Any) -> None:
+        raise RuntimeError("out of\norder")
+
+    def in_a_line(error: Exception) -> str:
+        return " ".join(str(error).split())
+
+    monkeypatch.setattr(lossary.doctor, "could_not_run", in_a_line)
+    monkeypatch.setitem(all_checks(), "callable", Check("callable", "error", ask))
+    return "check callable could not run: out of order (a fault of the doctor, not of yours)"
+
+
+def test_a_check_that_raises_is_told_once(faulty: str) -> None:
+    told: list[str] = []
+    watch = Watch(nn.MSELoss(), tell=told.append)
+    fit(watch, 5)
+    assert told == [f"lossary: {faulty}"]
+    assert watch.failed == {"callable": "out of order"}
+
+
+def test_a_check_that_raises_is_told_by_keras(faulty: str) -> None:
+    import keras
+
+    from lossary.doctor.watch_keras import Watch as KerasWatch
+
+    told: list[str] = []
+    rows = np.random.default_rng(0).normal(size=(64, 3)).astype("float32")
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    watch = KerasWatch(rows, rows[:, :1], tell=told.append)
+    model.fit(rows, rows[:, :1], epochs=2, verbose=0, callbacks=[watch])
+    assert told == [f"lossary: {faulty}"]
+
+
+def test_a_check_that_raises_passes_with_its_message(faulty: str) -> None:
+    rows = {name: (passed, message) for name, passed, message in verdicts(squared)}
+    assert rows["callable"] == (True, faulty)
+    assert rows["direction"] == (True, "")
 
 
 class Module(nn.Module):

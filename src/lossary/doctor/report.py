@@ -64,6 +64,14 @@ class Report:
         """0 when clean or only notes, 1 when there is an error or a warning."""
         return 1 if self.errors or self.warnings else 0
 
+    @property
+    def faults(self) -> dict[str, str]:
+        """A line for each check that could not run."""
+        return {
+            name: f"check {name} could not run: {reason} (a fault of the doctor, not of yours)"
+            for name, reason in self.failed.items()
+        }
+
     def named(self, check: str) -> Finding | None:
         """The finding of this check, if there is one."""
         return next((finding for finding in self.findings if finding.check == check), None)
@@ -85,10 +93,7 @@ class Report:
         """The report at 80 columns; ``verbose`` also tells which checks were not asked, and why."""
         parts = [_wrapped(self.about)] if self.about else []
         parts += [str(finding) for finding in self.findings] or ["No findings."]
-        parts += [
-            _wrapped(f"check {name} could not run: {reason} (a fault of the doctor, not of yours)")
-            for name, reason in self.failed.items()
-        ]
+        parts += map(_wrapped, self.faults.values())
         if self.fine:
             parts.append(_wrapped(f"Looked at and fine ({len(self.fine)}): {', '.join(self.fine)}"))
         if verbose and self.not_applicable:

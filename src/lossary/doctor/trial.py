@@ -51,11 +51,14 @@ def has_data(function: Callable[..., Any]) -> bool:
 
 
 def verdicts(function: Callable[..., Any]) -> Iterator[tuple[str, bool, str]]:
-    """(check, passed, message) of each check asked. A warning passes and keeps its message."""
+    """(check, passed, message) of each check asked. A warning passes and keeps its message, and so
+    does a check that could not run: the fault is the doctor's.
+    """
     report = trial(function)
     for finding in report.findings:
         told = "" if finding.severity == "note" else f"{finding.seen} {finding.why}"
         yield finding.check, finding.severity != "error", told
+    yield from ((name, True, line) for name, line in report.faults.items())
     yield from ((name, True, "") for name in report.fine)
 
 

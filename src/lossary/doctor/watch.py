@@ -16,7 +16,7 @@ from lossary.doctor.case import Case
 from lossary.doctor.identify import roles
 from lossary.doctor.landmarks import best_constant, floor_of
 from lossary.doctor.registry import all_checks
-from lossary.doctor.report import Finding
+from lossary.doctor.report import Finding, Report
 from lossary.doctor.terms import Term
 
 FIRST = 3
@@ -94,6 +94,7 @@ class Watch:
         self.loss, self.first, self.every, self.stop = loss, first, max(1, every), stop
         self.case = case
         self.findings: dict[str, Finding] = {}
+        self.failed: dict[str, str] = {}  # checks that could not run, and why
         self.readings: list[Reading] = []
         self.steps = 0
         self.examined = 0
@@ -199,7 +200,9 @@ class Watch:
     ) -> list[Finding]:
         self._quiet = True
         try:
-            return list(diagnose(self._as_case(arguments, options, **more), only=only).findings)
+            report = diagnose(self._as_case(arguments, options, **more), only=only)
+            self._admit(report)
+            return list(report.findings)
         except (
             LossError
         ) as problem:  # arrays that cannot be examined are no reason to end a training
@@ -231,6 +234,13 @@ class Watch:
             )
             cheap = [name for name in cheap if name not in function]
         self._note(self._ask(arguments, options, cheap, trained=False), f"batch {self.steps}")
+
+    def _admit(self, report: Report) -> None:
+        """Tell once of each check that could not run."""
+        for name, line in report.faults.items():
+            if name not in self.failed:
+                self.failed[name] = report.failed[name]
+                self._tell(f"lossary: {line}")
 
     def _note(self, found: Iterable[Finding], where: str) -> None:
         """Keep each check's first finding; tell errors and warnings once."""
@@ -295,10 +305,9 @@ class Watch:
                 )
         self.examined += 1
         self.readings.append(Reading(step, sum(term.value for term in terms.values()), terms=terms))
-        self._note(
-            diagnose(Case.of(terms=terms), only=["dead-term", "reduction-mismatch"]).findings,
-            f"step {step}",
-        )
+        report = diagnose(Case.of(terms=terms), only=["dead-term", "reduction-mismatch"])
+        self._admit(report)
+        self._note(report.findings, f"step {step}")
 
     def _post_mortem(self, bad: tuple[Any, ...], before: tuple[Any, ...] | None) -> None:
         """Explain the first value that is not finite, or the step before, which caused it."""

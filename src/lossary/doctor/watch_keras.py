@@ -53,6 +53,7 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         self.x, self.y, self.watched_loss, self.case = x, y, loss, case
         self.every, self.stop = max(1, every), stop
         self.findings: dict[str, Finding] = {}
+        self.failed: dict[str, str] = {}  # checks that could not run, and why
         self.readings: list[Reading] = []
         self.examined = 0
         self._batches = 0
@@ -90,7 +91,11 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         found = []
         try:
             for name, case in self._cases(**more):
-                for finding in diagnose(case, only=only).findings:
+                report = diagnose(case, only=only)
+                for check in report.faults.keys() - self.failed.keys():
+                    self.failed[check] = report.failed[check]
+                    self._tell(f"lossary: {report.faults[check]}")
+                for finding in report.findings:
                     where = f"Output {name}: " if name else ""
                     found.append(replace(finding, seen=where + finding.seen))
         except LossError as problem:  # rows that cannot be examined are no reason to end a training
