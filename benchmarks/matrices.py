@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from benchmarks.steps import MissingError, Step, optax_loss, torch_step
+from benchmarks.steps import MissingError, Step, jax_step, optax_loss, torch_step
 
 
 def linear(rows: int, features: int, classes: int) -> dict[str, Callable[[], Step]]:
@@ -98,16 +98,11 @@ def linear_jax(rows: int, features: int, classes: int) -> dict[str, Callable[[],
     """Under ``jit``, beside optax on all logits."""
 
     def step_of(loss: Callable[..., Any]) -> Step:
-        import jax
-        import jax.numpy as jnp
-
         generator = torch.Generator().manual_seed(0)
-        hidden = jnp.asarray(torch.randn(rows, features, generator=generator).numpy())
+        hidden = torch.randn(rows, features, generator=generator)
         weight = torch.randn(classes, features, generator=generator) / features**0.5
         target = torch.randint(0, classes, (rows,), generator=generator)
-        arrays = (hidden, jnp.asarray(weight.numpy()), jnp.asarray(target.numpy()))
-        compiled = jax.jit(jax.value_and_grad(loss, (0, 1)))
-        return lambda: jax.block_until_ready(compiled(*arrays))
+        return jax_step(loss, hidden.numpy(), weight.numpy(), target.numpy(), learned=2)
 
     def ours() -> Step:
         from lossary.kernels.chunked import linear_cross_entropy
@@ -116,7 +111,33 @@ def linear_jax(rows: int, features: int, classes: int) -> dict[str, Callable[[],
 
     def full() -> Step:
         values = optax_loss("softmax_cross_entropy_with_integer_labels")
-        return step_of(lambda hidden, weight, target: values(hidden @ weight.T, target).mean())
+        return step_of(lambda hidden, weight, target: values(hidden @ weight.T, target))
+
+    return {"lossary": ours, "optax jit": full}
+
+
+def contrast_jax(pairs: int, features: int) -> dict[str, Callable[[], Step]]:
+    """InfoNCE under ``jit``, beside optax on the matrix of all scores."""
+
+    def step_of(loss: Callable[..., Any]) -> Step:
+        queries, keys = torch.randn(2, pairs, features, generator=torch.Generator().manual_seed(0))
+        return jax_step(loss, queries.numpy(), keys.numpy(), learned=2)
+
+    def ours() -> Step:
+        from lossary.kernels.chunked.contrast_jax import info_nce
+
+        return step_of(lambda q, k: info_nce(q, k, temperature=0.1))
+
+    def full() -> Step:
+        values = optax_loss("softmax_cross_entropy_with_integer_labels")
+
+        def loss(q: Any, k: Any) -> Any:
+            import jax.numpy as jnp
+
+            q, k = (x / jnp.linalg.norm(x, axis=1, keepdims=True) for x in (q, k))
+            return values(q @ k.T / 0.1, jnp.arange(pairs))
+
+        return step_of(loss)
 
     return {"lossary": ours, "optax jit": full}
 

@@ -40,15 +40,17 @@ def torch_step(function: Callable[..., torch.Tensor], *leaves: torch.Tensor) -> 
     return step
 
 
-def jax_step(function: Callable[..., Any], *arrays: np.ndarray) -> Step:
+def jax_step(function: Callable[..., Any], *arrays: np.ndarray, learned: int = 1) -> Step:
+    """The mean and its gradient by the first ``learned`` arrays, compiled here for their shapes."""
     try:
         import jax
         import jax.numpy as jnp
     except ImportError as error:
         raise MissingError("jax") from error
-    prediction, *rest = (jnp.asarray(array) for array in arrays)
-    compiled = jax.jit(jax.value_and_grad(lambda p: jnp.mean(function(p, *rest))))
-    return lambda: jax.block_until_ready(compiled(prediction))
+    given = tuple(jnp.asarray(array) for array in arrays)
+    mean = jax.value_and_grad(lambda *a: jnp.mean(function(*a)), tuple(range(learned)))
+    compiled = jax.jit(mean).lower(*given).compile()
+    return lambda: jax.block_until_ready(compiled(*given))
 
 
 def optax_loss(name: str) -> Any:

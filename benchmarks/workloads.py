@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from benchmarks.matrices import contrast, contrast_alone, linear, linear_jax
+from benchmarks.matrices import contrast, contrast_alone, contrast_jax, linear, linear_jax
 from benchmarks.steps import MissingError, Step, Workload, jax_step, optax_loss, torch_step
 from lossary import Loss
 
@@ -332,6 +332,10 @@ WORKLOADS: dict[str, Workload] = {
     "clip": Workload(
         "InfoNCE symmetric, 8192 x 256", contrast(8192, 256, True), 5,
         small=contrast(256, 64, True),
+    ),
+    "info_nce_jax": Workload(
+        "InfoNCE in JAX, 8192 x 256", contrast_jax(8192, 256), 5, small=contrast_jax(256, 64),
+        settings=("default",),
     ),
     "info_nce_large": Workload(
         "InfoNCE, 131072 x 64", contrast_alone(131072, 64), 1, small=contrast_alone(256, 64),

@@ -68,3 +68,14 @@ def test_the_library_is_found_from_the_arrays():
     np.testing.assert_allclose([float(mine), theirs.item()], expected, rtol=1e-6)
     with pytest.raises(LossError, match="torch or JAX"):
         linear_cross_entropy(hidden, weight, np.array(target))
+
+
+def test_beside_the_gradients_one_slice_of_logits_exists():
+    """Neither the logits nor the gradients are there a second time."""
+    rows, features, classes = 2048, 256, 4000
+    shapes = [(rows, features), (classes, features), (rows,)]
+    kinds = [jnp.float32, jnp.float32, jnp.int32]
+    step = jax.value_and_grad(lambda *a: linear_jax.linear_cross_entropy(*a, budget=0), (0, 1))
+    arrays = [jax.ShapeDtypeStruct(*each) for each in zip(shapes, kinds, strict=True)]
+    used = jax.jit(step).lower(*arrays).compile().memory_analysis().temp_size_in_bytes
+    assert used < 2 * 128 * classes * 4, used

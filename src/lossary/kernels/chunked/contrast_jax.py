@@ -19,7 +19,7 @@ from lossary.kernels.chunked.linear_jax import slices
 from lossary.numerics import unit_rows
 
 Array = jax.Array
-BUDGET = 64 * 2**20  # bytes of scores that exist at a time, unless told otherwise
+BUDGET = 16 * 2**20  # bytes of scores that exist at a time, unless told; more is no quicker
 # (scores of rows, which are pairs of one, the rows' places or -1, extras) -> values
 Values = Callable[[Array, Array, Array, Any], Array]
 
