@@ -297,6 +297,15 @@ def test_places_beyond_2_to_the_31_are_reached(name, tmp_path):
         np.testing.assert_allclose(partial[-1], expected, rtol=1e-6)
 
 
+def test_a_tensor_that_outlived_its_transformation_is_read():
+    """torch.func leaves wrappers without memory behind; the plain tensor is within."""
+    loss, left = Loss("log_cosh"), []
+    prediction, target = torch.randn(2, 1000, generator=torch.Generator().manual_seed(0))
+    torch.func.jvp(lambda x: left.append(x) or x, (prediction,), (prediction,))
+    values = [loss(prediction, target) for _ in range(2)]  # the second one by the shortcut
+    assert torch.equal(loss(left[0], target), values[1])
+
+
 # -- JAX ------------------------------------------------------------------------------------------
 
 

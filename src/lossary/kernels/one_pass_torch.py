@@ -112,9 +112,14 @@ class OnePass:
     def prepare(
         self, prediction: Tensor, target: Tensor, *, factor: float, **parameters: Any
     ) -> Callable[[Tensor, Tensor], Tensor]:
-        apply, run = _ScaledSum.apply, self.run
+        run, unwrapped = self.run, torch._C._functorch.unwrap_if_dead
+        # ``apply`` without its questions about torch.func, which whoever takes a shortcut has
+        # answered: they take as long as the kernel.
+        apply: Any = super(torch.autograd.Function, _ScaledSum).apply
 
         def scaled_sum(prediction: Tensor, target: Tensor) -> Tensor:
+            # A tensor that outlived its transformation is an empty shell around the plain one.
+            prediction, target = unwrapped(prediction), unwrapped(target)
             if prediction.requires_grad and torch.is_grad_enabled():
                 return apply(prediction, target, None, self, factor, parameters)
             return run(prediction, target, None, None, None, factor, parameters)

@@ -259,7 +259,7 @@ class DiceCrossEntropy:
         ) -> float:
             given = _read(weights, regions, real) if weights else np.ones(regions)
             if target_dtype in INDEX:
-                _check_range(target, given, pixels, classes, dtype, target_dtype)
+                _check_range(target, given, pixels, classes, target_dtype)
             sums = np.empty((regions, per_region, 1 + 3 * classes))
             parts = min(pool.threads(), shares)
             memory = (prediction, target, gradient, address(sums))
@@ -304,9 +304,9 @@ def _read(at: int, size: int, real: Any) -> np.ndarray:
 
 
 def _check_range(
-    target: int, given: np.ndarray, pixels: int, classes: int, dtype: str, target_dtype: str
+    target: int, given: np.ndarray, pixels: int, classes: int, target_dtype: str
 ) -> None:
-    outside = softmax.compiled("outside", dtype, target_dtype, ())
+    outside = softmax.compiled("outside", "float32", target_dtype, ())
     width = np.dtype(target_dtype).itemsize
     for region in np.flatnonzero(given):
         start = int(region) * pixels

@@ -29,11 +29,6 @@ class _Compiled(OnePass):
     toolchain = "numba"
     devices = ("cpu",)
 
-    def __init__(self, loss: str) -> None:
-        super().__init__(loss)
-        # For tensors of one shape and dtype, and one set of parameters.
-        self.prepared: dict[Purpose, Launch] = {}
-
     def unavailable(self, device: str) -> str | None:
         return available.why_not()
 
@@ -59,10 +54,10 @@ class _Compiled(OnePass):
         self, prediction: Tensor, target: Tensor, weights: Tensor | None,
         gradient: Tensor | None, values: Tensor | None, factor: float, parameters: Any,
     ) -> Tensor:  # fmt: skip
-        purpose = (weights is not None, gradient is not None, values is not None)
-        launch = self.prepared.get(purpose) or self._prepare(
-            prediction, target, purpose, parameters
-        )
+        launch = self.launch(
+            prediction, target, (weights is not None, gradient is not None, values is not None),
+            parameters,
+        )  # fmt: skip
         total = launch(
             prediction.data_ptr(), target.data_ptr(),
             0 if weights is None else weights.data_ptr(),
@@ -71,7 +66,7 @@ class _Compiled(OnePass):
         )  # fmt: skip
         return torch.scalar_tensor(total, dtype=prediction.dtype)
 
-    def _prepare(
+    def launch(
         self, prediction: Tensor, target: Tensor, purpose: Purpose, parameters: Any
     ) -> Launch:
         return program(self.loss).prepare(
@@ -82,8 +77,21 @@ class _Compiled(OnePass):
     def prepare(
         self, prediction: Tensor, target: Tensor, *, factor: float, **parameters: Any
     ) -> Callable[[Tensor, Tensor], Tensor]:
-        fixed = _Compiled(self.loss)
-        for gradient in (False, True):
-            purpose = (False, gradient, False)
-            fixed.prepared[purpose] = self._prepare(prediction, target, purpose, parameters)
+        fixed = _Fixed(self.loss)
         return OnePass.prepare(fixed, prediction, target, factor=factor, **parameters)
+
+
+class _Fixed(_Compiled):
+    """For tensors of one shape and dtype, and one set of parameters."""
+
+    def __init__(self, loss: str) -> None:
+        super().__init__(loss)
+        self.launches: dict[Purpose, Launch] = {}
+
+    def launch(
+        self, prediction: Tensor, target: Tensor, purpose: Purpose, parameters: Any
+    ) -> Launch:
+        found = self.launches.get(purpose)
+        if found is None:  # only now: who trains need not wait for the value's own kernel
+            found = self.launches[purpose] = super().launch(prediction, target, purpose, parameters)
+        return found

@@ -159,8 +159,8 @@ def prepared(
 ) -> Callable[..., float]:
     """A function of addresses (prediction, target, weights, gradient, values) and the factor.
 
-    It returns the (weighted) sum of the values; ``purpose`` says whether weights, gradient and
-    values are among them.
+    It returns the (weighted) sum of the values times the factor; ``purpose`` says whether weights,
+    gradient and values are among them.
     """
     real, size = REAL[dtype], math.prod(shape)
     run = kernel(loss, real, *purpose, branches(loss, parameters) if _tests(loss) else ())
@@ -171,12 +171,14 @@ def prepared(
         prediction: int, target: int, weights: int, gradient: int, values: int, factor: float
     ) -> float:
         if blocks == 1:  # its sum is what the kernel returns
-            memory = (prediction, target, weights, gradient, values, _NOWHERE)
-            return run(0, 1, size, *memory, factor, *parameters)
+            return factor * run(
+                0, 1, size, prediction, target, weights, gradient, values, _NOWHERE, factor,
+                *parameters,
+            )  # fmt: skip
         partial = np.empty(blocks)
         rest = (size, prediction, target, weights, gradient, values, address(partial), factor)
         pool.run(run, blocks, min(pool.threads(), shares), *rest, *parameters)
-        return float(partial.sum())
+        return factor * float(partial.sum())
 
     return launch if blocks else _nothing
 

@@ -88,11 +88,4 @@ class Pointwise:
         from lossary.kernels.numba import pointwise as blocks
 
         numbers = pointwise.numbers(self.loss, parameters)
-        launch = blocks.prepared(self.loss, dtype, shape, purpose, numbers)
-
-        def scaled(
-            p: int, t: int, weights: int, gradient: int, values: int, factor: float
-        ) -> float:
-            return factor * launch(p, t, weights, gradient, values, factor)
-
-        return scaled
+        return blocks.prepared(self.loss, dtype, shape, purpose, numbers)

@@ -155,7 +155,8 @@ class CrossEntropy:
         flags = tuple(name for name, on in zip(_FLAGS, given, strict=True) if on)
         outside = None
         if target_dtype in INDEX:
-            outside = compiled("outside", dtype, target_dtype, ("WEIGHTED",) * purpose[0])
+            kind = dtype if purpose[0] else "float32"  # weights are all that it reads of them
+            outside = compiled("outside", kind, target_dtype, ("WEIGHTED",) * purpose[0])
         if inner == 1 and classes > FEW:
             run, blocks = compiled("rows", dtype, target_dtype, flags), samples
             sizes: tuple[int, ...] = (classes,)
