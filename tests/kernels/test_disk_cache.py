@@ -9,7 +9,18 @@ import sys
 import numpy as np
 from lossary import kernels
 from lossary.contract import contract_of
+from numba.core import event
 
+class Compiled(event.Listener):
+    def on_start(self, started):
+        # Numba's own functions (slices, copies with the text of their errors) once cost seconds.
+        home = str(started.data["dispatcher"].py_func.__module__)
+        assert not home.startswith("numba."), started.data
+
+    def on_end(self, ended):
+        pass
+
+event.register("numba:compile", Compiled())
 generator = np.random.default_rng(0)
 logits, classes = generator.normal(size=(5, 60)), generator.integers(0, 60, 5)
 spread = generator.dirichlet(np.ones(60), 5)

@@ -113,7 +113,7 @@ def rows(
             key = grown
         high = from_bits(integer(key ^ integer(integer(key >> sign_bit) & no_sign)))
         peak = best + find(past(z, best), classes - best, high)
-        share = real(smoothing / max(finite, 1.0)) if SMOOTHED else zero
+        share = real(smoothing / (finite if finite > 1.0 else 1.0)) if SMOOTHED else zero
         rest, mass, gap = 0.0, 0.0, 0.0
         low = 0
         while low < classes:

@@ -175,7 +175,7 @@ def tiles(
             tile_highest(past(z, k * stride), high, peak, finite, k, n)
         if SMOOTHED:
             for i in range(n):
-                share[i] = real(smoothing / max(finite[i], one))
+                share[i] = real(smoothing / (finite[i] if finite[i] > one else one))
         for k in range(classes):
             z_k, e_k = past(z, k * stride), past(e, k * e_stride)
             if DENSE:
