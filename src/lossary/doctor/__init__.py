@@ -10,9 +10,9 @@ import numpy as np
 
 from lossary.contract import LossError
 from lossary.doctor.case import Case
+from lossary.doctor.chance import same_chance
 from lossary.doctor.registry import CHECKS, Check, NotApplicable, all_checks, check_of
 from lossary.doctor.report import SEVERITIES, Finding, Report
-from lossary.doctor.untouched import same_chance
 
 __all__ = [
     "CHECKS",

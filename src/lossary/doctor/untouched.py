@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import copy
-import random
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
+from lossary.doctor.chance import same_chance
 
 
 @contextmanager
@@ -21,32 +19,12 @@ def untouched(function: Any) -> Iterator[None]:
     """
     parts = list(function.modules()) if hasattr(function, "modules") else [function]
     kept = [(part, _attributes(part), _buffers(part)) for part in parts]
-    with same_chance(seed=0):
+    with same_chance(0, parts):
         try:
             yield
         finally:
             for part, attributes, buffers in kept:
                 _restore(part, attributes, buffers)
-
-
-@contextmanager
-def same_chance(seed: int | None = None) -> Iterator[None]:
-    """Give the states of the random generators back; between, they start from ``seed``."""
-    torch = sys.modules.get("torch")
-    # The global generator of NumPy is what other people's code draws from.
-    states = random.getstate(), np.random.get_state(), torch and torch.get_rng_state()  # noqa: NPY002
-    if seed is not None:
-        random.seed(seed)
-        np.random.seed(seed)  # noqa: NPY002
-        if torch:
-            torch.default_generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002
-        if torch:
-            torch.set_rng_state(states[2])
 
 
 def _attributes(part: Any) -> dict[str, Any]:

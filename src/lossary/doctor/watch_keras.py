@@ -16,11 +16,11 @@ from lossary.contract import LossError
 from lossary.doctor import diagnose
 from lossary.doctor.arrays import as_keras_reads, library_of, like, to_numpy
 from lossary.doctor.case import Case
+from lossary.doctor.chance import same_chance
 from lossary.doctor.landmarks import best_constant, floor_of
 from lossary.doctor.registry import NotApplicable, all_checks
 from lossary.doctor.report import Finding
 from lossary.doctor.terms import Term
-from lossary.doctor.untouched import same_chance
 from lossary.doctor.watch import EVERY, NotFinite, Reading, stalled
 
 _UNTRAINED = ("constant-predictor", "domination", "direction", "label-shift", "collapse")
