@@ -68,6 +68,7 @@ def tile_rest(e, peak, rest, k, n):
 
 def tile_hits(z, stride, classes, t, c, high, peak, mass, at_peak, gap, keep, n):
     """The target's part of the sums, for plain class indices."""
+    full_width()
     for i in range(n):
         hit = t[i] if 0 <= t[i] < classes else 0  # of an absent sample: not used
         q = keep * (c[hit] if CLASSES else one)
@@ -124,6 +125,7 @@ def gather(source, target, width, classes):
 
 
 def scatter(source, target, width, classes):
+    full_width()
     for i in range(width):
         for k in range(classes):
             target[i * classes + k] = source[k * TILE + i]
