@@ -7,8 +7,10 @@ import pytest
 
 from lossary.advice import describe
 from lossary.contract import LossError
-from lossary.lab import images
-from lossary.lab.choose import fitted, split_names
+from lossary.cost import Objective
+from lossary.evaluate import Loss
+from lossary.lab import compare, images
+from lossary.lab.choose import fitted, fitted_all, split_names
 from lossary.lab.data import from_arrays, read
 from lossary.lab.heads import head_for
 from lossary.lab.run import Settings, run
@@ -234,6 +236,42 @@ def test_losses_that_do_not_fit_say_so():
         fitted("huber:delta", target)
     with pytest.raises(LossError, match="outside"):
         fitted("huber:delta=-1", target)
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        "huber:reduction=sum",
+        "huber:delta=2,reduction=batch_mean",
+        "huber:ignore=3",
+        "squared_error+0.5*huber:reduction=sum",
+        Loss("huber", reduction="sum"),
+        Loss("huber", ignore=3),
+        Objective(a=(1.0, Loss("squared_error")), b=(0.5, Loss("huber", reduction="none"))),
+    ],
+    ids=str,
+)
+def test_settings_that_training_would_ignore_are_refused(item):
+    data = from_arrays(np.random.default_rng(0).normal(size=(40, 2)), np.arange(40) * 0.5)
+    said = r"^huber.*: (reduction|ignore)=\w+ would be ignored, since .*; leave it out$"
+    with pytest.raises(LossError, match=said):
+        fitted_all([item], data.target)
+    with pytest.raises(LossError, match=said):
+        compare((data.features, data.target.values), losses=[item], sweep=True, seeds=2)
+
+
+def test_a_loss_of_probabilities_is_trained_on_its_logits():
+    target = describe(np.arange(30) % 2)
+    alone, alias, given = fitted_all(
+        [
+            "binary_cross_entropy:predictions=probabilities",
+            "BinaryCrossentropy",
+            Loss("binary_cross_entropy", predictions="probabilities", implementation="definition"),
+        ],
+        target,
+    ).values()
+    assert alone == alias == Loss("binary_cross_entropy")
+    assert given == Loss("binary_cross_entropy", implementation="definition")
 
 
 def test_names_and_settings_are_told_apart():

@@ -12,7 +12,7 @@ from lossary.advice.target import Target
 from lossary.contract import Contract, LossError, resolve
 from lossary.cost import Objective
 from lossary.evaluate import Loss
-from lossary.lab.objective import Minimised, objective_of, terms_of, text_of
+from lossary.lab.objective import Minimised, change, objective_of, terms_of, text_of
 
 
 def split_names(text: str) -> list[str]:
@@ -56,14 +56,31 @@ def _literal(node: ast.expr) -> Any:
 def fitted(text: str, target: Target) -> Loss:
     """The loss of ``text``, its data-given parameters filled in.
 
-    It takes what its definition takes (logits, say), whatever its alias means: how predictions
-    arrive is the head's business.
+    Errors: LossError for an objective, an unknown loss, one that does not fit the target, and for a
+    setting that training would ignore.
     """
     if terms_of(text) != [(1.0, text.strip())]:
         raise LossError(f"{text}: is an objective of several terms; give one loss here")
     contract, given = parse(text)
     meet(contract, target)  # before its parameters are asked for
-    return Loss(contract, **fill(contract, given, target))
+    return as_trained(Loss(contract, **fill(contract, given, target)), text)
+
+
+def as_trained(loss: Loss, text: str = "") -> Loss:
+    """The loss as the lab trains it: the mean over every row of what its definition takes.
+
+    How predictions arrive is the head's business: a loss of probabilities gets logits too.
+    """
+    for name, trained in (("reduction", "mean"), ("ignore", None)):
+        if (value := getattr(loss, name)) != trained:
+            raise LossError(
+                f"{text or text_of(loss)}: {name}={value} would be ignored, since the lab takes "
+                "the mean over every row; leave it out"
+            )
+    if loss.predictions is None:
+        return loss
+    kept = {name: getattr(loss, name) for name in ("empty", "validate", "implementation")}
+    return Loss(loss.contract, **kept, **loss.parameters)
 
 
 def fitted_all(losses: Iterable[str | Minimised], target: Target) -> dict[str, Minimised]:
@@ -71,7 +88,7 @@ def fitted_all(losses: Iterable[str | Minimised], target: Target) -> dict[str, M
     found: dict[str, Minimised] = {}
     for item in losses:
         if isinstance(item, Loss | Objective):
-            found[text_of(item)] = item
+            found[text_of(item)] = change(item, as_trained)
             continue
         if not isinstance(item, str):
             raise LossError(
