@@ -130,7 +130,10 @@ def _torch_compiled(function: Function) -> Function:
     import torch
 
     torch.compiler.reset()  # else the variants of many losses exhaust the recompile limit
-    return torch.compile(function, fullgraph=True, dynamic=False)
+    # Sums over the few classes and features of these batches are compiled as those of many are:
+    # unrolled, they would be other programs, and take several times as long to make.
+    options: dict[str, Any] = {"unroll_reductions_threshold": 1}
+    return torch.compile(function, fullgraph=True, dynamic=False, options=options)
 
 
 @lru_cache(_KEPT)

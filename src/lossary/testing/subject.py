@@ -109,16 +109,36 @@ class Subject:
         """Values and gradients of a sample in one library and dtype; computed once."""
         key = (library.name, id(sample), dtype)
         if key not in self._computed:
-            arrays = as_dtype(sample.arrays, dtype)
+            arrays = self.filled(library, as_dtype(sample.arrays, dtype))
             # The definition; what stands in for it has a check of its own.
             run = self.loss(sample.parameters, implementation="definition").values
+            gradients: dict[str, np.ndarray] = {}
             if library.differentiates:
-                self._computed[key] = library.values_and_gradients(
-                    run, arrays, self.contract.predictions
-                )
+                wrt = self.contract.predictions
+                values, gradients = library.values_and_gradients(run, arrays, wrt)
             else:
-                self._computed[key] = library.values(run, arrays), {}
+                values = library.values(run, arrays)
+            self._computed[key] = self.cut(sample, values, gradients)
         return self._computed[key]
+
+    def filled(self, library: Library, arrays: Batch) -> Batch:
+        """The units of a sample, repeated to as many as the main one has, for eager JAX.
+
+        It compiles every operation anew for each batch size.
+        """
+        if library.name != "jax" or not self.independent:
+            return arrays
+        rows = max(len(array) for array in self.samples[0].arrays.values())
+        return {name: array[np.arange(rows) % len(array)] for name, array in arrays.items()}
+
+    def cut(
+        self, sample: Sample, values: np.ndarray, gradients: Mapping[str, np.ndarray]
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """What was computed of a filled sample, for the sample's own units."""
+        if not self.independent:
+            return values, dict(gradients)
+        rows = len(next(iter(sample.arrays.values())))
+        return values[:rows], {name: gradient[:rows] for name, gradient in gradients.items()}
 
     def reference(self, library: Library, sample: Sample) -> Truth:
         """Without an oracle: the float64 result, and how far float32's roundings move it."""

@@ -161,8 +161,11 @@ def _computed(
     subject: Subject, library: Library, way: str, sample: Sample, dtype: str
 ) -> tuple[np.ndarray, np.ndarray]:
     loss = subject.loss(sample.parameters, predictions=way, reduction="sum")
-    arrays = library.arrays(as_dtype(sample.arrays, dtype))
-    return library.numpy(loss.values(**arrays)), library.numpy(loss.value_and_grad(**arrays)[1])
+    arrays = library.arrays(subject.filled(library, as_dtype(sample.arrays, dtype)))
+    (name,) = subject.contract.predictions
+    gradient = library.numpy(loss.value_and_grad(**arrays)[1])
+    values, gradients = subject.cut(sample, library.numpy(loss.values(**arrays)), {name: gradient})
+    return values, gradients[name]
 
 
 def _must_be_finite(
