@@ -104,8 +104,10 @@ def test_millions_of_texts_are_counted_not_sorted(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr(np, "unique", sorts)
-        refused("200000 different texts in 200000 rows look like nearly all unique", path, "y")
-        with pytest.raises(LossError, match="200000 different texts"):
+        refused(
+            "20000 different texts in 20000 of 200000 rows look like nearly all unique", path, "y"
+        )
+        with pytest.raises(LossError, match="20000 different texts in 20000 of 200000 rows"):
             describe(np.array([f"label{k}" for k in range(200_000)], dtype=object))
     assert "column 'y' has 200000 different texts" in read(path, "z").notes[0]
 
@@ -236,6 +238,17 @@ def test_losses_that_do_not_fit_say_so():
         fitted("huber:delta", target)
     with pytest.raises(LossError, match="outside"):
         fitted("huber:delta=-1", target)
+
+
+def test_classes_that_the_first_look_misses_are_counted_all_the_same():
+    rows = np.arange(100_000)
+    described = describe(np.array(["a", "b", "c"])[rows % 3])
+    assert described.labels == ("a", "b", "c")
+    hidden = np.where(rows % 5, rows, 0).astype(str)  # every fifth row, those looked at, is "0"
+    with pytest.raises(LossError, match="80001 different texts in 100000 rows look like nearly"):
+        describe(hidden)
+    with pytest.raises(LossError, match="at least 2000 classes; the lab takes at most 1000"):
+        describe(np.array([f"class {row % 2000}" for row in rows // 5]))
 
 
 @pytest.mark.parametrize(

@@ -153,9 +153,10 @@ def _facts(values: np.ndarray) -> dict[str, float]:
 
 def _categories(array: np.ndarray, name: str, task: str) -> Target:
     texts = array.dtype.kind not in "iufb"
-    if texts:  # counted first: to sort millions of texts takes half a minute
-        different = set(map(str, array.tolist()))
-        refuse_texts(len(different), max(map(len, different)), array.size, name)
+    for step in strides(array.size) if texts else ():
+        # Counted first: to sort millions of texts takes half a minute.
+        different = set(map(str, array[::step].tolist()))
+        refuse_texts(len(different), max(map(len, different)), array.size, name, step)
     distinct, index = np.unique(array.astype(str) if texts else array, return_inverse=True)
     count = distinct.size
     if count < 2:
@@ -185,23 +186,32 @@ def _categories(array: np.ndarray, name: str, task: str) -> Target:
     )
 
 
-def refuse_texts(different: int, longest: int, rows: int, name: str) -> None:
+def strides(rows: int) -> tuple[int, ...]:
+    """Some rows are looked at before all: enough to see that there are far too many classes."""
+    step = rows // (20 * MOST_CLASSES)
+    return (step, 1) if step > 1 else (1,)
+
+
+def refuse_texts(different: int, longest: int, rows: int, name: str, step: int = 1) -> None:
     """A LossError where so many ``different`` texts, the ``longest`` of so many letters, are no
-    classes.
+    classes. ``step``: each so-manieth of the ``rows`` was looked at.
     """
-    if different > SEVERAL and different > 0.5 * rows:
+    looked = -(-rows // step)
+    if different > (SEVERAL if step == 1 else MOST_CLASSES) and different > 0.5 * looked:
         kind = "free text" if longest > 40 else "nearly all unique texts"
+        where = f"{rows} rows" if step == 1 else f"{looked} of {rows} rows"
         raise LossError(
-            f"target {name}: {different} different texts in {rows} rows look like {kind}; "
+            f"target {name}: {different} different texts in {where} look like {kind}; "
             "choose a column of classes or numbers"
         )
-    _refuse_classes(different, name)
+    _refuse_classes(different, name, step)
 
 
-def _refuse_classes(count: int, name: str) -> None:
+def _refuse_classes(count: int, name: str, step: int = 1) -> None:
     if count > MOST_CLASSES:
+        least = "at least " if step > 1 else ""
         raise LossError(
-            f"target {name}: {count} classes; the lab takes at most {MOST_CLASSES}; "
+            f"target {name}: {least}{count} classes; the lab takes at most {MOST_CLASSES}; "
             "merge rare classes, or say --task real if it is a quantity"
         )
 

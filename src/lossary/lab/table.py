@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lossary.advice.target import refuse_texts
+from lossary.advice.target import refuse_texts, strides
 from lossary.contract import LossError
 from lossary.lab.need import need
 
@@ -253,7 +253,10 @@ def _target_values(series: Any, source: str) -> np.ndarray:
                 f"texts, the first {series[row]!r} in row {row + 1}; correct or remove them"
             )
         # Counted here, since millions of texts take seconds to become an array.
-        refuse_texts(series.n_unique(), series.str.len_chars().max(), len(series), series.name)
+        for step in strides(len(series)):
+            part = series.gather_every(step)
+            longest = part.str.len_chars().max()
+            refuse_texts(part.n_unique(), longest, len(series), series.name, step)
     return series.to_numpy()
 
 
