@@ -326,7 +326,8 @@ def _memory_cases(contract: Contract) -> Iterator[tuple[str, Any, dict[str, np.n
             for name, value in given.items()
         }
         first = contract.predictions[0]
-        rows, classes = len(batch[first]), batch[first].shape[-1]
+        rows = len(batch[first])
+        classes = len(batch[contract.learned[0]]) if contract.learned else batch[first].shape[-1]
         held = {"mask": np.arange(rows) % 3 > 0, "class_weights": np.ones(classes)}
         for form, companion in itertools.product((None, *contract.forms), companions):
             chosen = contract.check_parameters(many)

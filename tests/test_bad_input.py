@@ -103,6 +103,16 @@ CASES: list[tuple[str, Callable[[], object], tuple[str, ...]]] = [
         lambda: Loss("cross_entropy")(LOGITS, np.zeros(4, np.int64), class_weights=np.ones(2)),
         ("cross_entropy", "class_weights", "(2,)", "(3,)"),
     ),
+    (
+        "class weights of too few learned classes",
+        lambda: Loss("arcface")(REAL[:, None], np.zeros(4, int), REAL[:2, None], class_weights=[1]),
+        ("arcface", "class_weights", "(1,)", "(2,)"),
+    ),
+    (
+        "a parameter that comes with the call",
+        lambda: Loss("siglip")(LOGITS, LOGITS, scale=np.ones(())),
+        ("siglip", "scale", "when the loss is made", "contract_of('siglip').compute"),
+    ),
     ("strings", lambda: Loss("mse")(np.array(["a"]), np.array(["b"])), ("squared_error",)),
     (
         "NaN where values are validated",

@@ -152,8 +152,8 @@ class Call(NamedTuple):
             scale = 1.0 / float(behind) if behind else 0.0
         return {"factor": scale, "weights": weights, **self._inner("class_weights")}
 
-    def values(self) -> tuple[Array, dict[str, Any]]:
-        """The definition's unreduced values, and what reduces them: weights, counts, measure."""
+    def values(self, kernel: Kernel | None = None) -> tuple[Array, dict[str, Any]]:
+        """The unreduced values, and what reduces them: weights, counts, measure."""
         contract, parameters = self.loss.contract, self.loss.parameters
         arrays, compute = self.arrays, contract.compute
         inputs.check_classes(contract, arrays, parameters, self.mask)
@@ -167,6 +167,8 @@ class Call(NamedTuple):
                 compute = contract.forms[arrival]
             else:
                 arrays = inputs.convert(contract, arrays, arrival)
+        if kernel is not None and kernel.values is not None:
+            compute = kernel.values
         inner = self._inner("mask", "class_weights")
         values = compute(*arrays.values(), **parameters, **inner)
         weights, measure = self._unit_weights(arrays, values)
@@ -237,7 +239,7 @@ def prepare(
         weights = companions.companion("weights", contract, weights, first)
     if class_weights is not None:
         class_weights = companions.companion("class_weights", contract, class_weights, first)
-        companions.check_class_weights(contract, first, class_weights, loss.parameters)
+        companions.check_class_weights(contract, bound, class_weights, loss.parameters)
         kind = bound[contract.predictions[0]].dtype
         class_weights = namespace(first).astype(class_weights, kind)
     return Call(loss, bound, plan, weights, class_weights, mask)
@@ -251,5 +253,12 @@ def bind(loss: Loss, arrays: tuple[Array, ...], named: Mapping[str, Array]) -> d
     given = dict(zip(names, arrays, strict=False)) | dict(named)
     if len(arrays) + len(named) != len(names) or set(given) != set(names):
         came = ", ".join([*names[: len(arrays)], *named]) or "nothing"
+        for name in named:
+            if name in loss.contract.parameters:
+                function = f"contract_of({loss.contract.name!r}).compute"
+                raise LossError(
+                    f"{loss.contract.name}: {name} is given when the loss is made, as a number; "
+                    f"to learn it, call {function}(..., {name}=...)"
+                )
         raise LossError(f"{loss.contract.name}: takes {', '.join(names)}; got {came}")
     return {name: given[name] for name in names}  # keywords may come in any order

@@ -7,7 +7,7 @@ from typing import Any
 
 from lossary.contract import Array, Contract, LossError
 from lossary.cost import spread
-from lossary.inputs import Arrays, class_axis
+from lossary.inputs import Arrays, class_axis, count_classes
 from lossary.numerics import constant
 from lossary.xp import is_array, namespace
 
@@ -98,23 +98,21 @@ def counted(contract: Contract, mask: Array, values: Array, parameters: Mapping[
 
 
 def check_class_weights(
-    contract: Contract, first: Array, class_weights: Array, parameters: Mapping[str, Any]
+    contract: Contract, arrays: Arrays, class_weights: Array, parameters: Mapping[str, Any]
 ) -> None:
     """Raise a LossError where weights of classes make no sense, or are not one per class."""
-    space = contract.target
+    space, classes = contract.target, count_classes(contract, arrays, parameters)
     came = f"{contract.name}: class_weights has shape {tuple(class_weights.shape)}, expected"
     if space is not None and space.name in ("binary", "sign"):
         if tuple(class_weights.shape) != (2,):
             raise LossError(f"{came} (2,): the weight of no and the weight of yes")
-    elif space is None or space.name != "classes":
+    elif classes is None or space is None or space.name not in ("classes", "labels"):
         raise LossError(
             f"{contract.name}: class_weights need a target of classes, not "
             f"{space.name if space else 'none'}; give weights per unit instead"
         )
-    else:
-        classes = first.shape[class_axis(contract, first, parameters)]
-        if tuple(class_weights.shape) != (classes,):
-            raise LossError(f"{came} ({classes},): one per class")
+    elif tuple(class_weights.shape) != (classes,):
+        raise LossError(f"{came} ({classes},): one per class")
 
 
 def class_weights_of(
@@ -128,13 +126,13 @@ def class_weights_of(
         # A sign of 0 counts as -1, as in the definitions.
         yes = xp.astype(target > 0, class_weights.dtype) if space.name == "sign" else target
         return class_weights[0] * (1 - yes) + class_weights[1] * yes
-    axis = class_axis(contract, first, parameters)
-    classes = first.shape[axis]
+    classes = count_classes(contract, arrays, parameters)
     if target.ndim == first.ndim - 1:
         known = xp.logical_and(target >= 0, target < classes)
         index = xp.astype(xp.where(known, target, xp.zeros_like(target)), xp.int64)
         flat = xp.take(class_weights, xp.reshape(index, (-1,)), axis=0)
         return xp.reshape(flat, tuple(target.shape))
+    axis = class_axis(contract, first, parameters)
     shape = [1] * first.ndim
-    shape[axis] = classes
+    shape[axis] = class_weights.shape[0]
     return xp.sum(target * xp.reshape(class_weights, tuple(shape)), axis=axis)

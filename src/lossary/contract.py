@@ -39,6 +39,12 @@ class Parameter:
 
     def check(self, value: Any, loss_name: str) -> Any:
         """``value``, hashable, or a LossError that names the interval."""
+        if getattr(value, "requires_grad", False) or not _readable(value):
+            raise LossError(
+                f"{loss_name}: {self.name} is a tensor to be learned or traced, but a Loss holds "
+                f"numbers; give it to the function: contract_of({loss_name!r}).compute("
+                f"..., {self.name}=...)"
+            )
         choices = _choices(self.type)
         if value == self.default and type(value) is type(self.default):
             return value
@@ -76,6 +82,15 @@ def _choices(kind: Any) -> tuple[Any, ...]:
     if typing.get_origin(kind) is Literal:
         return typing.get_args(kind)
     return ()
+
+
+def _readable(value: Any) -> bool:
+    """Whether numbers can be read out of ``value``; not while a compiler traces it."""
+    try:
+        _hashable(value)
+    except (TypeError, RuntimeError):
+        return False
+    return True
 
 
 def _hashable(value: Any) -> Any:

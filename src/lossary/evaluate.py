@@ -132,7 +132,7 @@ class Loss:
             value = kernel.scaled_sum(*call.arrays.values(), **call.share(), **self.parameters)
             call.remember(kernel)
             return _as(value, call.plan.result)
-        values, details = call.values()
+        values, details = call.values(kernel)
         return _as(
             cost.reduce(values, self.reduction, empty=self.empty, **details), call.plan.result
         )
@@ -146,11 +146,7 @@ class Loss:
     ) -> tuple[Array, Array | None]:
         """The ``values``, and where they count (broadcastable to them; None: everywhere)."""
         call = prepare(self, arrays, named, mask=mask)
-        kernel = call.kernel()
-        if kernel is not None and kernel.values is not None and call.mask is None:
-            values = kernel.values(*call.arrays.values(), **self.parameters)
-            return _as(values, call.plan.result), None
-        values, details = call.values()
+        values, details = call.values(call.kernel())
         return _as(cost.reduce(values, "none", **details), call.plan.result), details["counts"]
 
     def total(
@@ -163,7 +159,7 @@ class Loss:
     ) -> Total:
         """Weighted sum and weight. Totals of any split of the data add to the whole's."""
         call = prepare(self, arrays, named, weights, class_weights, mask)
-        values, details = call.values()
+        values, details = call.values(call.kernel())
         return cost.total(values, **details)
 
     def value_and_grad(

@@ -184,6 +184,16 @@ def class_axis(contract: Contract, prediction: Array, parameters: Mapping[str, A
     return int(axis) % int(prediction.ndim)
 
 
+def count_classes(contract: Contract, arrays: Arrays, parameters: Mapping[str, Any]) -> int | None:
+    """How many classes there are: along the class axis, or learned rows; None without classes."""
+    if contract.target is not None and contract.target.layout == "class":
+        prediction = arrays[contract.predictions[0]]
+        return int(prediction.shape[class_axis(contract, prediction, parameters)])
+    if contract.target is not None and contract.target.layout == "label" and contract.learned:
+        return int(arrays[contract.learned[0]].shape[0])
+    return None
+
+
 def _shape_error(
     contract: Contract,
     name: str,
@@ -237,11 +247,8 @@ def check_classes(
     if space.layout == "sequence":
         _check_sequences(contract, arrays, parameters, mask)
         return
-    if space.layout == "class" and target.ndim < prediction.ndim:
-        classes = prediction.shape[class_axis(contract, prediction, parameters)]
-    elif space.layout == "label" and contract.learned:  # one learned row per class
-        classes = arrays[contract.learned[0]].shape[0]
-    else:
+    classes = count_classes(contract, arrays, parameters)
+    if classes is None or (space.layout == "class" and target.ndim >= prediction.ndim):
         return
     if mask is not None:
         target = xp.where(

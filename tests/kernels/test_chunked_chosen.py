@@ -69,11 +69,53 @@ def test_torch(name, options, reduction, weighted):
         torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-13)
 
 
+@pytest.mark.parametrize("reduction", ["none", "mean", "mean_over_batch", "sum"])
+@pytest.mark.parametrize("options", [{}, CASES[1][1]], ids=["plain", "options"])
+def test_class_weights(options, reduction):
+    """As torch's own: a mean over the weights of the targets that count."""
+    classes = torch.linspace(0.2, 2, CLASSES, dtype=torch.float64)
+    found = []
+    for loss in both("linear_cross_entropy", options, reduction=reduction, ignore=3):
+        hidden, weight, target = torch_arrays("linear_cross_entropy")
+        value = loss(hidden, weight, target, class_weights=classes)
+        value.sum().backward()
+        found.append((value.detach(), hidden.grad, weight.grad))
+        with jax.enable_x64(True):
+            arrays = [jnp.asarray(x.detach().numpy()) for x in (hidden, weight, target, classes)]
+
+            def of_both(h, w, loss=loss, arrays=arrays):
+                value = loss(h, w, arrays[2], class_weights=arrays[3])
+                return value.sum(), value
+
+            step = jax.jit(jax.value_and_grad(of_both, (0, 1), has_aux=True))
+            (_, value), slopes = step(*arrays[:2])
+            found.append(tuple(torch.from_numpy(np.array(x)) for x in (value, *slopes)))
+    for other in found[1:]:
+        for mine, theirs in zip(found[0], other, strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-13)
+    if not options and reduction != "mean_over_batch":
+        hidden, weight, target = (x.detach() for x in torch_arrays("linear_cross_entropy"))
+        right = torch.nn.functional.cross_entropy(
+            hidden @ weight.T, target, weight=classes, ignore_index=3, reduction=reduction
+        )
+        torch.testing.assert_close(found[0][0], right, rtol=1e-12, atol=1e-13)
+
+
 @every_case
-def test_it_is_the_kernel_that_runs(name, options):
+def test_it_is_the_kernel_that_runs(name, options, monkeypatch):
     arrays = torch_arrays(name)
     assert Loss(name, **options).explain(*arrays) == f"{name} on torch: chunked"
     assert "ScaledSum" in type(Loss(name, **options)(*arrays).grad_fn).__name__
+    seen, run = [], sliced_torch._Values.apply
+
+    def values(*arguments):
+        seen.append(name)
+        return run(*arguments)
+
+    monkeypatch.setattr(sliced_torch._Values, "apply", values)
+    unreduced = Loss(name, reduction="none", **options)
+    unreduced(*arrays), unreduced.values(*arrays), unreduced.total(*arrays)
+    assert len(seen) == 3
     with pytest.raises(LossError, match="chunked"):
         Loss(name, implementation="chunked", **options)(*(np.asarray(a) for a in arrays_of(name)))
 
@@ -171,6 +213,15 @@ def test_jax_forward_mode():
         for loss in both("siglip", {})
     )
     np.testing.assert_allclose(mine, theirs, rtol=1e-4)
+
+
+def test_a_scale_to_be_learned_is_not_frozen():
+    for frozen in (
+        lambda: Loss("siglip", scale=torch.ones((), requires_grad=True)),
+        lambda: jax.jit(lambda s: Loss("siglip", scale=s)(jnp.eye(3), jnp.eye(3)))(1.0),
+    ):
+        with pytest.raises(LossError, match=r"siglip: scale .*contract_of\('siglip'\)\.compute"):
+            frozen()
 
 
 def test_small_ones_are_left_to_the_definition(monkeypatch):

@@ -193,7 +193,9 @@ def siglip(
     Use it like InfoNCE when batches are large or spread over devices: no sum over the batch stands
     inside a logarithm. Both are (pairs, features), row by row a pair; s is the cosine. The paper
     learns ``scale`` (a) and ``bias`` (b) from the defaults here, where ``bias`` outweighs that all
-    pairs but one are strangers. The mean over queries is the paper's. A masked pair is nobody's.
+    pairs but one are strangers; a ``Loss`` holds them as numbers, so learned ones go to this
+    function, or without the matrix of all scores to ``lossary.kernels.chunked.siglip``. The mean
+    over queries is the paper's. A masked pair is nobody's.
     """
     xp = namespace(queries, keys)
     scores = xp.matmul(scale * unit_rows(queries), xp.matrix_transpose(unit_rows(keys))) + bias

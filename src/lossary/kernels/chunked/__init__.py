@@ -2,8 +2,9 @@
 
 They need nothing but the framework, and make their gradients slice by slice along with the value,
 so that no slice is kept for later. ``Loss`` takes them from a size on, by the manifest; called as
-they are, on torch or JAX arrays, they take more than the definitions do: a bias and class weights,
-learned scales, a budget of memory. ``linear_torch`` and ``contrast_torch`` say what each takes.
+they are, on torch or JAX arrays, they take more than ``Loss`` does: a layer's bias, SigLIP's scale
+and bias when they are learned, a budget of memory. ``linear_torch`` and ``contrast_torch`` say what
+each takes.
 """
 
 from __future__ import annotations

@@ -49,13 +49,16 @@ def _linear_arrays(
     """(what a sweep takes, where an index that counts is no class)."""
     classes, labels = weight.shape[0], target.reshape(-1)
     counts = jnp.ones(labels.shape, bool) if counts is None else counts
+    share = parameters.get("class_weights")
+    parameters = {key: value for key, value in parameters.items() if key != "class_weights"}
     wrong = linear_jax.outside(labels, counts, classes)
     options = linear_jax.options_of(
         len(labels), classes, hidden.dtype.itemsize, linear_jax.BUDGET, **parameters
     )
     nothing, alike = jnp.zeros((classes,), hidden.dtype), jnp.ones((classes,), hidden.dtype)
+    share = alike if share is None else share
     flat, safe = hidden.reshape(-1, hidden.shape[-1]), jnp.where(counts & ~wrong, labels, 0)
-    return (flat, weight, nothing, safe, alike, options), wrong
+    return (flat, weight, nothing, safe, share, options), wrong
 
 
 def _linear_values(hidden: Array, weight: Array, target: Array, **parameters: Any) -> Array:
