@@ -31,7 +31,8 @@ def python(backend, *arguments):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_cases(backend):
-    done = python(backend, "-m", "pytest", "-q", "-p", "no:cacheprovider", HERE / "keras_cases.py")
+    files = HERE / "keras_cases.py", HERE / "keras_misuse.py"
+    done = python(backend, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]
 
 

@@ -1,8 +1,5 @@
-"""``lossary doctor`` on files: what it finds, how it ends, and bad input in one line."""
+"""``lossary doctor`` on files: every kind of them, and what may stand beside predictions."""
 
-import json
-import pickle
-import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,75 +8,12 @@ from pathlib import Path
 import numpy as np
 import polars
 import pytest
+import safetensors_file
 
-from lossary.cli import main
 from lossary.doctor.cases import data as d
 from lossary.doctor.files import load_case, read, read_one
 
-BROKEN = Path(__file__).parents[2] / "examples" / "broken"
-
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def command(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["lossary", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        captured = capsys.readouterr()
-        return int(end.value.code or 0), captured.out, captured.err
-
-    return command
-
-
-@pytest.fixture
-def pair(tmp_path: Path) -> tuple[Path, Path]:
-    np.save(tmp_path / "p.npy", d.softmax(d.logits).astype(np.float32))
-    np.save(tmp_path / "t.npy", d.classes)
-    return tmp_path / "p.npy", tmp_path / "t.npy"
-
-
-def save_safetensors(path: Path, name: str, array: np.ndarray, cut: int = 0) -> None:
-    kind = {"float32": "F32", "int64": "I64"}[array.dtype.name]
-    entry = {name: {"dtype": kind, "shape": list(array.shape), "data_offsets": [0, array.nbytes]}}
-    header = json.dumps(entry).encode()
-    raw = struct.pack("<Q", len(header)) + header + array.tobytes()
-    path.write_bytes(raw[: len(raw) - cut])
-
-
-def test_findings_and_exit_codes(run: Run, pair: tuple[Path, Path], tmp_path: Path) -> None:
-    code, out, _ = run("doctor", *pair, "--loss", "cross_entropy")
-    assert code == 1
-    assert "double-softmax" in out
-    assert "1.461" in out
-    np.save(tmp_path / "logits.npy", d.logits)
-    code, out, _ = run("doctor", tmp_path / "logits.npy", pair[1], "--loss", "cross_entropy")
-    assert code == 0
-    assert "No findings" in out
-    code, out, _ = run(
-        "doctor", *pair, "--loss", "cross_entropy", "--ignore", "double-softmax", "--json"
-    )
-    told = json.loads(out)
-    assert "double-softmax" not in [finding["check"] for finding in told["findings"]]
-    code, out, _ = run("doctor", *pair, "--loss", "cross_entropy", "--predictions", "probabilities")
-    assert code == 0
-
-
-def test_notes_only_end_with_zero(run: Run, tmp_path: Path) -> None:
-    np.save(tmp_path / "p.npy", d.logits)
-    np.save(tmp_path / "t.npy", d.classes)
-    code, out, _ = run(
-        "doctor",
-        tmp_path / "p.npy",
-        tmp_path / "t.npy",
-        "--loss",
-        "cross_entropy",
-        "--set",
-        "label_smoothing=0.1",
-    )
-    assert code == 0
-    assert "minimum is 0.500" in out
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet", "safetensors", "npz"])
@@ -96,8 +30,8 @@ def test_every_kind_of_file(run: Run, tmp_path: Path, kind: str) -> None:
         np.savez(first, a=probabilities)
         np.savez(second, a=d.classes)
     else:
-        save_safetensors(first, "p", probabilities)
-        save_safetensors(second, "t", d.classes)
+        safetensors_file.save(first, "p", probabilities)
+        safetensors_file.save(second, "t", d.classes)
     code, out, err = run("doctor", first, second, "--loss", "cross_entropy")
     assert (code, err) == (1, "")
     assert "double-softmax" in out
@@ -109,32 +43,6 @@ def test_one_csv_with_named_columns(run: Run, tmp_path: Path) -> None:
     code, out, _ = run("doctor", tmp_path / "both.csv", "--loss", "mse")
     assert code == 1
     assert "nan-target" in out
-
-
-def test_broken_examples(run: Run) -> None:
-    files = sorted(BROKEN.glob("*.npz"))
-    assert len(files) == 10
-    code, out, _ = run("doctor", *files, "--json")
-    assert code == 1
-    told = {
-        Path(name).stem: {f["check"] for f in report["findings"]}
-        for name, report in json.loads(out).items()
-    }
-    expected = {
-        "01_softmax_twice": "double-softmax",
-        "02_column_against_row": "broadcast",
-        "03_labels_from_one": "label-range",
-        "04_mask_of_255": "target-range",
-        "05_classes_last": "class-axis",
-        "06_missing_targets": "nan-target",
-        "07_hinge_on_zero_one": "domain",
-        "08_mean_of_means": "split-invariance",
-        "09_outliers": "domination",
-        "10_shifted_twice": "label-shift",
-    }
-    assert told.keys() == expected.keys()
-    for name, check in expected.items():
-        assert check in told[name]
 
 
 ROWS = len(d.classes)
@@ -218,156 +126,6 @@ def test_a_mask_reaches_the_checks(run: Run, tmp_path: Path) -> None:
     assert run(*given, "--mask", tmp_path / "w.csv")[0] == 0
 
 
-def write(path: Path, kind: str) -> tuple[Path, Path]:
-    """Files that cannot be examined."""
-    p, t = path / "p.npy", path / "t.npy"
-    np.save(p, d.logits)
-    np.save(t, d.classes)
-    if kind == "missing":
-        p.unlink()
-    elif kind == "truncated":
-        p.write_bytes(p.read_bytes()[:500])
-    elif kind == "empty file":
-        p.write_bytes(b"")
-    elif kind == "unequal":
-        np.save(t, d.classes[:100])
-    elif kind == "objects":
-        np.save(t, np.array([{"a": 1}, None], dtype=object), allow_pickle=True)
-    elif kind == "text":
-        np.save(t, np.array(["cat"] * 256))
-    elif kind == "no rows":
-        np.save(p, d.logits[:0])
-        np.save(t, d.classes[:0])
-    elif kind == "extension":
-        p.rename(path / "p.pkl")
-        p = path / "p.pkl"
-    elif kind == "not numpy":
-        p.write_text("hello")
-    elif kind == "directory":
-        p = path
-    elif kind == "truncated safetensors":
-        p = path / "p.safetensors"
-        save_safetensors(p, "p", d.logits.astype(np.float32), cut=64)
-    elif kind == "csv of words":
-        p = path / "p.csv"
-        p.write_text("a,b\nred,green\n")
-    elif kind == "broken parquet":
-        p = path / "p.parquet"
-        p.write_bytes(b"PAR1 nothing")
-    elif kind == "broken npz":
-        p = path / "p.npz"
-        p.write_bytes(b"PK\x03\x04 nothing")
-    elif kind == "complex":
-        np.save(p, d.logits.astype(complex))
-    elif kind == "pickle called npy":
-        p.write_bytes(pickle.dumps(d.logits.tolist()))
-    elif kind == "archive called npy":
-        np.savez(path / "p.npz", d.logits)
-        (path / "p.npz").rename(p)
-    elif kind == "damaged npz":
-        p = path / "p.npz"
-        np.savez_compressed(p, p=d.logits)
-        p.write_bytes(p.read_bytes()[:200] + bytes(200) + p.read_bytes()[400:])
-    elif kind == "objects in npz":
-        p = path / "p.npz"
-        np.savez(p, p=np.array([{}], dtype=object))
-    elif kind == "csv with a word":
-        p = path / "p.csv"
-        p.write_text("a,b\n" + "1,2\n" * 40 + "1,abc\n")
-    elif kind == "ragged csv":
-        p = path / "p.csv"
-        p.write_text("a,b\n1,2\n3\n")
-    elif kind == "csv of names alone":
-        p = path / "p.csv"
-        p.write_text("a,b\n")
-    elif kind == "lists in parquet":
-        p = path / "p.parquet"
-        polars.DataFrame({"logits": d.logits.tolist()}).write_parquet(p)
-    elif kind == "many tensors":
-        p = path / "p.safetensors"
-        header = {f"layer{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
-                  for i in range(99)}  # fmt: skip
-        text = json.dumps(header).encode()
-        p.write_bytes(struct.pack("<Q", len(text)) + text)
-    elif kind == "a list in safetensors":
-        p = path / "p.safetensors"
-        p.write_bytes(struct.pack("<Q", 2) + b"[]")
-    return p, t
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "missing",
-        "truncated",
-        "empty file",
-        "unequal",
-        "objects",
-        "text",
-        "no rows",
-        "extension",
-        "not numpy",
-        "directory",
-        "truncated safetensors",
-        "csv of words",
-        "broken parquet",
-        "broken npz",
-        "complex",
-        "pickle called npy",
-        "archive called npy",
-        "damaged npz",
-        "objects in npz",
-        "csv with a word",
-        "ragged csv",
-        "csv of names alone",
-        "lists in parquet",
-        "many tensors",
-        "a list in safetensors",
-    ],
-)
-def test_bad_files_end_in_one_line(run: Run, tmp_path: Path, kind: str) -> None:
-    code, out, err = run("doctor", *write(tmp_path, kind), "--loss", "cross_entropy")
-    assert code == 2
-    assert out == ""
-    assert err.startswith("lossary: ")
-    assert len(err.strip().splitlines()) == 1
-    assert len(err) < 400
-    assert "Traceback" not in err
-
-
-@pytest.mark.parametrize(
-    ("arrays", "word"),
-    [
-        ({"a": d.logits, "b": d.classes}, "name them as examine does"),
-        ({"prediction": d.logits, "target": d.classes, "batch_size": np.ones(2)}, "one number"),
-        ({"prediction": d.logits, "target": d.classes, "parameter delta": np.ones(2)}, "one num"),
-        ({"logits": d.logits, "output": d.logits, "target": d.classes}, "twice"),
-        ({"prediction": d.logits, "target": d.classes, "batch_size": 0}, "batch_size=0"),
-        ({"prediction": d.logits, "target": d.classes, "axis": 5}, "axis=5"),
-        ({"a": d.logits}, "second file"),
-    ],
-)
-def test_a_case_in_one_file_is_checked(
-    run: Run, tmp_path: Path, arrays: dict[str, np.ndarray], word: str
-) -> None:
-    np.savez(tmp_path / "case.npz", **arrays)  # type: ignore[arg-type]
-    code, _, err = run("doctor", tmp_path / "case.npz", "--loss", "cross_entropy")
-    assert (code, word in err, len(err.splitlines())) == (2, True, 1), err
-
-
-def test_one_bad_file_among_many(run: Run, tmp_path: Path) -> None:
-    """The others are examined all the same."""
-    (tmp_path / "bad.npz").write_bytes(b"nothing")
-    files = BROKEN / "01_softmax_twice.npz", tmp_path / "bad.npz", BROKEN / "09_outliers.npz"
-    code, out, err = run("doctor", *files)
-    assert code == 2
-    assert "double-softmax" in out
-    assert "domination" in out
-    assert len(err.splitlines()) == 1
-    told = json.loads(run("doctor", *files, "--json")[1])
-    assert [next(iter(item)) for item in told.values()] == ["about", "error", "about"]
-
-
 @pytest.mark.parametrize(
     ("text", "count"),
     [
@@ -407,50 +165,6 @@ def test_parquet_columns_by_role(tmp_path: Path) -> None:
     (table,) = read(tmp_path / "mixed.parquet").values()
     nan = np.nan
     np.testing.assert_array_equal(table, [[1, 0.5, 1, 1], [2, 1, 0, 2], [nan, 2, nan, 3]])
-
-
-@pytest.mark.parametrize(
-    ("options", "word"),
-    [
-        (["--loss", "crossentropi"], "cross_entropy"),
-        (["--loss", "cross_entropy", "--ignore", "no-such-check"], "no-such-check"),
-        (["--loss", "cross_entropy", "--set", "label_smoothing"], "name=value"),
-        (["--loss", "cross_entropy", "--set", "label_smoothing=7"], "label_smoothing"),
-        (["--loss", "cross_entropy", "--predictions", "odds"], "odds"),
-    ],
-)
-def test_bad_options_end_in_one_line(
-    run: Run, pair: tuple[Path, Path], options: list[str], word: str
-) -> None:
-    code, _, err = run("doctor", *pair, *options)
-    assert code == 2
-    assert word in err
-    assert len(err.strip().splitlines()) == 1
-
-
-def test_all_nan_is_a_finding(run: Run, tmp_path: Path) -> None:
-    np.save(tmp_path / "p.npy", np.full((64, 10), np.nan))
-    np.save(tmp_path / "t.npy", np.arange(64) % 10)
-    code, out, _ = run("doctor", tmp_path / "p.npy", tmp_path / "t.npy", "--loss", "cross_entropy")
-    assert code == 1
-    assert "640 of 640 predictions are NaN" in out
-    np.save(tmp_path / "t.npy", np.full(64, np.nan))
-    np.save(tmp_path / "p.npy", np.zeros(64))
-    code, out, _ = run("doctor", tmp_path / "p.npy", tmp_path / "t.npy", "--loss", "mse")
-    assert code == 1
-    assert "nan-target" in out
-
-
-def test_explain(run: Run) -> None:
-    code, out, _ = run("explain", "double-softmax")
-    assert "Symptom" in out
-    code, out, _ = run("explain", "loss", "stuck", "at", "1.461")
-    assert out.startswith("double-softmax")
-    code, out, _ = run("explain")
-    assert len(out.strip().splitlines()) == 52
-    code, _, err = run("explain", "qqqq")
-    assert code == 2
-    assert len(err.strip().splitlines()) == 1
 
 
 PEAK = """

@@ -4,11 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from torch import nn
 
-from lossary import Loss, LossError, examine
+from lossary import Loss
 
 Made = Callable[[], dict[str, Any]]
 
@@ -342,32 +341,3 @@ CORRECT: dict[str, Made] = {
     ),
     "a perfect prediction": lambda: pair(truth, truth, nn.MSELoss()),
 }
-
-
-@pytest.mark.parametrize("label", BROKEN)
-def test_broken(label: str) -> None:
-    check, make = BROKEN[label]
-    report = examine(**make())
-    assert report.named(check), report
-
-
-@pytest.mark.parametrize("label", CORRECT)
-def test_correct(label: str) -> None:
-    report = examine(**CORRECT[label]())
-    assert report.exit_code == 0, report
-
-
-def test_a_loss_keeps_its_state_and_chance_its_own() -> None:
-    loss = Balanced()
-    torch.manual_seed(5)
-    expected = torch.rand(3)
-    torch.manual_seed(5)
-    examine(t(estimate), t(truth), loss=loss)
-    assert loss.calls == 0
-    assert float(loss.center) == 0
-    assert torch.equal(torch.rand(3), expected)
-
-
-def test_a_class_is_no_loss_yet() -> None:
-    with pytest.raises(LossError, match=r"MSELoss is a class; make one"):
-        examine(t(estimate), t(truth), loss=nn.MSELoss)
