@@ -30,6 +30,14 @@ def transformed() -> str | None:
     return None
 
 
+def _without_memory(**tensors: Tensor) -> str | None:
+    for name, tensor in tensors.items():
+        wrapped = torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+        if wrapped or torch._is_functional_tensor(tensor):
+            return f"the {name} is a shell that a transformation of torch.func left behind"
+    return None
+
+
 class OnePass:
     """The calls of one loss; a toolchain says how it runs over memory.
 
@@ -95,6 +103,7 @@ class OnePass:
             return "the target asks for a gradient too"
         return (
             transformed()
+            or _without_memory(prediction=prediction, target=target)
             or self.unavailable(prediction.device.type)
             or self.decline(prediction, target, parameters)
         )
@@ -104,6 +113,8 @@ class OnePass:
             prediction.is_contiguous()
             and target.is_contiguous()
             and not target.requires_grad
+            and not torch._is_functional_tensor(prediction)
+            and not torch._is_functional_tensor(target)
             and forward_ad._current_level < 0
             and torch._C._len_torch_dispatch_stack() == 0
             and torch._C._get_tracing_state() is None
