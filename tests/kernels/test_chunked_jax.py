@@ -70,6 +70,11 @@ def test_the_library_is_found_from_the_arrays():
         linear_cross_entropy(hidden, weight, np.array(target))
 
 
+def test_few_rows_are_filled_up():
+    assert linear_jax.options_of(700, 2000, 4, linear_jax.BUDGET, 0.0, 0.0, None).rows == 350
+    assert [linear_jax.even(n, 128) for n in (0, 1, 128, 129, 300)] == [1, 1, 128, 65, 100]
+
+
 def test_beside_the_gradients_one_slice_of_logits_exists():
     """Neither the logits nor the gradients are there a second time."""
     rows, features, classes = 2048, 256, 4000

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from lossary.contract import LossError
-from lossary.kernels.chunked.linear_jax import slices
+from lossary.kernels.chunked.linear_jax import even, slices
 from lossary.numerics import unit_rows
 
 Array = jax.Array
@@ -131,7 +131,8 @@ def values(name: str, *arrays: Array, budget: int = BUDGET, **parameters: Any) -
 def _prepared(name: str, arrays: Any, parameters: Any, budget: int) -> Any:
     """(values of a slice, rows, what they are scored against, extras, rows of a slice)."""
     first, second = arrays
-    step = max(1, min(len(first), max(128, budget // max(1, len(first) * first.dtype.itemsize))))
+    most = max(128, budget // max(1, len(first) * first.dtype.itemsize))
+    step = even(len(first), most)
     left = unit_rows(first)
     if name == "supervised_contrastive":
         extras = (second, _others_of_class(second))

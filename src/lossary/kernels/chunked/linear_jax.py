@@ -103,10 +103,15 @@ def options_of(
     rows: int, classes: int, width: int, budget: int, label_smoothing: float, z_loss: float,
     softcap: float | None,
 ) -> Options:  # fmt: skip
-    """Slices of 128 to 512 rows, as the budget allows, and blocks of even size."""
-    step = max(1, min(rows, 512, max(128, budget // (classes * width) // 128 * 128)))
-    blocks = max(1, -(-classes // _BLOCK))
-    return Options(label_smoothing, z_loss, softcap, step, -(-classes // blocks))
+    """Slices of up to 128 to 512 rows, as the budget allows, and blocks of classes."""
+    most = min(512, max(128, budget // (classes * width) // 128 * 128))
+    return Options(label_smoothing, z_loss, softcap, even(rows, most), even(classes, _BLOCK))
+
+
+def even(whole: int, most: int) -> int:
+    """The size of the fewest parts of even size, at most ``most``: little is filled up."""
+    parts = max(1, -(-whole // most))
+    return max(1, -(-whole // parts))
 
 
 def _logits(hidden: Array, weight: Array, offset: Array, options: Options) -> Array:
