@@ -44,25 +44,24 @@ def _linear_scores(hidden: Array, weight: Array, target: Array) -> int:
 
 
 def _linear_arrays(
-    hidden: Array, weight: Array, target: Array, counts: Array | None, parameters: Any
-) -> tuple[Any, Array]:
+    hidden: Array, weight: Array, target: Array, counts: Array | None,
+    class_weights: Array | None = None, **parameters: Any,
+) -> tuple[Any, Array]:  # fmt: skip
     """(what a sweep takes, where an index that counts is no class)."""
     classes, labels = weight.shape[0], target.reshape(-1)
     counts = jnp.ones(labels.shape, bool) if counts is None else counts
-    share = parameters.get("class_weights")
-    parameters = {key: value for key, value in parameters.items() if key != "class_weights"}
     wrong = linear_jax.outside(labels, counts, classes)
     options = linear_jax.options_of(
         len(labels), classes, hidden.dtype.itemsize, linear_jax.BUDGET, **parameters
     )
     nothing, alike = jnp.zeros((classes,), hidden.dtype), jnp.ones((classes,), hidden.dtype)
-    share = alike if share is None else share
+    share = alike if class_weights is None else class_weights
     flat, safe = hidden.reshape(-1, hidden.shape[-1]), jnp.where(counts & ~wrong, labels, 0)
     return (flat, weight, nothing, safe, share, options), wrong
 
 
 def _linear_values(hidden: Array, weight: Array, target: Array, **parameters: Any) -> Array:
-    arrays, wrong = _linear_arrays(hidden, weight, target, None, parameters)
+    arrays, wrong = _linear_arrays(hidden, weight, target, None, **parameters)
     return jnp.where(wrong, jnp.nan, linear_jax.row_values(*arrays)).reshape(target.shape)
 
 
@@ -74,5 +73,5 @@ def _linear_sum(
     counts = None
     if weights is not None:
         pull, counts = pull * weights.reshape(-1), weights.reshape(-1) != 0
-    (*arrays, options), wrong = _linear_arrays(hidden, weight, target, counts, parameters)
+    (*arrays, options), wrong = _linear_arrays(hidden, weight, target, counts, **parameters)
     return linear_jax.weighted_sum(*arrays, jnp.where(wrong, jnp.nan, pull), options)

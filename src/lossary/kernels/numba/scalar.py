@@ -33,26 +33,26 @@ def where(typing: Any, condition: Any, yes: Any, no: Any) -> Any:
     return unified(types.boolean, unified, unified), generate
 
 
-@intrinsic
-def absolute(typing: Any, x: Any) -> Any:
-    """The size of a float."""
+def _of_llvm(name: str) -> Any:
+    """How to call the function of one float that LLVM knows by this name."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         kind = arguments[0].type
-        return builder.call(builder.module.declare_intrinsic("llvm.fabs", [kind]), arguments)
+        return builder.call(builder.module.declare_intrinsic(name, [kind]), arguments)
 
-    return x(x), generate
+    return generate
+
+
+@intrinsic
+def absolute(typing: Any, x: Any) -> Any:
+    """The size of a float."""
+    return x(x), _of_llvm("llvm.fabs")
 
 
 @intrinsic
 def sqrt(typing: Any, x: Any) -> Any:
     """The square root of a float; NaN of a negative one."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kind = arguments[0].type
-        return builder.call(builder.module.declare_intrinsic("llvm.sqrt", [kind]), arguments)
-
-    return x(x), generate
+    return x(x), _of_llvm("llvm.sqrt")
 
 
 @intrinsic

@@ -21,14 +21,14 @@ def _samples(subject: Subject, library: Library) -> list[tuple[Sample, str]]:
     """
     samples = subject.samples[:1] if library.name == "torch-compile" else subject.samples
     dtypes = DTYPES if subject.oracle else ("float32",)
-    settings = subject.settings
-    return [
-        (sample, dtype)
-        for sample in samples
-        for number, dtype in enumerate(dtypes)
-        if not (library.compiled and settings.index(dict(sample.parameters)))
-        or settings.index(dict(sample.parameters)) % len(dtypes) == number
-    ]
+    found = []
+    for sample in samples:
+        turn = subject.settings.index(dict(sample.parameters))
+        in_turn = library.compiled and turn > 0
+        found += [
+            (sample, dtype) for dtype in (dtypes[turn % len(dtypes) :][:1] if in_turn else dtypes)
+        ]
+    return found
 
 
 def _truth(subject: Subject, library: Library, sample: Sample) -> Truth:
