@@ -82,7 +82,8 @@ def main() -> int:
             results[name] = entry
             path.write_text(json.dumps(results, indent=1) + "\n")
             print(report.lines(name, results), flush=True)
-    report.write(results, HERE.parent / "docs")
+    ordered = {name: results[name] for name in ("environment", *WORKLOADS) if name in results}
+    report.write(ordered, HERE.parent / "docs")
     return 0
 
 
