@@ -20,6 +20,15 @@ SIZE = 1 << 20  # numbers: 4 MiB
 pytestmark = pytest.mark.skipif(not memory._KEEPS, reason="only Linux lends huge pages")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def only_new_objects_are_collected():
+    """The millions of objects of the frameworks would be gone through at every collection."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def nothing_idle():
     gc.collect()
