@@ -109,7 +109,13 @@ def _check(name: str, left: Array, right: Array, reduction: str) -> None:
 
 # -- what the manifest calls -----------------------------------------------------------------------
 
+# Called without jit, a program for each operation would cost seconds. A graph around is unchanged.
+_compiled = functools.partial(
+    jax.jit, static_argnums=0, static_argnames=("symmetric", "budget"), inline=True
+)
 
+
+@_compiled
 def scaled_sum(
     name: str, *arrays: Array, factor: Any, weights: Array | None = None, budget: int = BUDGET,
     **parameters: Any,
@@ -122,6 +128,7 @@ def scaled_sum(
     return _sum(function, left, right, pull, extras, step)
 
 
+@_compiled
 def values(name: str, *arrays: Array, budget: int = BUDGET, **parameters: Any) -> Array:
     """One value per row; the derivative scores each slice once more."""
     function, left, right, extras, step = _prepared(name, arrays, parameters, budget)
@@ -148,6 +155,7 @@ def _prepared(name: str, arrays: Any, parameters: Any, budget: int) -> Any:
     return _pairs, left, jnp.concatenate([right, jnp.ones_like(right[:, :1])], 1), (), step
 
 
+@functools.partial(jax.jit, inline=True)
 def _others_of_class(target: Array) -> Array:
     ordered = jnp.sort(target)
     return jnp.searchsorted(ordered, target, side="right") - jnp.searchsorted(ordered, target) - 1

@@ -72,9 +72,20 @@ def linear_cross_entropy(
     options = options_of(
         len(labels), classes, wide.itemsize, budget, label_smoothing, z_loss, softcap
     )
+    return _reduced(hidden, weight, target, bias, class_weights, counts, wrong, options, reduction)
+
+
+# Called without jit, a program for each operation would cost seconds. A graph around is unchanged.
+@functools.partial(jax.jit, static_argnames=("options", "reduction"), inline=True)
+def _reduced(
+    hidden: Array, weight: Array, target: Array, bias: Array | None, class_weights: Array | None,
+    counts: Array, wrong: Array, options: Options, reduction: str,
+) -> Array:  # fmt: skip
+    classes, features = weight.shape
+    wide = jnp.promote_types(hidden.dtype, jnp.float32)
     offset = jnp.zeros((classes,), wide) if bias is None else bias
     share = jnp.ones((classes,), wide) if class_weights is None else class_weights.astype(wide)
-    labels = jnp.where(counts, labels, 0)
+    labels = jnp.where(counts, target.reshape(-1), 0)
     arrays = (hidden.reshape(-1, features), weight, offset, labels, share)
     if reduction == "none":
         values = jnp.where(counts, row_values(*arrays, options), 0.0)
@@ -198,6 +209,7 @@ def slices(array: Array, rows: int) -> Array:
     return padded.reshape(-1, rows, *array.shape[1:])
 
 
+@functools.partial(jax.jit, static_argnames="options", inline=True)
 def row_values(
     hidden: Array, weight: Array, offset: Array, target: Array, share: Array, options: Options
 ) -> Array:
@@ -212,17 +224,25 @@ def row_values(
     return values.reshape(-1)[: hidden.shape[0]]
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(6,))
+@functools.partial(jax.jit, static_argnames="options", inline=True)
 def weighted_sum(
     hidden: Array, weight: Array, offset: Array, target: Array, share: Array, factor: Array,
     options: Options,
 ) -> Array:  # fmt: skip
     """The sum of ``factor`` times values; where it is 0, whatever stands there stays out."""
+    return _weighted_sum(hidden, weight, offset, target, share, factor, options)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(6,))
+def _weighted_sum(
+    hidden: Array, weight: Array, offset: Array, target: Array, share: Array, factor: Array,
+    options: Options,
+) -> Array:  # fmt: skip
     hidden = jnp.where(factor[:, None] == 0, 0, hidden)
     return (factor * row_values(hidden, weight, offset, target, share, options)).sum()
 
 
-@weighted_sum.defjvp
+@_weighted_sum.defjvp
 def _weighted_sum_jvp(options: Options, primals: Any, tangents: Any) -> tuple[Array, Array]:
     total, values, gradients = _sweep_whole(*primals, options)
     moved = (tangents[0], tangents[1], tangents[2], tangents[5])
