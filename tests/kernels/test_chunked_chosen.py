@@ -10,6 +10,7 @@ from lossary import Loss, LossError, kernels
 from lossary.kernels.chunked import contrast_torch, linear_torch, on_jax, sliced_torch
 
 ROWS, CLASSES = 150, 40
+REDUCTIONS = ["none", "mean", "mean_over_batch", "sum"]
 CASES = [
     ("linear_cross_entropy", {}),
     ("linear_cross_entropy", {"label_smoothing": 0.1, "z_loss": 0.01, "softcap": 5.0}),
@@ -54,7 +55,7 @@ def both(name, options, **more):
 
 
 @every_case
-@pytest.mark.parametrize("reduction", ["none", "mean", "mean_over_batch", "sum"])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("weighted", [False, True])
 def test_torch(name, options, reduction, weighted):
     results = []
@@ -69,36 +70,42 @@ def test_torch(name, options, reduction, weighted):
         torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-13)
 
 
-@pytest.mark.parametrize("reduction", ["none", "mean", "mean_over_batch", "sum"])
 @pytest.mark.parametrize("options", [{}, CASES[1][1]], ids=["plain", "options"])
-def test_class_weights(options, reduction):
+def test_class_weights(options):
     """As torch's own: a mean over the weights of the targets that count."""
     classes = torch.linspace(0.2, 2, CLASSES, dtype=torch.float64)
-    found = []
-    for loss in both("linear_cross_entropy", options, reduction=reduction, ignore=3):
-        hidden, weight, target = torch_arrays("linear_cross_entropy")
-        value = loss(hidden, weight, target, class_weights=classes)
-        value.sum().backward()
-        found.append((value.detach(), hidden.grad, weight.grad))
-        with jax.enable_x64(True):
-            arrays = [jnp.asarray(x.detach().numpy()) for x in (hidden, weight, target, classes)]
 
-            def of_both(h, w, loss=loss, arrays=arrays):
-                value = loss(h, w, arrays[2], class_weights=arrays[3])
-                return value.sum(), value
+    def slopes(loss, h, w):
+        def of_both(h, w):
+            value = loss(h, w, labels, class_weights=jnp.asarray(classes.numpy()))
+            return value.sum(), value
 
-            step = jax.jit(jax.value_and_grad(of_both, (0, 1), has_aux=True))
-            (_, value), slopes = step(*arrays[:2])
-            found.append(tuple(torch.from_numpy(np.array(x)) for x in (value, *slopes)))
-    for other in found[1:]:
-        for mine, theirs in zip(found[0], other, strict=True):
-            torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-13)
-    if not options and reduction != "mean_over_batch":
-        hidden, weight, target = (x.detach() for x in torch_arrays("linear_cross_entropy"))
-        right = torch.nn.functional.cross_entropy(
-            hidden @ weight.T, target, weight=classes, ignore_index=3, reduction=reduction
-        )
-        torch.testing.assert_close(found[0][0], right, rtol=1e-12, atol=1e-13)
+        (_, value), gradients = jax.value_and_grad(of_both, (0, 1), has_aux=True)(h, w)
+        return value, *gradients
+
+    pairs = {r: both("linear_cross_entropy", options, reduction=r, ignore=3) for r in REDUCTIONS}
+    with jax.enable_x64(True):
+        hidden, weight, labels = map(jnp.asarray, arrays_of("linear_cross_entropy"))
+        # One program for all.
+        step = jax.jit(lambda h, w: {r: [slopes(loss, h, w) for loss in pairs[r]] for r in pairs})
+        on_jax = jax.tree.map(lambda x: torch.from_numpy(np.array(x)), step(hidden, weight))
+    for reduction, pair in pairs.items():
+        found = on_jax[reduction]
+        for loss in pair:
+            hidden, weight, target = torch_arrays("linear_cross_entropy")
+            value = loss(hidden, weight, target, class_weights=classes)
+            value.sum().backward()
+            found.append((value.detach(), hidden.grad, weight.grad))
+        for other in found[1:]:
+            for mine, theirs in zip(found[0], other, strict=True):
+                torch.testing.assert_close(
+                    mine, theirs, rtol=1e-9, atol=1e-13, msg=lambda m, r=reduction: f"{r}: {m}"
+                )
+        if not options and reduction != "mean_over_batch":
+            right = torch.nn.functional.cross_entropy(
+                hidden @ weight.T, target, weight=classes, ignore_index=3, reduction=reduction
+            )
+            torch.testing.assert_close(found[0][0], right.detach(), rtol=1e-12, atol=1e-13)
 
 
 @every_case
@@ -208,11 +215,14 @@ def test_jax_compiled(name, options):
 
 def test_jax_forward_mode():
     first, second = (jnp.asarray(x, jnp.float32) for x in arrays_of("siglip"))
-    mine, theirs = (
-        jax.jvp(lambda x, loss=loss: loss(x, second), (first,), (first[::-1],))[1]
-        for loss in both("siglip", {})
+
+    def forward(loss):
+        return lambda x, by: jax.jvp(lambda x: loss(x, second), (x,), (by,))[1]
+
+    mine, whole = map(forward, both("siglip", {}))
+    np.testing.assert_allclose(
+        mine(first, first[::-1]), jax.jit(whole)(first, first[::-1]), rtol=1e-4
     )
-    np.testing.assert_allclose(mine, theirs, rtol=1e-4)
 
 
 def test_a_scale_to_be_learned_is_not_frozen():
