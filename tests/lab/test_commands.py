@@ -13,7 +13,8 @@ from lossary.cli import main
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-def lossary(*arguments, folder, code=0):
+def started(*arguments, folder):
+    """The command in a process of its own."""
     done = subprocess.run(
         [sys.executable, "-c", "from lossary.cli import main; main()", *map(str, arguments)],
         capture_output=True,
@@ -23,16 +24,31 @@ def lossary(*arguments, folder, code=0):
         check=False,
         env=os.environ | {"OMP_NUM_THREADS": "1", "NO_COLOR": "1"},
     )
-    assert done.returncode == code, done.stderr
-    return done
+    assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr
 
 
-def test_compare_on_the_weather(tmp_path):
+@pytest.fixture
+def lossary(tmp_path, monkeypatch, capsys):
+    """The command in this process, which has loaded its libraries: what it prints."""
+
+    def run(*arguments, code=0):
+        monkeypatch.setattr(sys, "argv", ["lossary", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert (ended.value.code or 0) == code
+        return capsys.readouterr()
+
+    monkeypatch.chdir(tmp_path)
+    return run
+
+
+def test_compare_on_the_weather(tmp_path, lossary):
     arguments = (
         "compare", EXAMPLES / "seattle-weather.csv", "--target", "rain", "--losses",
         "binary_cross_entropy,squared_error,hinge", "--seeds", "2", "--epochs", "3", "--json",
     )  # fmt: skip
-    account = json.loads(lossary(*arguments, folder=tmp_path).stdout)
+    account = json.loads(started(*arguments, folder=tmp_path)[0])
     assert account["data"]["rows"] == 1461
     assert account["data"]["task"] == "binary"
     losses = account["tables"]["as is"]["losses"]
@@ -46,37 +62,39 @@ def test_compare_on_the_weather(tmp_path):
     assert account["command"].startswith("lossary compare")
     files = {path.name for path in (tmp_path / "lossary-report").iterdir()}
     assert {"report.html", "report.json", "losses.csv", "losses.png", "study.db"} <= files
-    # The same command again finds every cell in the study, and gives the same numbers.
-    again = json.loads(lossary(*arguments, folder=tmp_path).stdout)
+    # Another process finds every cell in the study, and gives the same numbers.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lossary.lab.run.run_cell", None)
+        again = json.loads(lossary(*arguments).out)
     assert again["tables"] == account["tables"]
 
 
 def test_compare_shows_a_table_and_takes_the_advised_losses(tmp_path):
-    done = lossary(
+    out, err = started(
         "compare", "wine", "--seeds", "2", "--epochs", "3", "--workers", "2", folder=tmp_path
     )
-    assert "cross_entropy" in done.stdout
-    assert "constant: share of each class" in done.stdout
-    assert "not comparable" in done.stdout
-    assert "report: " in done.stderr
+    assert "cross_entropy" in out
+    assert "constant: share of each class" in out
+    assert "not comparable" in out
+    assert "report: " in err
 
 
-def test_advise_names_losses_with_reasons(tmp_path):
+def test_advise_names_losses_with_reasons(lossary):
     where = EXAMPLES / "seattle-weather.csv"
-    text = lossary("advise", where, "--target", "rain", folder=tmp_path).stdout
+    text = lossary("advise", where, "--target", "rain").out
     assert "1. binary_cross_entropy" in text
     assert "calibrated probabilities" in text
     arguments = ("advise", where, "--target", "temp_max", "--for", "quantile=0.9", "--json")
-    found = json.loads(lossary(*arguments, folder=tmp_path).stdout)
+    found = json.loads(lossary(*arguments).out)
     assert found["candidates"][0]["parameters"] == {"quantile": 0.9}
 
 
-def test_tune_tries_settings_and_goes_on_where_it_stopped(tmp_path):
+def test_tune_tries_settings_and_goes_on_where_it_stopped(lossary):
     arguments = (
         "tune", "wine", "--loss", "categorical_focal", "--seeds", "3", "--epochs", "3", "--json",
     )  # fmt: skip
-    one = json.loads(lossary(*arguments, "--trials", "2", folder=tmp_path).stdout)
-    two = json.loads(lossary(*arguments, "--trials", "3", folder=tmp_path).stdout)
+    one = json.loads(lossary(*arguments, "--trials", "2").out)
+    two = json.loads(lossary(*arguments, "--trials", "3").out)
     assert len(one["trials"]) == 2
     assert len(two["trials"]) == 3
     assert all(trial in two["trials"] for trial in one["trials"])
@@ -84,21 +102,21 @@ def test_tune_tries_settings_and_goes_on_where_it_stopped(tmp_path):
     assert set(two["test"]) == {"start", "tuned"}
 
 
-def test_saved_predictions_are_judged_without_training(tmp_path):
+def test_saved_predictions_are_judged_without_training(tmp_path, lossary):
     table = tmp_path / "saved.csv"
     rows = "".join(f"{k % 2},{0.1 + 0.8 * (k % 2) - 0.001 * k:.3f}\n" for k in range(60))
     table.write_text("y,p\n" + rows)
     done = lossary(
         "compare", table, "--target", "y", "--predictions", "p", "--losses",
-        "binary_cross_entropy,binary_focal,hinge", "--json", folder=tmp_path,
+        "binary_cross_entropy,binary_focal,hinge", "--json",
     )  # fmt: skip
-    account = json.loads(done.stdout)
+    account = json.loads(done.out)
     assert account["metrics"]["accuracy"] == [1.0]
     rows = account["losses"]
     assert rows["binary_focal"]["value"] < rows["binary_cross_entropy"]["value"]
     table.write_text("y,p\n" + "1,2.5\n0,-1\n" * 20)
-    bad = lossary("compare", table, "--target", "y", "--predictions", "p", folder=tmp_path, code=2)
-    assert "expected probabilities from 0 to 1" in bad.stderr
+    bad = lossary("compare", table, "--target", "y", "--predictions", "p", code=2)
+    assert "expected probabilities from 0 to 1" in bad.err
 
 
 @pytest.mark.parametrize(
