@@ -46,5 +46,6 @@ if __name__ == "__main__":
     gc.set_threshold(100_000)  # tracing makes heaps of objects: looked through less often
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     outcomes = Outcomes()
-    pytest.main(["-c", "/dev/null", "-q", *sys.argv[1:], host.__file__], plugins=[outcomes])
+    options = ["-q", "-c", "/dev/null", "--rootdir=/"]
+    pytest.main([*options, *sys.argv[1:], host.__file__], plugins=[outcomes])
     print(json.dumps(outcomes.found, indent=1))
