@@ -15,7 +15,7 @@ from lossary.numerics import sigmoid
 from lossary.testing import library_of
 from lossary.testing.checks.forms import FORMS, inside
 from lossary.testing.oracle import truth_of
-from lossary.testing.precision import DTYPES, excess
+from lossary.testing.precision import DTYPES
 from lossary.testing.samples import single
 
 CASES = [
@@ -51,10 +51,9 @@ def test_conversion_is_right_in_value_and_slope(space: str, way: str, name: str)
         truth = truth_of(Contract(number), form.back, batch, {}, spaces)
         given = {"x": made.astype(dtype)}
         values, slopes = library.values_and_gradients(number, given, ("x",))
-        truth.widen(range(len(made)), dtype)
-        factors = excess(values, truth.values, truth.values, dtype)
+        factors = truth.excess(values, dtype)
         assert (factors <= 1).all(), (given, values, truth.values.high)
-        factors = excess(slopes["x"], *truth.slopes["x"], dtype)
+        factors = truth.excess(slopes["x"], dtype, "x")
         assert (factors <= 1).all(), (given, slopes, truth.slopes["x"][0].high)
 
 

@@ -52,10 +52,24 @@ class Library:
         self, function: Function, arrays: Arrays, wrt: Sequence[str]
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Values of ``function(**arrays)``, and the gradient of their sum by each of ``wrt``."""
-        values, gradients = _GRADIENTS[self.name](function, self.arrays(arrays), tuple(wrt))
-        return self.numpy(values), {
-            name: self.numpy(gradient) for name, gradient in zip(wrt, gradients, strict=True)
-        }
+        return self.of_each(function, [arrays], wrt)[0]
+
+    def once(self, function: Function) -> Function:
+        """``function``, for arrays of a shape of their own: there eager JAX takes longest."""
+        return _jitted(function) if self.name == "jax" else function
+
+    def of_each(
+        self, function: Function, batches: Sequence[Arrays], wrt: Sequence[str]
+    ) -> list[tuple[np.ndarray, dict[str, np.ndarray]]]:
+        """The same of several batches, for which torch.compile makes one program."""
+        given = [self.arrays(arrays) for arrays in batches]
+        return [
+            (
+                self.numpy(values),
+                {name: self.numpy(slope) for name, slope in zip(wrt, slopes, strict=True)},
+            )
+            for values, slopes in _GRADIENTS[self.name](function, given, tuple(wrt))
+        ]
 
 
 LIBRARIES = {
@@ -126,6 +140,7 @@ _ARRAY: dict[str, Callable[[np.ndarray], Any]] = {
 _KEPT = 16
 
 
+@lru_cache(1)
 def _torch_compiled(function: Function) -> Function:
     import torch
 
@@ -160,24 +175,32 @@ _VALUES: dict[str, Callable[[Function], Function]] = {
 # -- gradients of the sum of the values -------------------------------------------------------
 
 
-def _torch_gradients(function: Function, arrays: dict[str, Any], wrt: tuple[str, ...]) -> Any:
+def _torch_gradients(function: Function, batches: list[Any], wrt: tuple[str, ...]) -> Any:
     import torch
 
-    leaves = {name: arrays[name].detach().requires_grad_() for name in wrt}
-    values = function(**(arrays | leaves))
-    if not values.requires_grad:
-        return values, [torch.zeros_like(leaf) for leaf in leaves.values()]
-    found = torch.autograd.grad(values.sum(), tuple(leaves.values()), allow_unused=True)
-    return values, [
-        torch.zeros_like(leaf) if gradient is None else gradient
-        for gradient, leaf in zip(found, leaves.values(), strict=True)
-    ]
+    leaves = [{name: arrays[name].detach().requires_grad_() for name in wrt} for arrays in batches]
+    made = function(*(arrays | own for arrays, own in zip(batches, leaves, strict=True)))
+    sums = [values.sum() for values in made if values.requires_grad]
+    flat = [leaf for own in leaves for leaf in own.values()]
+    found = torch.autograd.grad(sums, flat, allow_unused=True) if sums else [None] * len(flat)
+    slopes = iter(
+        torch.zeros_like(leaf) if slope is None else slope
+        for slope, leaf in zip(found, flat, strict=True)
+    )
+    return [(values, [next(slopes) for _ in wrt]) for values in made]
 
 
-def _compiled_torch_gradients(
-    function: Function, arrays: dict[str, Any], wrt: tuple[str, ...]
-) -> Any:
-    return _torch_gradients(_torch_compiled(function), arrays, wrt)
+@lru_cache(_KEPT)
+def _of_each(function: Function) -> Function:
+    return lambda *batches: [function(**arrays) for arrays in batches]
+
+
+def _eager_torch_gradients(function: Function, batches: list[Any], wrt: tuple[str, ...]) -> Any:
+    return _torch_gradients(_of_each(function), batches, wrt)
+
+
+def _compiled_torch_gradients(function: Function, batches: list[Any], wrt: tuple[str, ...]) -> Any:
+    return _torch_gradients(_torch_compiled(_of_each(function)), batches, wrt)
 
 
 @lru_cache(_KEPT)
@@ -195,19 +218,21 @@ def _jax_program(function: Function, wrt: tuple[str, ...]) -> Function:
     return program
 
 
-def _jax_gradients(function: Function, arrays: dict[str, Any], wrt: tuple[str, ...]) -> Any:
-    moving = {name: arrays[name] for name in wrt}
-    fixed = {name: array for name, array in arrays.items() if name not in wrt}
-    return _jax_program(function, wrt)(moving, fixed)
+def _jax_gradients(function: Function, batches: list[Any], wrt: tuple[str, ...]) -> Any:
+    return _by_jax(_jax_program(function, wrt), batches, wrt)
 
 
-def _jitted_gradients(function: Function, arrays: dict[str, Any], wrt: tuple[str, ...]) -> Any:
-    moving = {name: arrays[name] for name in wrt}
-    fixed = {name: array for name, array in arrays.items() if name not in wrt}
-    return _jitted(_jax_program(function, wrt))(moving, fixed)
+def _jitted_gradients(function: Function, batches: list[Any], wrt: tuple[str, ...]) -> Any:
+    return _by_jax(_jitted(_jax_program(function, wrt)), batches, wrt)
 
 
-def _tape_gradients(function: Function, arrays: dict[str, Any], wrt: tuple[str, ...]) -> Any:
+def _by_jax(program: Function, batches: list[Any], wrt: tuple[str, ...]) -> Any:
+    for arrays in batches:
+        moving = {name: arrays[name] for name in wrt}
+        yield program(moving, {name: arrays[name] for name in arrays if name not in wrt})
+
+
+def _of_tape(function: Function, arrays: dict[str, Any], wrt: tuple[str, ...]) -> Any:
     import tensorflow as tf
 
     leaves = [arrays[name] for name in wrt]
@@ -218,18 +243,22 @@ def _tape_gradients(function: Function, arrays: dict[str, Any], wrt: tuple[str, 
     return values, [tf.convert_to_tensor(gradient) for gradient in found]
 
 
+def _tape_gradients(function: Function, batches: list[Any], wrt: tuple[str, ...]) -> Any:
+    return [_of_tape(function, arrays, wrt) for arrays in batches]
+
+
 @lru_cache(_KEPT)
 def _tape_program(function: Function, wrt: tuple[str, ...]) -> Function:
-    return lambda arrays: _tape_gradients(function, arrays, wrt)
+    return lambda arrays: _of_tape(function, arrays, wrt)
 
 
-def _graph_gradients(function: Function, arrays: dict[str, Any], wrt: tuple[str, ...]) -> Any:
+def _graph_gradients(function: Function, batches: list[Any], wrt: tuple[str, ...]) -> Any:
     # As Keras does: definitions have no Python branch on array values, so nothing needs rewriting.
-    return _graph(_tape_program(function, wrt))(arrays)
+    return [_graph(_tape_program(function, wrt))(arrays) for arrays in batches]
 
 
 _GRADIENTS: dict[str, Callable[..., Any]] = {
-    "torch": _torch_gradients,
+    "torch": _eager_torch_gradients,
     "torch-compile": _compiled_torch_gradients,
     "jax": _jax_gradients,
     "jax-jit": _jitted_gradients,

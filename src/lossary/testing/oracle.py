@@ -16,7 +16,7 @@ import mpmath as mp
 import numpy as np
 
 from lossary.contract import Contract, Space
-from lossary.testing.precision import DTYPES, Exact
+from lossary.testing.precision import DTYPES, Exact, excess
 
 DIGITS = 100  # twice the digits of a step, so that a difference of values keeps 50 of them
 FINE_DIGITS = 800  # where the derivative is tiny beside the value: the tails of saturating losses
@@ -37,8 +37,7 @@ class Truth:
     """What a batch's values and gradients are.
 
     ``slopes`` gives each prediction's least and greatest derivative of the values' sum (they differ
-    at kinks only); NaN marks a coordinate that was not computed. How far roundings of the inputs
-    move a number is found out by :meth:`widen`, unit by unit, where it is asked for.
+    at kinks only); NaN marks a coordinate that was not computed.
     """
 
     def __init__(
@@ -47,25 +46,36 @@ class Truth:
         self.values = values
         self.slopes = slopes
         self._units: list[_Unit] = list(units)
-        self._widened: set[tuple[int, str]] = set()
 
-    def widen(self, units: Any, dtype: str) -> bool:
-        """Find the condition of these units; whether anything was learnt."""
-        fresh = {int(unit) for unit in units} if len(self._units) > 1 else {0}
-        fresh = {
-            unit for unit in fresh if unit < len(self._units) and (unit, dtype) not in self._widened
-        }
-        for index in fresh:
-            self._widened.add((index, dtype))
-            values, slopes = _wobble(self._units[index], dtype)
-            whole = len(self._units) == 1
-            home = self.values.wobble[dtype]
-            (home if whole else home[index : index + 1]).flat[:] = values
-            for (name, place), wobble in slopes.items():
-                for exact in self.slopes[name]:
-                    home = exact.wobble[dtype]
-                    (home if whole else home[index : index + 1]).flat[place] = wobble
-        return bool(fresh)
+    def of(self, name: str | None) -> tuple[Exact, Exact]:
+        """Least and greatest derivative by a prediction; of None the values, twice."""
+        return (self.values, self.values) if name is None else self.slopes[name]
+
+    def excess(self, computed: np.ndarray, dtype: str, name: str | None = None) -> np.ndarray:
+        """By which factor each value, or derivative by ``name``, exceeds its tolerance.
+
+        How far roundings of the inputs move a number is costly to find, so it is found where
+        4 ulp are exceeded.
+        """
+        factors = excess(computed, *self.of(name), dtype)
+        if self._units and np.any(factors > 1):
+            self._widen(name, factors > 1, dtype)
+            factors = excess(computed, *self.of(name), dtype)
+        return factors
+
+    def _widen(self, name: str | None, where: np.ndarray, dtype: str) -> None:
+        """Find the condition of these numbers."""
+        rows = where.reshape(len(self._units), -1)
+        homes = [exact.wobble[dtype].reshape(rows.shape) for exact in self.of(name)]
+        for index in np.flatnonzero(rows.any(axis=1)):
+            unit = self._units[index]
+            if name is None:
+                homes[0][index] = _value_wobble(unit, dtype)
+                continue
+            places = [(name, int(place)) for place in np.flatnonzero(rows[index])]
+            for place, wobble in _slope_wobble(unit, dtype, places).items():
+                for home in homes:
+                    home[index, place[1]] = wobble
 
 
 @dataclass
@@ -79,6 +89,7 @@ class _Unit:
     places: list[tuple[str, int]] = field(default_factory=list)  # where derivatives are taken
     here: list[Any] = field(default_factory=list)
     slopes: dict[Any, Any] = field(default_factory=dict)
+    rounded: dict[str, list[Any]] = field(default_factory=dict)  # see _roundings, by dtype
 
     @cached_property
     def tiny(self) -> bool:
@@ -173,17 +184,22 @@ def _normwise(slopes: Any, spaces: Mapping[str, Space], dtype: str) -> Any:
     return largest * mp.mpf(float(np.finfo(dtype).eps)) if vectors else mp.mpf(0)
 
 
-def _wobble(unit: _Unit, dtype: str) -> tuple[list[float], dict[Any, float]]:
-    """How far values and derivatives move when each input moves by one rounding, all added up."""
+def _value_wobble(unit: _Unit, dtype: str) -> list[float]:
+    """How far each value moves when each input moves by one rounding, all added up."""
     values = [mp.mpf(0)] * len(unit.here)
-    least = _normwise(unit.slopes, unit.spaces, dtype)
-    slopes = {place: least for place, pair in unit.slopes.items() if not _kink(pair)}
     with mp.workdps(unit.digits):
-        for ways, count in _roundings(unit, dtype):
-            weight = mp.sqrt(count)
-            outputs = [unit(*way) for way in ways]
+        for _, outputs, weight in _roundings(unit, dtype):
             for index, one in enumerate(unit.here):
                 values[index] += weight * max(abs(one - there[index]) for there in outputs)
+    return list(map(float, values))
+
+
+def _slope_wobble(unit: _Unit, dtype: str, places: list[Any]) -> dict[Any, float]:
+    """The same of derivatives; at a kink they have two values already."""
+    least = _normwise(unit.slopes, unit.spaces, dtype)
+    slopes = {place: least for place in places if not _kink(unit.slopes.get(place))}
+    with mp.workdps(unit.digits):
+        for ways, outputs, weight in _roundings(unit, dtype):
             for place in slopes:
                 others = [
                     _slope(unit, place, there, *way)
@@ -193,7 +209,7 @@ def _wobble(unit: _Unit, dtype: str) -> tuple[list[float], dict[Any, float]]:
                     abs(unit.slopes[place][0] - other) for other in others if other is not None
                 ]
                 slopes[place] += weight * max(moves, default=mp.mpf(0))
-    return list(map(float, values)), {place: float(wobble) for place, wobble in slopes.items()}
+    return {place: float(wobble) for place, wobble in slopes.items()}
 
 
 def _slopes(unit: _Unit, place: Any) -> tuple[Any, Any] | None:
@@ -267,7 +283,17 @@ def _kink(slopes: tuple[Any, Any] | None) -> bool:
 Move = tuple[dict[Any, Any], dict[str, Any] | None]  # numbers and parameters that are replaced
 
 
-def _roundings(unit: _Unit, dtype: str) -> list[tuple[tuple[Move, Move], int]]:
+def _roundings(unit: _Unit, dtype: str) -> list[tuple[tuple[Move, Move], list[Any], Any]]:
+    """(an input moved up, moved down), the outputs of both, and how much they weigh; found once."""
+    if dtype not in unit.rounded:
+        unit.rounded[dtype] = [
+            (ways, [unit(*way) for way in ways], mp.sqrt(count))
+            for ways, count in _moves(unit, dtype)
+        ]
+    return unit.rounded[dtype]
+
+
+def _moves(unit: _Unit, dtype: str) -> list[tuple[tuple[Move, Move], int]]:
     """(an input moved up, moved down), and how many inputs it stands for.
 
     Of many inputs several are moved at once, with random signs. Parameters are inputs too.

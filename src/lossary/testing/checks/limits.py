@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import mpmath as mp
 import numpy as np
 
@@ -12,7 +10,7 @@ from lossary.testing.checks.base import check
 from lossary.testing.libraries import Library
 from lossary.testing.precision import agree
 from lossary.testing.samples import Batch
-from lossary.testing.subject import CheckFailed, Subject, as_dtype
+from lossary.testing.subject import CheckFailed, Subject
 
 
 def _batched(subject: Subject) -> bool:
@@ -20,13 +18,15 @@ def _batched(subject: Subject) -> bool:
 
 
 def _result(
-    subject: Subject, library: Library, batch: Batch, **settings: Any
+    subject: Subject, library: Library, batch: Batch
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """The reduced loss, and the gradient where the library has gradients."""
-    loss, arrays = subject.loss(**settings), library.arrays(batch)
+    loss, arrays = subject.loss(), library.arrays(batch)
     if not library.differentiates:
         return library.numpy(loss(**arrays)), {}
-    value, gradients = loss.value_and_grad(**arrays)
+    of_its_own = len(next(iter(batch.values()))) != subject.rows(library)
+    run = library.once(loss.value_and_grad) if of_its_own else loss.value_and_grad
+    value, gradients = run(**arrays)
     found = gradients if isinstance(gradients, tuple) else (gradients,)
     names = subject.contract.predictions
     return library.numpy(value), {n: library.numpy(g) for n, g in zip(names, found, strict=True)}
@@ -48,8 +48,8 @@ def _expect_nothing(subject: Subject, library: Library, what: str, batch: Batch)
 @check("limits", "eager", _batched)
 def check_all_masked(subject: Subject, library: Library) -> None:
     """Where everything is masked the mean is 0 with derivative 0; NaN or an error on request."""
-    batch = as_dtype(subject.batch(rows=6), "float64")
-    batch["mask"] = np.zeros(6, dtype=bool)
+    batch = subject.batch(library)
+    batch["mask"] = np.zeros(subject.rows(library), dtype=bool)
     _expect_nothing(subject, library, "a fully masked batch", batch)
     found = library.numpy(subject.loss(empty="nan")(**library.arrays(batch)))
     if not np.isnan(found):
@@ -64,9 +64,9 @@ def check_all_masked(subject: Subject, library: Library) -> None:
 @check("limits", "eager", _batched)
 def check_empty_batch(subject: Subject, library: Library) -> None:
     """A batch of no rows has mean 0, derivative of its own shape, and no values."""
-    batch = {name: array[:0] for name, array in as_dtype(subject.batch(), "float32").items()}
+    batch = {name: array[:0] for name, array in subject.batch(library, dtype="float32").items()}
     _expect_nothing(subject, library, "an empty batch", batch)
-    values = library.numpy(subject.loss().values(**library.arrays(batch)))
+    values = library.numpy(library.once(subject.loss().values)(**library.arrays(batch)))
     if values.shape[:1] != (0,):
         raise CheckFailed(f"{subject.name}: no rows gave values of shape {values.shape}")
 
@@ -74,7 +74,7 @@ def check_empty_batch(subject: Subject, library: Library) -> None:
 @check("limits", "eager", _batched)
 def check_one_unit(subject: Subject, library: Library) -> None:
     """A batch of one has a finite value and derivative."""
-    batch = as_dtype(subject.batch(rows=1), "float64")
+    batch = subject.batch(library, rows=1)
     value, gradients = _result(subject, library, batch)
     for what, found in {"value": value, **gradients}.items():
         if not np.all(np.isfinite(found)):
@@ -86,7 +86,7 @@ def check_one_class(subject: Subject, library: Library) -> None:
     """With a single class nothing is to be learnt: value and derivative are finite."""
     if any(isinstance(value, tuple) for value in subject.main.values()):
         return  # its parameters speak of more classes
-    batch = as_dtype(subject.batch(rows=4), "float64")
+    batch = subject.batch(library, rows=4)
     single = {name: array[:, :1] if array.ndim == 2 else 0 * array for name, array in batch.items()}
     value, gradients = _result(subject, library, single)
     for what, found in {"value": value, **gradients}.items():
@@ -101,7 +101,7 @@ def check_nan_is_contagious(subject: Subject, library: Library) -> None:
     """A NaN that counts makes the result NaN: a broken network is never hidden."""
     if library.name == "torch-compile":
         return  # seconds of compilation for what torch itself has shown
-    batch = as_dtype(subject.batch(rows=6), "float32")
+    batch = subject.batch(library, dtype="float32")
     for name in subject.contract.predictions:
         dirty = {**batch, name: batch[name].copy()}
         dirty[name][2] = np.nan
@@ -126,11 +126,11 @@ def _elementwise(subject: Subject) -> bool:
 def check_infinite_predictions(subject: Subject, library: Library) -> None:
     """At an infinite prediction the value is the formula's limit: never NaN where there is one."""
     assert subject.oracle is not None
-    batch = as_dtype(subject.batch(rows=6), "float64")
+    batch = subject.batch(library)
     for name in subject.contract.predictions:
         low = subject.contract.inputs[name].interval.low
         for sign in (1, -1) if low == -np.inf else (1,):
-            given = {**batch, name: np.full(6, sign * np.inf)}
+            given = {**batch, name: np.full_like(batch[name], sign * np.inf)}
             values = library.numpy(subject.loss().values(**library.arrays(given)))
             for row in range(6):
                 limit = _limit(subject, given, name, sign, row)
@@ -164,7 +164,7 @@ def _limit(subject: Subject, batch: Batch, name: str, sign: int, row: int) -> fl
 @check("limits", "once")
 def check_odd_arrays(subject: Subject, library: Library) -> None:
     """Read-only, strided and Fortran-ordered arrays give the same, and no input is written to."""
-    batch = as_dtype(subject.batch(rows=6), "float64")
+    batch = subject.batch(library)
     before = {name: array.copy() for name, array in batch.items()}
     right = subject.loss()(**batch)
     strided = {name: np.repeat(array, 2, axis=0)[::2] for name, array in batch.items()}

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lossary.testing.checks.base import check
+from lossary.testing.everyday import plain_batch
 from lossary.testing.exploration import Probe
 from lossary.testing.libraries import Library
 from lossary.testing.subject import CheckFailed, Subject, parameters_text
@@ -172,7 +173,7 @@ def _best_lie(probe: Probe) -> tuple[float, float]:
 
 
 def _class_count(probe: Probe) -> int:
-    batch = probe.subject.batch(rows=1)
+    batch = plain_batch(probe.contract, probe.parameters, rows=1)
     return int(batch[probe.predictions[0]].shape[-1])
 
 

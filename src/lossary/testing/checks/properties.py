@@ -271,7 +271,7 @@ def check_smooth(probe: Probe, batch: Batch, fact: Property | None) -> np.ndarra
         whole = not probe.subject.independent
         inner = array.shape if whole else array.shape[1:]
         count = int(np.prod(inner, dtype=int))
-        places = range(count) if count <= 18 else rng.choice(count, 6, replace=False)
+        places = range(count) if count <= 6 else rng.choice(count, 6, replace=False)
         for place in places:
             way = (np.arange(count) == place).astype(float).reshape(inner)
             jumps = []

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from lossary.testing.checks.base import check
-from lossary.testing.everyday import plain_batch
 from lossary.testing.libraries import Library, library_of
 from lossary.testing.precision import agree
 from lossary.testing.subject import CheckFailed, Subject, as_dtype
@@ -22,7 +21,7 @@ def check_agrees_with_numpy(subject: Subject, library: Library) -> None:
     if library.name == "torch-compile":
         return  # its values are compared with the truth; a second graph would tell nothing new
     for parameters in settings:
-        batch = as_dtype(plain_batch(subject.contract, parameters, rows=6), "float64")
+        batch = subject.batch(library, parameters=parameters)
         run = subject.loss(parameters).values
         found, right = library.values(run, batch), library_of("numpy").values(run, batch)
         scale = float(np.max(np.abs(right), initial=0.0))
@@ -34,7 +33,7 @@ def check_agrees_with_numpy(subject: Subject, library: Library) -> None:
 def check_dtype_follows(subject: Subject, library: Library) -> None:
     """Value and gradient have the prediction's dtype and library; weights do not change that."""
     for dtype in ("float32", "float64"):
-        arrays = library.arrays(as_dtype(subject.batch(rows=6), dtype))
+        arrays = library.arrays(subject.batch(library, dtype=dtype))
         first = next(iter(arrays.values()))
         loss = subject.loss()
         results: dict[str, Any] = {"mean": loss(**arrays), "values": loss.values(**arrays)}
@@ -57,7 +56,7 @@ def check_half_is_rounded_single(subject: Subject, library: Library) -> None:
     """Half precision gives the float32 result of the same numbers, rounded once."""
     if library.name == "array-api-strict":
         return  # the standard has no half precision
-    half = as_dtype(subject.batch(rows=6), "float16")
+    half = subject.batch(library, dtype="float16")
     single = as_dtype(half, "float32")
     loss = subject.loss()
     found = library.numpy(loss.values(**library.arrays(half)))
