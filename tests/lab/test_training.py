@@ -212,7 +212,7 @@ def test_every_loss_that_fits_trains_and_beats_its_start(name):
     for loss, head in heads:
         stack = Perceptrons(data.features.shape[1], (16,), head.width, (0, 1))
         score = fast_score(metric, head, parts.validation.target)
-        done = train(stack, head, parts, Budget(12, 16), [0.01, 0.01], score)
+        done = train(stack, head, parts, Budget(6, 32), [0.02, 0.02], score)
         assert np.isfinite(done.loss).all(), loss
         assert not done.nonfinite.any(), loss
         start = score(stack.forward(parts.validation.features).detach() * 0)
