@@ -50,11 +50,10 @@ def _shifts(x: Array, axis: int, window: int) -> list[Array]:
     return [x[(*before, slice(place, place + count))] for place in range(window)]
 
 
-def _average(x: Array, weights: Sequence[float], axis: int) -> Array:
-    """The weighted mean of every window along ``axis``."""
-    first, *others = _shifts(x, axis, len(weights))
-    total = weights[0] * first
-    for weight, shifted in zip(weights[1:], others, strict=True):
+def _average(places: Sequence[Array], weights: Sequence[float]) -> Array:
+    """The weighted mean of every window, whose places ``_shifts`` gives."""
+    total = weights[0] * places[0]
+    for weight, shifted in zip(weights[1:], places[1:], strict=True):
         total = total + weight * shifted
     return total
 
@@ -69,10 +68,11 @@ def _moments(x: Array, weights: Sequence[float]) -> tuple[Array, Array]:
     xp = namespace(x)
     mean, variance = x, None
     for axis in range(2, x.ndim):
-        inner, mean = mean, _average(mean, weights, axis)
+        places = _shifts(mean, axis, len(weights))
+        mean = _average(places, weights)
         if variance is not None:
-            variance = _average(variance, weights, axis)
-        for weight, shifted in zip(weights, _shifts(inner, axis, len(weights)), strict=True):
+            variance = _average(_shifts(variance, axis, len(weights)), weights)
+        for weight, shifted in zip(weights, places, strict=True):
             term = weight * xp.square(shifted - mean)
             variance = term if variance is None else variance + term
     return mean, variance
@@ -255,5 +255,5 @@ def ms_ssim_l1(
     lacking = _both(lacking, luminance)
     error = xp.abs(difference)
     for axis in range(2, error.ndim):
-        error = _average(error, weights, axis)
+        error = _average(_shifts(error, axis, window), weights)
     return _mean(alpha * lacking + (1.0 - alpha) * error)
