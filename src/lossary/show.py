@@ -217,7 +217,7 @@ def curve(loss: Loss, points: int = 401) -> Curve:
 
 def _walk(loss: Loss, spaces: list[Space], points: int = 101) -> Curve:
     """From a random start to the second input (or, with a single one, from it to zero)."""
-    shapes = {"row": (8, 4), "image": (1, 1, 176, 176), "class axis": (8, 4), "tensor": (4, 4)}
+    shapes = {"row": (8, 4), "image": (8, 1, 176), "class axis": (8, 4), "tensor": (4, 4)}
     shapes |= {"steps": (8, 6, 4)}
     draw = np.random.default_rng(0)
     arrays: list[Array] = []
