@@ -302,14 +302,17 @@ def _widths(contract: Contract) -> tuple[int, ...]:
 def _large(
     contract: Contract, parameters: dict[str, Any], soft: bool, width: int
 ) -> dict[str, np.ndarray]:
-    """An everyday batch, repeated until it is large, along its classes too."""
+    """An everyday batch, repeated until it is large, along its classes too.
+
+    NumPy computes in place of what nobody needs any longer, in arrays from 256 KiB on.
+    """
     batch = {}
     for name, array in plain_batch(contract, parameters, rows=6, soft=soft).items():
         space = contract.inputs[name]
         if space.layout in ("class axis", "class") and array.ndim == 2:
             array = np.concatenate([array] * width, axis=1)
             array = array / width if space.name in ("simplex", "classes") else array
-        batch[name] = np.concatenate([array] * (2**14 // width))
+        batch[name] = np.concatenate([array] * (2**13 // width))
     return batch
 
 
