@@ -6,6 +6,7 @@ import random
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from types import CellType
 from typing import Any
@@ -14,22 +15,30 @@ import numpy as np
 
 OURS = 1_405_691_767  # a seed of TensorFlow's under which hardly anybody draws
 
+# The global generators that a ``same_chance`` around this one gives back.
+_HELD: ContextVar[tuple[Any, ...]] = ContextVar("_HELD", default=())
+
 
 @contextmanager
 def same_chance(seed: int | None = None, parts: Iterable[Any] = ()) -> Iterator[None]:
     """Give the states of all random generators back; between, the global ones start from ``seed``.
 
     Those of Python, NumPy, PyTorch on CPU and CUDA, Keras and TensorFlow, and those that the
-    ``parts`` of a loss hold. JAX has none: its keys are arguments.
+    ``parts`` of a loss hold. JAX has none: its keys are arguments. With a ``seed``, within another
+    ``same_chance``, the global ones are given back by that alone: each look at a loss starts anew.
     """
+    around = () if seed is None else _HELD.get()
+    fresh = [item for item in _global() if not any(item is other for other in around)]
     held = [item for part in parts for item in _held(part)]
-    back = [_restorer(item) for item in (*_global(), *held)]
+    back = [_restorer(item) for item in (*fresh, *held)]
     back += [_without_keras_generator(), _apart_in_tensorflow()]
     if seed is not None:
         _start(seed)
+    token = _HELD.set((*around, *fresh))
     try:
         yield
     finally:
+        _HELD.reset(token)
         for restore in back:
             restore()
 
