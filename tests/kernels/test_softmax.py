@@ -21,10 +21,11 @@ def textbook(logits, target, smoothing=0.0, class_weights=None):
         w * ((1 - mp.mpf(smoothing)) * mp.mpf(float(t)) + mp.mpf(smoothing) / n)
         for w, t in zip(weights, target, strict=True)
     ]
-    total = mp.log(mp.fsum(mp.exp(v) for v in z))
-    mass = mp.fsum(q)
+    powers = [mp.exp(v) for v in z]
+    whole, mass = mp.fsum(powers), mp.fsum(q)
+    total = mp.log(whole)
     value = mp.fsum(qk * (total - zk) for qk, zk in zip(q, z, strict=True) if qk)
-    return value, [mp.exp(zk - total) * mass - qk for qk, zk in zip(q, z, strict=True)]
+    return value, [power / whole * mass - qk for qk, power in zip(q, powers, strict=True)]
 
 
 def assert_close(got, exact, ulps, dtype):
