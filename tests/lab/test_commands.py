@@ -25,7 +25,7 @@ def started(*arguments, folder):
         env=os.environ | {"OMP_NUM_THREADS": "1", "NO_COLOR": "1"},
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout, done.stderr
+    return done.stdout
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_compare_on_the_weather(tmp_path, lossary):
         "compare", EXAMPLES / "seattle-weather.csv", "--target", "rain", "--losses",
         "binary_cross_entropy,squared_error,hinge", "--seeds", "2", "--epochs", "3", "--json",
     )  # fmt: skip
-    account = json.loads(started(*arguments, folder=tmp_path)[0])
+    account = json.loads(started(*arguments, "--workers", "2", folder=tmp_path))
     assert account["data"]["rows"] == 1461
     assert account["data"]["task"] == "binary"
     losses = account["tables"]["as is"]["losses"]
@@ -69,14 +69,12 @@ def test_compare_on_the_weather(tmp_path, lossary):
     assert again["tables"] == account["tables"]
 
 
-def test_compare_shows_a_table_and_takes_the_advised_losses(tmp_path):
-    out, err = started(
-        "compare", "wine", "--seeds", "2", "--epochs", "3", "--workers", "2", folder=tmp_path
-    )
-    assert "cross_entropy" in out
-    assert "constant: share of each class" in out
-    assert "not comparable" in out
-    assert "report: " in err
+def test_compare_shows_a_table_and_takes_the_advised_losses(lossary):
+    done = lossary("compare", "wine", "--seeds", "2", "--epochs", "3")
+    assert "cross_entropy" in done.out
+    assert "constant: share of each class" in done.out
+    assert "not comparable" in done.out
+    assert "report: " in done.err
 
 
 def test_advise_names_losses_with_reasons(lossary):
