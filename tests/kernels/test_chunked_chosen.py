@@ -194,23 +194,24 @@ def test_ignored_masked_and_wrong_targets():
 
 @every_case
 def test_jax_compiled(name, options):
-    """Value, gradient and the derivative of its square, in one graph each."""
+    """Value, gradient and the derivative of its square, in one graph, beside torch's."""
+    loss, whole = both(name, options)
     with jax.enable_x64(True):
         first, *rest = map(jnp.asarray, arrays_of(name))
         weights = jnp.linspace(0, 1, ROWS)
-        found = []
-        for loss in both(name, options):
 
-            def of_first(x, loss=loss):
-                return loss(x, *rest, weights=weights)
+        def twice(x):
+            value, slopes = jax.value_and_grad(lambda x: loss(x, *rest, weights=weights))(x)
+            return (slopes**2).sum(), (value, slopes)
 
-            def twice(x, f=of_first):
-                value, slopes = jax.value_and_grad(f)(x)
-                return (slopes**2).sum(), (value, slopes)
-
-            found.append(jax.jit(jax.value_and_grad(twice, has_aux=True))(first))
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-12), *found)
-        assert Loss(name, **options).explain(first, *rest) == f"{name} on jax: chunked"
+        (_, found), curved = jax.jit(jax.value_and_grad(twice, has_aux=True))(first)
+        assert loss.explain(first, *rest) == f"{name} on jax: chunked"
+    leaf, *others = torch_arrays(name)
+    value = whole(leaf, *others, weights=torch.from_numpy(np.array(weights)))
+    (slopes,) = torch.autograd.grad(value, leaf, create_graph=True)
+    expected = value, slopes, *torch.autograd.grad((slopes**2).sum(), leaf)
+    for mine, theirs in zip((*found, curved), expected, strict=True):
+        np.testing.assert_allclose(mine, theirs.detach(), rtol=1e-8, atol=1e-12)
 
 
 def test_jax_forward_mode():
