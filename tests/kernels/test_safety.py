@@ -69,6 +69,30 @@ def test_a_forked_process_computes_the_same(two_threads):
     assert answer == repr(expected)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_kernels_run_on_torchs_threads_and_a_forked_child_may_use_them():
+    code = """
+import os, threading, torch
+from lossary import Loss
+torch.set_num_threads(2)
+x, y = torch.randn(2, 1 << 18)
+loss = Loss("binary_cross_entropy", implementation="numba")
+before = len(os.listdir("/proc/self/task"))
+value = float(loss(x, y.sigmoid()))
+assert not [t for t in threading.enumerate() if t.name == "lossary"]
+assert len(os.listdir("/proc/self/task")) == before + 1, "torch's second thread"
+child = os.fork()
+if child == 0:
+    same = float(loss(x, y.sigmoid())) == value and torch.equal(x + y, y + x)
+    os._exit(0 if same else 1)
+print(os.waitpid(child, 0)[1], float(loss(x, y.sigmoid())) == value)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=100
+    )
+    assert done.stdout.split() == ["0", "True"], done.stderr
+
+
 def test_four_threads_at_once_compute_the_same(two_threads):
     expected = _answer()
     with concurrent.futures.ThreadPoolExecutor(4) as executor:

@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from lossary.kernels.numba import openmp
+
 
 def threads() -> int:
     """How many threads a kernel may use: torch's setting where torch is loaded, else the CPUs."""
@@ -50,14 +52,14 @@ class _Pool:
         while True:
             self.shares.get().run()
 
-    def run(self, function: Callable[..., Any], blocks: int, parts: int, rest: Any) -> None:
+    def run(
+        self, function: Callable[..., Any], ranges: Iterator[Any], parts: int, rest: Any
+    ) -> None:
         if self.workers < parts - 1:
             with self.growing:
                 while self.workers < parts - 1:
                     threading.Thread(target=self._work, daemon=True, name="lossary").start()
                     self.workers += 1
-        # Several ranges per thread: a thread whose CPU is busy elsewhere takes fewer of them.
-        ranges = iter(split(blocks, 4 * parts))
         shares = [_Share(function, ranges, rest) for _ in range(parts)]
         for share in shares[1:]:
             self.shares.put(share)
@@ -94,4 +96,7 @@ def run(function: Callable[..., Any], blocks: int, parts: int, *rest: Any) -> No
     if parts <= 1 or blocks <= 1:
         function(0, blocks, *rest)
     else:
-        _pool.run(function, blocks, min(parts, blocks), rest)
+        parts = min(parts, blocks)
+        # Several ranges per thread: a thread whose CPU is busy elsewhere takes fewer of them.
+        ranges = iter(split(blocks, 4 * parts))
+        (openmp if openmp.ready() else _pool).run(function, ranges, parts, rest)
