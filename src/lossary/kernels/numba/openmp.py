@@ -10,10 +10,9 @@ import ctypes
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 _SHARE = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 _SOFT = 1  # omp_pause_soft
@@ -24,23 +23,11 @@ def ready() -> bool:
     return "torch" in sys.modules and _libgomp() is not None
 
 
-def run(function: Callable[..., Any], ranges: Iterator[Any], parts: int, rest: Any) -> None:
-    """``function(first, last, *rest)`` of all ranges, by ``parts`` threads, this one among them."""
-    errors: list[BaseException] = []
-
-    def share(_: Any) -> None:
-        try:
-            # A list's iterator hands each range to exactly one thread.
-            for first, last in ranges:
-                function(first, last, *rest)
-        except BaseException as error:  # raised again on the caller's thread
-            errors.append(error)
-
+def run(share: Callable[[], None], parts: int) -> None:
+    """``share()`` on as many threads as there are parts, this one among them."""
     libgomp = _libgomp()
     assert libgomp is not None
-    libgomp.GOMP_parallel(_SHARE(share), None, parts, 0)
-    if errors:
-        raise errors[0]
+    libgomp.GOMP_parallel(_SHARE(lambda _: share()), None, parts, 0)
 
 
 @functools.cache

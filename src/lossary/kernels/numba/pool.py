@@ -8,7 +8,7 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from lossary.kernels.numba import openmp
@@ -22,53 +22,32 @@ def threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class _Share:
-    """One thread's share of a call: it takes ranges until none is left, then ``done`` opens."""
-
-    def __init__(self, function: Callable[..., Any], ranges: Iterator[Any], rest: Any) -> None:
-        self.function, self.ranges, self.rest = function, ranges, rest
-        self.error: BaseException | None = None
-        self.done = _thread.allocate_lock()
-        self.done.acquire()
-
-    def run(self) -> None:
-        try:
-            # A list's iterator hands each range to exactly one thread.
-            for first, last in self.ranges:
-                self.function(first, last, *self.rest)
-        except BaseException as error:  # raised again on the caller's thread
-            self.error = error
-        finally:
-            self.done.release()
-
-
 class _Pool:
     def __init__(self) -> None:
-        self.shares: queue.SimpleQueue[_Share] = queue.SimpleQueue()
+        self.shares: queue.SimpleQueue[tuple[Callable[[], None], Any]] = queue.SimpleQueue()
         self.workers = 0
         self.growing = threading.Lock()
 
     def _work(self) -> None:
         while True:
-            self.shares.get().run()
+            share, done = self.shares.get()
+            share()
+            done.release()
 
-    def run(
-        self, function: Callable[..., Any], ranges: Iterator[Any], parts: int, rest: Any
-    ) -> None:
+    def run(self, share: Callable[[], None], parts: int) -> None:
+        """``share()`` on as many threads as there are parts, this one among them."""
         if self.workers < parts - 1:
             with self.growing:
                 while self.workers < parts - 1:
                     threading.Thread(target=self._work, daemon=True, name="lossary").start()
                     self.workers += 1
-        shares = [_Share(function, ranges, rest) for _ in range(parts)]
-        for share in shares[1:]:
-            self.shares.put(share)
-        shares[0].run()
-        for share in shares:  # all of them, for they write into the caller's buffers
-            share.done.acquire()
-        for share in shares:
-            if share.error is not None:
-                raise share.error
+        waiting = [_thread.allocate_lock() for _ in range(parts - 1)]
+        for done in waiting:
+            done.acquire()
+            self.shares.put((share, done))
+        share()
+        for done in waiting:  # all of them, for they write into the caller's buffers
+            done.acquire()
 
 
 _pool = _Pool()
@@ -95,8 +74,20 @@ def run(function: Callable[..., Any], blocks: int, parts: int, *rest: Any) -> No
     """Run ``function(first, last, *rest)`` over all blocks on ``parts`` threads."""
     if parts <= 1 or blocks <= 1:
         function(0, blocks, *rest)
-    else:
-        parts = min(parts, blocks)
-        # Several ranges per thread: a thread whose CPU is busy elsewhere takes fewer of them.
-        ranges = iter(split(blocks, 4 * parts))
-        (openmp if openmp.ready() else _pool).run(function, ranges, parts, rest)
+        return
+    parts = min(parts, blocks)
+    # Several ranges per thread: a thread whose CPU is busy elsewhere takes fewer of them.
+    ranges = iter(split(blocks, 4 * parts))
+    errors: list[BaseException] = []
+
+    def share() -> None:
+        try:
+            # A list's iterator hands each range to exactly one thread.
+            for first, last in ranges:
+                function(first, last, *rest)
+        except BaseException as error:  # raised again on the caller's thread
+            errors.append(error)
+
+    (openmp if openmp.ready() else _pool).run(share, parts)
+    if errors:
+        raise errors[0]

@@ -10,7 +10,7 @@ from lossary.testing.checks.base import check
 from lossary.testing.libraries import Library
 from lossary.testing.precision import agree
 from lossary.testing.samples import Batch, axis_of
-from lossary.testing.subject import CheckFailed, Subject
+from lossary.testing.subject import ROWS, CheckFailed, Subject
 
 SUM = 16.0  # ulps allowed where numbers were added in another order
 
@@ -320,9 +320,8 @@ def check_derivative_at_absent_target(subject: Subject, library: Library) -> Non
         return
     target = batch["target"].copy()
     batch["target"] = target
-    places = [
-        (row, *(row % size for size in target.shape[1:])) for row in range(min(6, len(target)))
-    ]
+    rows = range(min(ROWS, len(target)))
+    places = [(row, *(row % size for size in target.shape[1:])) for row in rows]
     for place in places:
         target[place] = 0.0
     run = subject.loss(implementation="definition").values
