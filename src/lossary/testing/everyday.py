@@ -10,6 +10,7 @@ import numpy as np
 
 from lossary.contract import Contract, Space
 from lossary.testing.samples import (
+    ANCHORS,
     FEATURES,
     SHARE,
     Batch,
@@ -37,7 +38,8 @@ def plain_batch(
     batch = {}
     for name, space in contract.inputs.items():
         if space.layout == "tensor":
-            shape: tuple[int, ...] = (4, 3)
+            # As many classes as rows in the hard batches: eager JAX compiles for each shape anew.
+            shape: tuple[int, ...] = (ANCHORS if contract.learned else 4, FEATURES)
         elif "image" in layouts:
             shape = (rows, *image_shape(contract, parameters))
         elif space.layout == "label" or (space.layout == "class" and not soft):

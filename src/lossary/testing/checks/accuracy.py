@@ -19,8 +19,8 @@ def _samples(subject: Subject, library: Library) -> list[tuple[Sample, str]]:
 
     torch.compile takes seconds a graph, so it compiles the main batch, whose hundred or so points
     it computes in one call. The other compilers compute the main parameter values' batches in both
-    precisions, and of others one batch in one precision, in turn; all else runs all. Eager JAX
-    compiles every operation for every shape, so it leaves images of other sizes to the compilers.
+    precisions; the other values they share out, one batch in one precision each; all else runs all.
+    Eager JAX compiles every operation for every shape: it leaves images of other sizes to others.
     """
     dtypes = DTYPES if subject.oracle else ("float32",)
     if library.name == "torch-compile":
@@ -29,7 +29,10 @@ def _samples(subject: Subject, library: Library) -> list[tuple[Sample, str]]:
     for turn, given in enumerate(subject.settings):
         samples = [sample for sample in subject.samples if sample.parameters == given]
         pairs = list(product(samples, dtypes))
-        found += [pairs[turn % len(pairs)]] if library.compiled and turn > 0 else pairs
+        if not library.compiled or turn == 0:
+            found += pairs
+        elif (library.package == "jax") == turn % 2:
+            found += [pairs[turn // 2 % len(pairs)]]
     if library.name == "jax":
         size = _unit_shape(subject, subject.samples[0])
         found = [pair for pair in found if _unit_shape(subject, pair[0]) == size]

@@ -101,7 +101,7 @@ def check_nan_is_contagious(subject: Subject, library: Library) -> None:
     """A NaN that counts makes the result NaN: a broken network is never hidden."""
     if library.name == "torch-compile":
         return  # seconds of compilation for what torch itself has shown
-    batch = subject.batch(library, dtype="float32")
+    batch = subject.batch(library)
     for name in subject.contract.predictions:
         dirty = {**batch, name: batch[name].copy()}
         dirty[name][2] = np.nan
