@@ -34,9 +34,9 @@ def assert_close(got, exact, ulps, dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("pad", [0, 60])
+@pytest.mark.parametrize("pad", [0, 60, 600])
 def test_the_tails_are_right(dtype, pad):
-    """At [20, 0] the surprise is 2.06e-9, with its gradient; padding leads to long rows."""
+    """At [20, 0] the surprise is 2.06e-9, with its gradient; padding leads to lines and rows."""
     for gap in (0.0, 1e-4, 1.0, 16.7, 20.0, 40.0, 80.0):
         for target in (0, 1):
             z = np.array([[gap, 0.0, *[-np.inf] * pad]], dtype)
@@ -63,8 +63,8 @@ def test_the_tails_are_right(dtype, pad):
     ],
 )
 def test_rows_are_right(dtype, kind, smoothing, weighted):
-    """Few classes go through tiles, from 49 on through rows; 513 and 2100 are several blocks."""
-    for classes in (1, 2, 7, 48, 49, 513, 2100):
+    """Up to 24 classes go through tiles, up to 512 through lines, more through blocks of rows."""
+    for classes in (1, 2, 7, 24, 25, 33, 64, 511, 513, 2100):
         generator = np.random.default_rng(classes)
         z = generator.normal(0, 3, (1, classes)).astype(dtype)
         if kind == "index":
@@ -87,11 +87,19 @@ def test_rows_are_right(dtype, kind, smoothing, weighted):
 
 
 @pytest.mark.parametrize(
-    ("axis", "kind"), [(0, "index"), (1, "index"), (-1, "index"), (-2, "distribution")]
+    ("axis", "kind", "last"),
+    [
+        (0, "index", 700),
+        (1, "index", 700),
+        (-1, "index", 700),
+        (-2, "distribution", 700),
+        (-1, "index", 41),
+        (-1, "distribution", 41),
+    ],
 )
-def test_any_axis_and_zero_weights(axis, kind):
+def test_any_axis_and_zero_weights(axis, kind, last):
     generator = np.random.default_rng(5)
-    shape = (6, 5, 700)
+    shape = (6, 5 if last > 512 else 50, last)
     z = generator.normal(0, 2, shape)
     classes = shape[axis]
     units = tuple(np.delete(shape, axis))
@@ -125,8 +133,8 @@ def test_any_axis_and_zero_weights(axis, kind):
     )
 
 
-@pytest.mark.parametrize("classes", [4, 100])
-@pytest.mark.parametrize("wrong", [-1, 100, 2**40, -(2**40)])
+@pytest.mark.parametrize("classes", [4, 100, 600])
+@pytest.mark.parametrize("wrong", [-1, 600, 2**40, -(2**40)])
 def test_a_class_that_does_not_exist_is_an_error(classes, wrong):
     z = np.zeros((10, classes))
     target = np.zeros(10, np.int64)
@@ -135,7 +143,7 @@ def test_a_class_that_does_not_exist_is_an_error(classes, wrong):
         KERNEL.values(z, target, label_smoothing=0.0, axis=-1)
 
 
-@pytest.mark.parametrize("classes", [5, 60])
+@pytest.mark.parametrize("classes", [5, 60, 600])
 def test_infinities_as_in_the_definition(classes):
     generator = np.random.default_rng(2)
     z = generator.normal(size=(6, classes))
@@ -160,6 +168,7 @@ def test_sums_do_not_depend_on_the_number_of_threads(monkeypatch):
 
     generator = np.random.default_rng(3)
     cases = [
+        (generator.normal(size=(999, 700)).astype(np.float32), generator.integers(0, 700, 999)),
         (generator.normal(size=(999, 300)).astype(np.float32), generator.integers(0, 300, 999)),
         (generator.normal(size=(40_001, 10)).astype(np.float32), generator.integers(0, 10, 40_001)),
     ]

@@ -74,7 +74,8 @@ def sign(x):
 
 def exp(x):
     # Clamped by comparisons that are false for NaN, so NaN goes through.
-    x = where(x < lowest, lowest, x)
+    nothing = x < lowest
+    x = where(nothing, lowest, x)
     x = where(x > highest, highest, x)
     # Adding 1.5 * 2^mantissa rounds to an integer and leaves it in the low bits.
     shifted = x * log2e + shifter
@@ -86,12 +87,14 @@ def exp(x):
     second = integer(k - first)
     value = 1.0 + (r + r * r * exponential(r))
     value = value * from_bits(integer((first + bias) << mantissa))
-    return value * from_bits(integer((second + bias) << mantissa))
+    # A product that underflows takes processors a hundred times as long.
+    return where(nothing, 0.0, value) * from_bits(integer((second + bias) << mantissa))
 
 
 def exp_below(x):
     """exp(x) for x <= 0."""
-    x = where(x < lowest, lowest, x)
+    nothing = x < lowest
+    x = where(nothing, lowest, x)
     shifted = x * log2e + lifter
     n = shifted - lifter
     r = (x - n * ln2_high) - n * ln2_low
@@ -99,7 +102,7 @@ def exp_below(x):
     # The shift leaves the low bits, n + 64 + bias. 2^(n + 64) is a normal number, and 2^-64 rounds
     # once.
     value = value * from_bits(integer(bits(shifted) << mantissa))
-    return value * lowered
+    return where(nothing, 0.0, value) * lowered  # for the same reason
 
 
 def expm1(x):

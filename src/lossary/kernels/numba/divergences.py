@@ -129,7 +129,8 @@ def divergence(
             best = low if grown > key else best
             key = grown
         high = from_bits(integer(key ^ integer(integer(key >> sign_bit) & no_sign)))
-        peak = best + find(past(z, best), classes - best, high)
+        n = BLOCK if classes - best > BLOCK else classes - best
+        peak = best + find(past(z, best), n, high)
         rest = 0.0
         low = 0
         while low < classes:

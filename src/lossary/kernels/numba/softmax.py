@@ -9,13 +9,14 @@ q_k of sum Q (label smoothing and class weights are in them)
     value = sum_k q_k d_k + Q log1p(rest)
     slope = e_k Q / (1 + rest) - q_k, and (Q - q_a - q_a rest) / (1 + rest) at the likeliest class,
 
-where Q - q_a is summed as such. Long rows go through ``softmax_rows``, the rest through
-``softmax_tiles``.
+where Q - q_a is summed as such. Many classes go through ``softmax_rows``, dozens to hundreds
+through ``softmax_lines``, few, and those not along the last axis, through ``softmax_tiles``.
 """
 
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 import sys
 from collections.abc import Mapping
@@ -25,28 +26,22 @@ import numpy as np
 from numba import float64, intp, void
 
 from lossary.contract import LossError
-from lossary.kernels.numba import machine, pool, scalar, softmax_rows, softmax_tiles, special
+from lossary.kernels.numba import (
+    machine,
+    pool,
+    scalar,
+    softmax_lines,
+    softmax_rows,
+    softmax_tiles,
+    special,
+)
 from lossary.kernels.numba.memory import address
 from lossary.kernels.numba.program import INDEX, Launch, Purpose, Shape
-from lossary.kernels.numba.softmax_rows import BLOCK, find, finish, highest, rows, stop, tally
-from lossary.kernels.numba.softmax_tiles import (
-    LINE,
-    TILE,
-    column,
-    gather,
-    scatter,
-    tile_finish,
-    tile_highest,
-    tile_hits,
-    tile_powers,
-    tile_rest,
-    tile_start,
-    tile_tally,
-    tile_value,
-    tiles,
-)
+from lossary.kernels.numba.softmax_lines import LINES, MOST, WHOLE
+from lossary.kernels.numba.softmax_tiles import TILE
 
-FEW = 48  # classes up to which samples are transposed into tiles
+_WAYS = (softmax_lines, softmax_rows, softmax_tiles)
+FEW = 24  # classes up to which samples are transposed into tiles
 SMALLEST_SHARE = 1 << 16  # numbers below which a second thread does not pay
 
 
@@ -80,33 +75,27 @@ def names(dtype: str, target: str, flags: tuple[str, ...]) -> dict[str, Any]:
         "reals_at": machine.POINTER[real], "doubles_at": machine.POINTER[np.float64],
         "int32s_at": machine.POINTER[np.int32],
         "indices_at": machine.POINTER[np.int32 if target == "int32" else np.int64],
-        "BLOCK": BLOCK, "TILE": TILE, "LINE": LINE, "SOFT": soft,
-        "DENSE": soft or "SMOOTHED" in flags,
+        "SOFT": soft, "DENSE": soft or "SMOOTHED" in flags,
         **{name: name in flags for name in _FLAGS},
+        **{name: value for way in _WAYS for name, value in vars(way).items() if name.isupper()},
     }  # fmt: skip
 
 
 @functools.cache
 def compiled(part: str, dtype: str, target: str, flags: tuple[str, ...]) -> Any:
-    """``rows``, ``tiles`` or ``outside`` for these dtypes and flags."""
+    """``rows``, ``lines``, ``tiles`` or ``outside`` for these dtypes and flags."""
     bound = names(dtype, target, flags)
-    mark = special.fingerprint(sys.modules[__name__], softmax_rows, softmax_tiles)
+    mark = special.fingerprint(sys.modules[__name__], *_WAYS)
     variant = "_".join([mark, dtype, target, *(name.lower() for name in flags)])
-    helpers = (
-        highest, tally, find, finish, stop, tile_start, tile_highest, tile_powers, tile_rest,
-        tile_hits, tile_tally, tile_value, tile_finish, column, gather, scatter,
-    )  # fmt: skip
-    for helper in helpers:
-        bound[helper.__name__] = special.bind(helper, bound, special.LOOSE, variant)
-    parts: dict[str, tuple[Any, int]] = {
-        "rows": (rows, 10),
-        "tiles": (tiles, 12),
-        "outside": (outside, 4),
-    }
-    function, integers = parts[part]
     if part == "outside":
-        return special.entry(function, bound, intp(*[intp] * integers), variant)
-    return special.entry(function, bound, void(*[intp] * integers, float64, float64), variant)
+        return special.entry(outside, bound, intp(*[intp] * 4), variant)
+    functions = dict(each for way in _WAYS for each in inspect.getmembers(way, inspect.isfunction))
+    for name, function in functions.items():  # by name: what ``gather`` calls comes before it
+        bound[name] = special.bind(function, bound, special.LOOSE, variant)
+    addresses = functions[part].__code__.co_argcount - 2  # and sizes; two scales follow
+    return special.entry(
+        functions[part], bound, void(*[intp] * addresses, float64, float64), variant
+    )
 
 
 _FLAGS = ("SMOOTHED", "CLASSES", "WEIGHTED", "GRADIENT", "VALUES")
@@ -157,9 +146,15 @@ class CrossEntropy:
         if target_dtype in INDEX:
             kind = dtype if purpose[0] else "float32"  # weights are all that it reads of them
             outside = compiled("outside", kind, target_dtype, ("WEIGHTED",) * purpose[0])
-        if inner == 1 and classes > FEW:
+        sizes: tuple[int, ...]
+        if inner == 1 and FEW < classes <= MOST:
+            width = -(-classes // WHOLE) * WHOLE
+            most = LINES // width
+            run, blocks = compiled("lines", dtype, target_dtype, flags), -(-samples // most)
+            sizes = (classes, width, most, samples)
+        elif inner == 1 and classes > MOST:
             run, blocks = compiled("rows", dtype, target_dtype, flags), samples
-            sizes: tuple[int, ...] = (classes,)
+            sizes = (classes,)
         else:
             span = samples if inner == 1 else inner
             blocks = samples // max(span, 1) * -(-span // TILE)

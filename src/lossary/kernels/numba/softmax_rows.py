@@ -69,10 +69,13 @@ def finish(z, y, c, e, n, keep, share, ratio, factor):
 
 def find(z, n, high):
     """Where ``high`` is first met."""
-    for i in range(n):
-        if z[i] == high:
-            return i
-    return 0
+    full_width()
+    nowhere = integer(n)
+    first = nowhere
+    for i in range(n):  # to its end, for a loop that may stop takes no vectors
+        here = integer(i) if z[i] == high else nowhere
+        first = here if here < first else first
+    return first if first < nowhere else integer(0)
 
 
 def stop(low, classes, peak):
@@ -112,7 +115,8 @@ def rows(
             best = low if grown > key else best
             key = grown
         high = from_bits(integer(key ^ integer(integer(key >> sign_bit) & no_sign)))
-        peak = best + find(past(z, best), classes - best, high)
+        n = BLOCK if classes - best > BLOCK else classes - best
+        peak = best + find(past(z, best), n, high)
         share = real(smoothing / (finite if finite > 1.0 else 1.0)) if SMOOTHED else zero
         rest, mass, gap = 0.0, 0.0, 0.0
         low = 0
