@@ -124,15 +124,22 @@ def test_small_and_unusual_calls_are_the_definitions():
         assert backend.targets and not any("lossary" in name for name in backend.targets)
 
 
-def test_one_graph_serves_every_batch_size():
-    loss = torch.compile(Loss("cross_entropy"), fullgraph=True, backend="aot_eager")
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_one_graph_serves_every_batch_size(backend):
+    """A formula of the compiler's, whose loops are quicker than an operation's call."""
+    loss = torch.compile(Loss("cross_entropy"), fullgraph=True, backend=backend)
     for rows in (5000, 6000, 7):
-        prediction, target = torch.randn(rows, 10), torch.randint(0, 10, (rows,))
-        for tensor in (prediction, target):
+        leaf, target = torch.randn(rows, 10, requires_grad=True), torch.randint(0, 10, (rows,))
+        twin = leaf.detach().clone().requires_grad_()
+        for tensor in (leaf, target):
             torch._dynamo.mark_dynamic(tensor, 0)
         with torch.compiler.set_stance("default" if rows == 5000 else "fail_on_recompile"):
-            value = loss(prediction.requires_grad_(), target)
-        torch.testing.assert_close(value, Loss("cross_entropy")(prediction, target))
+            value = loss(leaf, target)
+        value.backward()
+        expected = Loss("cross_entropy")(twin, target)
+        expected.backward()
+        torch.testing.assert_close(value, expected)
+        torch.testing.assert_close(leaf.grad, twin.grad, rtol=2e-5, atol=1e-9)
 
 
 @pytest.mark.parametrize("large", [True, False])
@@ -142,5 +149,27 @@ def test_a_class_that_does_not_exist_is_an_error_in_a_graph_too(wrong, large, mo
     loss = torch.compile(Loss("cross_entropy"), fullgraph=True, backend="aot_eager")
     target = torch.zeros(4096, dtype=torch.int64)
     target[9] = wrong
-    with pytest.raises(LossError, match="position 9"):
+    kind, text = (LossError, "position 9") if large else (RuntimeError, "cross_entropy.*not in 0")
+    with pytest.raises(kind, match=text):
         loss(torch.randn(4096, 10), target)
+
+
+@pytest.mark.parametrize("name", ["huber", "cross_entropy"])
+def test_the_mean_of_nothing_is_zero_in_a_graph_too(name):
+    loss = torch.compile(Loss(name), fullgraph=True, backend="aot_eager")
+    target = torch.zeros(0, 3) if name == "huber" else torch.zeros(0, dtype=torch.int64)
+    assert loss(torch.zeros(0, 3, requires_grad=True), target) == 0.0
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "binary_cross_entropy"])
+def test_a_value_alone_is_one_operation_from_fewer_numbers_on(name, monkeypatch):
+    monkeypatch.setattr(in_graph, "LARGE_VALUE", 1000)
+    prediction = torch.randn(200, 10)
+    target = torch.randint(0, 10, (200,)) if name == "cross_entropy" else torch.rand(200, 10)
+    for rows, expected in ((200, 1), (50, 0)):
+        backend = _Counting()
+        loss = torch.compile(Loss(name), fullgraph=True, backend=backend)
+        value = loss(prediction[:rows], target[:rows])
+        torch.testing.assert_close(value, Loss(name)(prediction[:rows], target[:rows]))
+        assert sum("lossary" in name for name in backend.targets) == expected
+        torch._dynamo.reset()

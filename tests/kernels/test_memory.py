@@ -30,7 +30,8 @@ def only_new_objects_are_collected():
 
 
 @pytest.fixture(autouse=True)
-def nothing_idle():
+def nothing_idle(monkeypatch):
+    monkeypatch.setattr(memory, "LARGE", SIZE)  # bytes; larger buffers would only take longer
     gc.collect()
     memory._after_fork()
     yield

@@ -110,15 +110,44 @@ def test_two_dataloader_workers_compute_the_same(two_threads):
         assert torch.equal(answer, expected)
 
 
-def test_an_error_on_another_thread_reaches_the_caller():
-    from lossary.kernels.numba import pool
+def test_an_error_on_another_thread_reaches_the_caller(monkeypatch):
+    from lossary.kernels.numba import openmp, pool
 
     def fail(first, last):
         raise RuntimeError("broken")
 
+    monkeypatch.setattr(openmp, "ready", lambda: False)
     with pytest.raises(RuntimeError, match="broken"):
         pool.run(fail, 8, 2)
     assert _answer() == _answer()  # and the pool still works
+
+
+@pytest.mark.parametrize("torch_s_threads", [True, False])
+def test_each_block_is_done_once_and_scratch_that_is_refused_is_an_error(
+    torch_s_threads, monkeypatch
+):
+    import numba
+
+    from lossary.kernels.numba import openmp, pool
+    from lossary.kernels.numba.machine import POINTER, borrow, give_back
+
+    assert openmp.ready(), "torch computes with libgomp here"
+    monkeypatch.setattr(openmp, "ready", lambda: torch_s_threads)
+    doubles_at = POINTER[np.float64]
+
+    @numba.njit("void(intp, intp, intp, float64, intp)", nogil=True)
+    def mark(first, last, at, number, size):
+        borrowed = borrow(size)
+        for block in range(first, last):
+            doubles_at(at)[block] += number
+        give_back(borrowed)
+
+    marks = np.zeros(1001)
+    pool.run(mark, 1001, 2, marks.ctypes.data, 2, 64)  # a whole number where a float is meant
+    assert (marks == 2.0).all()
+    with pytest.raises(MemoryError):
+        pool.run(mark, 1001, 2, marks.ctypes.data, 1.0, 1 << 60)
+    assert (marks == 2.0).all()
 
 
 def test_a_first_call_finds_its_kernel_on_disk():

@@ -75,18 +75,17 @@ def epsilon_insensitive(prediction, target, epsilon):
 
 def huber(prediction, target, delta):
     residual = prediction - target
-    slope = where(residual > delta, delta, residual)
-    slope = where(slope < -delta, -delta, slope)
-    near = absolute(slope)
-    return near * (absolute(residual) - 0.5 * near), slope
+    distance = absolute(residual)
+    near = where(distance > delta, delta, distance)
+    return near * (distance - 0.5 * near), where(residual < 0.0, -near, near)
 
 
 def smooth_l1(prediction, target, beta):
     residual = prediction - target
-    near = where(residual > beta, beta, residual)
-    near = where(near < -beta, -beta, near)
-    slope = near / beta
-    return absolute(slope) * (absolute(residual) - 0.5 * absolute(near)), slope
+    distance = absolute(residual)
+    near = where(distance > beta, beta, distance)
+    steep = near / beta
+    return steep * (distance - 0.5 * near), where(residual < 0.0, -steep, steep)
 
 
 def charbonnier(prediction, target, epsilon):

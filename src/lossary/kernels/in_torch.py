@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch import exp, inf, int64, log1p, where
 
 from lossary.kernels import elementary, formulas, pointwise
 
@@ -30,36 +31,33 @@ def formula(loss: str, parameters: Mapping[str, Any]) -> Formula | None:
     return _bound(loss, pointwise.numbers(loss, parameters))
 
 
-def scaled_sum(prediction: Tensor, target: Tensor, formula: Formula, count: int) -> Tensor:
-    """The sum of the values divided by ``count``, differentiable by the prediction."""
-    return _ScaledSum.apply(prediction, target, formula, count)
+def total(prediction: Tensor, target: Tensor, formula: Formula) -> Tensor:
+    """The sum of the values, differentiable by the prediction."""
+    return _Total.apply(prediction, target, formula)
 
 
-class _ScaledSum(torch.autograd.Function):
+class _Total(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, prediction: Tensor, target: Tensor, formula: Formula, count: int
-    ) -> Tensor:
+    def forward(ctx: Any, prediction: Tensor, target: Tensor, formula: Formula) -> Tensor:
         values, slopes = formula(prediction, target)
-        ctx.count = count
         ctx.save_for_backward(slopes)
-        return values.sum() / count
+        return values.sum()
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Any:
-        return ctx.saved_tensors[0] * (upstream / ctx.count), None, None, None
+        return ctx.saved_tensors[0] * upstream, None, None
 
 
 def _softmax(logits: Tensor, target: Tensor) -> tuple[Tensor, ...]:
     """Highest logit, powers, their sum but for the highest one's, and what is sought of classes."""
     high = logits.amax(-1, keepdim=True)
-    powers = torch.exp(logits - high)
+    powers = exp(logits - high)
     # What shares the highest logit counts 1 each, and one of these is left out: counted apart from
     # the others, and in their dtype, for a loop over two widths takes no vectors.
     top = logits >= high
-    others = torch.where(top, 0.0, powers).sum(-1, keepdim=True)
-    rest = others + (torch.where(top, 1.0, 0.0).sum(-1, keepdim=True) - 1.0)
-    hit = target.unsqueeze(-1).to(torch.int64)
+    others = where(top, 0.0, powers).sum(-1, keepdim=True)
+    rest = others + (where(top, 1.0, 0.0).sum(-1, keepdim=True) - 1.0)
+    hit = target.unsqueeze(-1).to(int64)
     return high, powers, rest, hit, logits.gather(-1, hit) - high
 
 
@@ -67,19 +65,19 @@ def cross_entropy(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Of class indices, class axis last; see ``numba.softmax`` for the form."""
     _, powers, rest, hit, below = _softmax(logits, target)
     share = 1.0 / (1.0 + rest)
-    own = torch.where(below >= 0.0, -rest, torch.exp(below) - (1.0 + rest)) * share
-    return torch.log1p(rest) - below, (powers * share).scatter(-1, hit, own)
+    own = where(below >= 0.0, -rest, exp(below) - (1.0 + rest)) * share
+    return log1p(rest) - below, (powers * share).scatter(-1, hit, own)
 
 
 def smoothed(logits: Tensor, target: Tensor, *, smoothing: float) -> tuple[Tensor, Tensor]:
     """The same with label smoothing over the classes that are possible at all."""
     high, powers, rest, hit, below = _softmax(logits, target)
-    possible = logits > -torch.inf
-    count = torch.where(possible, 1.0, 0.0).sum(-1, keepdim=True)
-    moved = smoothing / torch.where(count < 1.0, 1.0, count)
-    spread = torch.where(possible, high - logits, 0.0).sum(-1, keepdim=True)
-    values = torch.log1p(rest) + (moved * spread - (1.0 - smoothing) * below)
-    slopes = powers * (1.0 / (1.0 + rest)) - torch.where(possible, moved, 0.0)
+    possible = logits > -inf
+    count = where(possible, 1.0, 0.0).sum(-1, keepdim=True)
+    moved = smoothing / where(count < 1.0, 1.0, count)
+    spread = where(possible, high - logits, 0.0).sum(-1, keepdim=True)
+    values = log1p(rest) + (moved * spread - (1.0 - smoothing) * below)
+    slopes = powers * (1.0 / (1.0 + rest)) - where(possible, moved, 0.0)
     own = slopes.gather(-1, hit) - (1.0 - smoothing)
     return values, slopes.scatter(-1, hit, own)
 
@@ -87,7 +85,7 @@ def smoothed(logits: Tensor, target: Tensor, *, smoothing: float) -> tuple[Tenso
 def _where(condition, yes, no):
     if isinstance(condition, bool):  # it asks about parameters alone
         return yes if condition else no
-    return torch.where(condition, yes, no)
+    return where(condition, yes, no)
 
 
 _WORDS: dict[str, Any] = {

@@ -7,13 +7,21 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from lossary.kernels import formulas
+from lossary.kernels import elementary, formulas
+
+_FUNCTIONS = {name for name, _ in inspect.getmembers(elementary, inspect.isfunction)} - {"sign"}
 
 
 @functools.cache
 def parameter_names(loss: str) -> tuple[str, ...]:
     """The names of a formula's parameters, in order."""
     return tuple(inspect.signature(getattr(formulas, loss)).parameters)[2:]
+
+
+@functools.cache
+def computes(loss: str) -> bool:
+    """Whether a formula has elementary functions; without them the memory is what takes time."""
+    return bool(_FUNCTIONS & set(getattr(formulas, loss).__code__.co_names))
 
 
 def numbers(loss: str, parameters: Mapping[str, Any]) -> tuple[float, ...]:

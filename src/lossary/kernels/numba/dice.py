@@ -24,8 +24,6 @@ from lossary.kernels.numba.memory import address
 from lossary.kernels.numba.program import INDEX, Launch, Purpose, Shape
 from lossary.kernels.numba.softmax_tiles import TILE, tile_highest
 
-SMALLEST_SHARE = 1 << 16
-
 
 def powers(z, high, e, rest, peak, k, n):
     full_width()
@@ -250,7 +248,6 @@ class DiceCrossEntropy:
         per_region = -(-pixels // TILE)
         blocks = regions * per_region
         where = (classes, pixels, per_region)
-        shares = -(-regions * pixels * classes // SMALLEST_SHARE)
         collect = compiled("gather", dtype, target_dtype, purpose[1])
         distribute = compiled("spread", dtype, target_dtype, True) if purpose[1] else None
 
@@ -261,7 +258,7 @@ class DiceCrossEntropy:
             if target_dtype in INDEX:
                 _check_range(target, given, pixels, classes, target_dtype)
             sums = np.empty((regions, per_region, 1 + 3 * classes))
-            parts = min(pool.threads(), shares)
+            parts = pool.parts(regions * pixels * classes)
             memory = (prediction, target, gradient, address(sums))
             pool.run(collect, blocks, parts, *where, *memory)
             found, pulls = _combine(sums.sum(axis=1), pixels, parameters)

@@ -29,8 +29,6 @@ from lossary.kernels.numba import pool, softmax, softmax_rows, special
 from lossary.kernels.numba.memory import address
 from lossary.kernels.numba.program import Launch, Purpose, Shape
 
-SMALLEST_SHARE = 1 << 16
-
 
 def powers(z, e, n, high):
     """exp(z - high) into ``e``, and their sum."""
@@ -227,12 +225,11 @@ class Divergence:
         flags = tuple(name for name, on in zip(names, purpose, strict=True) if on)
         run = compiled(self.loss, dtype, flags)
         beta = float(parameters.get("beta", 0.5))
-        shares = -(-samples * classes // SMALLEST_SHARE)
 
         def launch(*memory: Any) -> float:
             *places, factor = memory
             partial = np.empty(samples)
-            parts = min(pool.threads(), shares)
+            parts = pool.parts(samples * classes)
             pool.run(run, samples, parts, classes, *places, address(partial), beta, factor)
             return float(partial.sum()) * float(factor)
 

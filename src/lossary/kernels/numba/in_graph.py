@@ -19,6 +19,7 @@ import torch
 
 from lossary import kernels
 from lossary.kernels import in_torch, pointwise
+from lossary.kernels.in_torch import total
 from lossary.kernels.numba import available, memory
 
 Tensor = torch.Tensor
@@ -26,6 +27,7 @@ Traced = Callable[[Tensor, Tensor], Any]
 # Numbers from which the kernel's operations are worth their calls: where the compiler has a formula
 # (the C library keeps no buffers above 32 MiB, so that each is new), and where the definition.
 LARGE, SMALLEST = 1 << 23, 1 << 15
+LARGE_VALUE = 1 << 19  # where the value alone is asked for, of formulas that compute much
 _LIBRARY = torch.library.Library("lossary", "FRAGMENT")
 
 
@@ -48,14 +50,12 @@ def traced(loss: str, reduction: str, parameters: Mapping[str, Any]) -> Traced |
         return None
     if lacking == 0 and pointwise.decline(loss, (), "", (), "", parameters) is not None:
         return None
-    operation, all_exist = _operations(loss), _all_exist()
+    operation = _operations(loss)
     axis = parameters.get("axis", -1)
     formula = in_torch.formula(loss, parameters)
+    much, grad_enabled = lacking or pointwise.computes(loss), torch.is_grad_enabled
 
     def call(prediction: Tensor, target: Tensor) -> Any:
-        # Loaded with the compiler, which is the only one to come here.
-        from torch.fx.experimental.symbolic_shapes import statically_known_true
-
         plain = prediction.is_contiguous() and target.is_contiguous() and prediction.is_cpu
         if not plain or target.requires_grad or prediction.dtype not in _REAL:
             return None
@@ -66,10 +66,14 @@ def traced(loss: str, reduction: str, parameters: Mapping[str, Any]) -> Traced |
         elif target.dtype not in _INDEX or axis % prediction.ndim != prediction.ndim - 1:
             return None
         size = prediction.numel()
-        closed = formula is not None and prediction.dtype == torch.float32
+        if size == 0:
+            return None
+        closed = formula is not None and prediction.dtype == _SINGLE
         closed = closed and (indices or not lacking)
         least = LARGE if closed else SMALLEST
-        small = statically_known_true(size < least)  # sizes that vary are the kernel's
+        if much and not (prediction.requires_grad and grad_enabled()):
+            least = min(least, LARGE_VALUE)
+        small = size < least  # a guard where sizes vary
         if small and not closed:
             return None
         count = 1
@@ -79,13 +83,15 @@ def traced(loss: str, reduction: str, parameters: Mapping[str, Any]) -> Traced |
             count = size // prediction.shape[axis] if lacking else size
         if small and formula is not None:
             if lacking:
-                target = target + all_exist(target, prediction.shape[axis])
-            return in_torch.scaled_sum(prediction, target, formula, count)
+                target = _existing(target, prediction.shape[axis])
+            return total(prediction, target, formula) / count
         return operation(prediction, target, count, text)
 
     return call
 
 
+_assert = torch._assert_async
+_SINGLE = torch.float32
 _REAL = (torch.float32, torch.float64)
 _INDEX = (torch.int32, torch.int64)
 
@@ -144,31 +150,17 @@ def _operations(loss: str) -> Any:
     return getattr(torch.ops.lossary, value).default
 
 
-@functools.cache
-def _all_exist() -> Any:
-    """Zero, if all class indices exist: the compiler's own check would end the process.
+def _existing(target: Tensor, classes: Any) -> Tensor:
+    """The class indices, which must exist: the compiler's own check would end the process."""
+    there = (target >= 0) & (target < classes)
+    _assert(there.all(), _NO_SUCH_CLASS)
+    return target.clamp(0, classes - 1)  # from which the compiler sees that it need not check
 
-    It is added to the indices, so that they are not read before.
-    """
-    _LIBRARY.define("all_exist(Tensor target, SymInt classes) -> Tensor")
 
-    def run(target: Tensor, classes: int) -> Tensor:
-        from lossary.kernels.numba import softmax
-
-        target = target.contiguous()
-        kind = str(target.dtype).removeprefix("torch.")
-        outside = softmax.compiled("outside", "float32", kind, ())
-        where = outside(target.numel(), classes, target.data_ptr(), 0)
-        if where >= 0:
-            raise softmax.no_such_class("cross_entropy", where, classes)
-        return target.new_zeros(())
-
-    def scalar(target: Tensor, classes: int) -> Tensor:
-        return target.new_empty(())
-
-    _LIBRARY.impl("all_exist", run, "CPU")
-    _LIBRARY.impl("all_exist", scalar, "Meta")
-    return torch.ops.lossary.all_exist.default
+_NO_SUCH_CLASS = (
+    "cross_entropy: a class index of the target is not in 0..classes - 1 (without torch.compile "
+    "the error says which); give such samples weight 0, or set ignore="
+)
 
 
 def _kind(prediction: Tensor, target: Tensor) -> tuple[Any, ...]:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-LARGE = 1 << 20  # bytes from which a buffer is worth keeping
+LARGE = 1 << 25  # bytes from which a buffer is worth keeping: the C library keeps smaller ones
 MOST_IDLE = 1 << 30  # bytes that are kept in all
 _HUGE_PAGE = 1 << 21
 _LINE = 64  # XLA takes a buffer of this alignment without a copy

@@ -18,21 +18,20 @@ from typing import Any
 import numpy as np
 from numba import float64, intp
 
-from lossary.kernels import elementary, formulas
+from lossary.kernels import formulas
 from lossary.kernels.numba import machine, pool, scalar, special
 from lossary.kernels.numba.memory import address
 from lossary.kernels.numba.source import inlined
-from lossary.kernels.pointwise import parameter_names
+from lossary.kernels.pointwise import computes, parameter_names
 
 REAL = {"float32": np.float32, "float64": np.float64}
 
-# Sums run in double precision within a block and pairwise over blocks, in an order that does not
-# depend on the number of threads.
+# Sums run in the array's precision within a group, for a loop that holds a double takes vectors of
+# half as many numbers; in double precision within a block, and pairwise over blocks, in an order
+# that does not depend on the number of threads. Where the memory is what takes time, as with
+# gradients of formulas that compute little, doubles cost nothing, and short loops do.
+GROUP = 256
 BLOCK: dict[Any, int] = {np.float32: 2048, np.float64: 512}
-SMALLEST_SHARE = 1 << 17  # elements below which waking a thread costs more than it saves
-
-
-_WORDS = {name for name, _ in inspect.getmembers(elementary, inspect.isfunction)} - {"sign"}
 
 
 @functools.cache
@@ -67,9 +66,6 @@ def source(loss: str, *, weighted: bool, gradient: bool, values: bool) -> str:
     arrays = ["prediction", "target"]
     arrays += ["weights"] * weighted + ["gradient"] * gradient
     parameters = parameter_names(loss)
-    # A loop that holds a double takes vectors of half as many numbers. Where there is much to
-    # compute, the values are kept instead, and added up in a loop of their own.
-    long = bool(_WORDS & set(getattr(formulas, loss).__code__.co_names))
     call = ", ".join(["prediction[i]", "target[i]", *parameters])
     body = [f"value, slope = formula({call})"]
     if weighted:  # a weight of 0 means absent, whatever is there
@@ -77,34 +73,27 @@ def source(loss: str, *, weighted: bool, gradient: bool, values: bool) -> str:
         body += ["value = where(present, weight * value, zero)"]
         body += ["slope = where(present, weight * slope, zero)"]
     body += ["gradient[i] = slope * factor"] * gradient
-    kept = ["kept"] if long or values else []
-    body += ["kept[i] = value"] * len(kept)
-    if not long:
-        body += ["total += float64(value)"]
-    places = [*(f"past({name}, low)" for name in arrays)]
-    places += ["past(values, low)"] * values or ["spare"] * long
-    scratch = long and not values
+    body += ["values[i] = value"] * values
+    wide = gradient and not computes(loss)
+    group = "{block_size}" if wide else "{group}"
+    arrays += ["values"] * values
+    places = [f"past({name}, low)" for name in arrays]
     lines = [
-        f"def block({', '.join([*arrays, *kept, 'n', 'factor', *parameters])}):",
+        f"def block({', '.join([*arrays, 'n', 'factor', *parameters])}):",
         "    full_width()",
         "    total = 0.0",
-        "    for i in range(n):",
-        *(f"        {line}" for line in body),
-        "    return total",
-        "",
-        "def add_up(kept, n):",
-        "    full_width()",
-        "    total = 0.0",
-        "    for i in range(n):",
-        "        total += float64(kept[i])",
+        f"    for start in range(0, n, {group}):",
+        f"        part = {'0.0' if wide else 'zero'}",
+        f"        for i in range(start, start + {group} if n - start > {group} else n):",
+        *(f"            {line}" for line in body),
+        f"            part += {'float64(value)' if wide else 'value'}",
+        "        total += float64(part)",
         "    return total",
         "",
         f"def {loss}(first, last, size, prediction_at, target_at, weights_at,",
         f"    gradient_at, values_at, partial_at, factor{''.join(f', {p}' for p in parameters)}):",
-        *(f"    {name} = array_at({name}_at)" for name in [*arrays, *["values"] * values]),
+        *(f"    {name} = array_at({name}_at)" for name in arrays),
         "    partial = doubles_at(partial_at)",
-        *["    borrowed = borrow(8 * {block_size} + 64)"] * scratch,
-        *["    spare = array_at((borrowed + 63) & -64)"] * scratch,
         "    total = 0.0",
         "    for index in range(first, last):",
         "        low = index * {block_size}",
@@ -113,9 +102,7 @@ def source(loss: str, *, weighted: bool, gradient: bool, values: bool) -> str:
         + ", ".join([*places, "n", "real(factor)"])
         + "".join(f", real({p})" for p in parameters)
         + ")",
-        *[f"        total = add_up({places[-1]}, n)"] * long,
         "        partial[index] = total",
-        *["    give_back(borrowed)"] * scratch,
         "    return total",
     ]
     return "\n".join(lines)
@@ -127,14 +114,13 @@ def kernel(
 ) -> Callable[..., float]:
     """The compiled kernel; compiled once per machine, then read from Numba's disk cache."""
     text = source(loss, weighted=weighted, gradient=gradient, values=values)
-    text = text.replace("{block_size}", str(BLOCK[real]))
+    text = text.replace("{block_size}", str(BLOCK[real])).replace("{group}", str(GROUP))
     formula = _formula(loss, real, taken)
     space = formula.__globals__ | {
         "__name__": __name__, "real": real, "zero": real(0),
         "float64": np.float64, "np": np,
         "array_at": machine.POINTER[real], "doubles_at": machine.POINTER[np.float64],
-        "past": machine.past, "borrow": machine.borrow, "give_back": machine.give_back,
-        "full_width": machine.full_width,
+        "past": machine.past, "full_width": machine.full_width,
     }  # fmt: skip
     # Compiled under this file's name: Numba keeps its cache beside the file of the source.
     exec(compile(text, __file__, "exec"), space)
@@ -142,8 +128,7 @@ def kernel(
     variant += f"{'_weighted' * weighted}{'_gradient' * gradient}{'_values' * values}"
     variant += "".join(f"_{int(yes)}" for yes in taken)
     space["formula"] = special.bind(formula, space, special.EXACT, variant)
-    for helper in ("block", "add_up"):
-        space[helper] = special.bind(space[helper], space, special.LOOSE, variant)
+    space["block"] = special.bind(space["block"], space, special.LOOSE, variant)
     integers, reals = 9, 1 + len(parameter_names(loss))
     signature = float64(*[intp] * integers, *[float64] * reals)
     return special.entry(space[loss], space, signature, variant)
@@ -165,7 +150,6 @@ def prepared(
     real, size = REAL[dtype], math.prod(shape)
     run = kernel(loss, real, *purpose, branches(loss, parameters) if _tests(loss) else ())
     blocks = -(-size // BLOCK[real])
-    shares = -(-size // SMALLEST_SHARE)
 
     def launch(
         prediction: int, target: int, weights: int, gradient: int, values: int, factor: float
@@ -177,7 +161,7 @@ def prepared(
             )  # fmt: skip
         partial = np.empty(blocks)
         rest = (size, prediction, target, weights, gradient, values, address(partial), factor)
-        pool.run(run, blocks, min(pool.threads(), shares), *rest, *parameters)
+        pool.run(run, blocks, pool.parts(size // 2), *rest, *parameters)
         return factor * float(partial.sum())
 
     return launch if blocks else _nothing

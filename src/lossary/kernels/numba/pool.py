@@ -13,6 +13,16 @@ from typing import Any
 
 from lossary.kernels.numba import openmp
 
+SHARE = 1 << 16  # numbers with logits' work that take as long as waking a thread of the pool's
+
+
+def parts(numbers: int) -> int:
+    """On how many threads to work on so many ``numbers``."""
+    if numbers <= SHARE // 2:
+        return 1
+    share = SHARE // 2 if openmp.ready() else SHARE  # torch's threads are awake
+    return min(threads(), -(-numbers // share))
+
 
 def threads() -> int:
     """How many threads a kernel may use: torch's setting where torch is loaded, else the CPUs."""
@@ -77,6 +87,9 @@ def run(function: Callable[..., Any], blocks: int, parts: int, *rest: Any) -> No
         return
     parts = min(parts, blocks)
     # Several ranges per thread: a thread whose CPU is busy elsewhere takes fewer of them.
+    if openmp.ready():
+        openmp.run(function, blocks, parts, -(-blocks // (4 * parts)), rest)
+        return
     ranges = iter(split(blocks, 4 * parts))
     errors: list[BaseException] = []
 
@@ -88,6 +101,6 @@ def run(function: Callable[..., Any], blocks: int, parts: int, *rest: Any) -> No
         except BaseException as error:  # raised again on the caller's thread
             errors.append(error)
 
-    (openmp if openmp.ready() else _pool).run(share, parts)
+    _pool.run(share, parts)
     if errors:
         raise errors[0]

@@ -42,7 +42,6 @@ from lossary.kernels.numba.softmax_tiles import TILE
 
 _WAYS = (softmax_lines, softmax_rows, softmax_tiles)
 FEW = 24  # classes up to which samples are transposed into tiles
-SMALLEST_SHARE = 1 << 16  # numbers below which a second thread does not pay
 
 
 def outside(samples, classes, target_at, weights_at):
@@ -159,7 +158,6 @@ class CrossEntropy:
             span = samples if inner == 1 else inner
             blocks = samples // max(span, 1) * -(-span // TILE)
             run, sizes = compiled("tiles", dtype, target_dtype, flags), (classes, inner, samples)
-        shares = -(-samples * classes // SMALLEST_SHARE)
 
         def launch(
             prediction: int, target: int, weights: int, gradient: int, values: int, factor: float
@@ -172,7 +170,7 @@ class CrossEntropy:
             at = address(partial)
             places = (prediction, target, weights, gradient, values, at)
             scales = (0 if vector is None else address(vector), smoothing, factor)
-            parts = 1 if shares == 1 else min(pool.threads(), shares)
+            parts = pool.parts(samples * classes)
             pool.run(run, blocks, parts, *sizes, *places, *scales)
             return float(partial.sum()) * factor
 

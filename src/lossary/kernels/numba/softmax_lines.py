@@ -64,7 +64,8 @@ def line_tally(z, y, c, e, width, high, peak, share, rest, mass, gap, keep, n):
             other = integer(k) != skipped
             below = z[at] - top if other else zero
             power = exp_below(below)
-            e[at] = power
+            if GRADIENT:
+                e[at] = power
             total += power if other else zero
             if DENSE:
                 q = keep * y[at] if SOFT else zero
