@@ -128,7 +128,7 @@ def test_small_and_unusual_calls_are_the_definitions():
 def test_one_graph_serves_every_batch_size(backend):
     """A formula of the compiler's, whose loops are quicker than an operation's call."""
     loss = torch.compile(Loss("cross_entropy"), fullgraph=True, backend=backend)
-    for rows in (5000, 6000, 7):
+    for rows in (5000, 6000, 7000):
         leaf, target = torch.randn(rows, 10, requires_grad=True), torch.randint(0, 10, (rows,))
         twin = leaf.detach().clone().requires_grad_()
         for tensor in (leaf, target):
