@@ -20,7 +20,7 @@ from lossary.contract import LossError
 
 Array = jax.Array
 BUDGET = 16 * 2**20  # bytes of logits that exist at a time, unless told otherwise
-_BLOCK = 1024  # classes: two blocks of the weight stand by; products of fewer are slower
+_BLOCK = 800  # classes: two blocks of the weight stand by; products of fewer are slower
 
 
 class Options(NamedTuple):
