@@ -110,18 +110,6 @@ def test_two_dataloader_workers_compute_the_same(two_threads):
         assert torch.equal(answer, expected)
 
 
-def test_an_error_on_another_thread_reaches_the_caller(monkeypatch):
-    from lossary.kernels.numba import openmp, pool
-
-    def fail(first, last):
-        raise RuntimeError("broken")
-
-    monkeypatch.setattr(openmp, "ready", lambda: False)
-    with pytest.raises(RuntimeError, match="broken"):
-        pool.run(fail, 8, 2)
-    assert _answer() == _answer()  # and the pool still works
-
-
 @pytest.mark.parametrize("torch_s_threads", [True, False])
 def test_each_block_is_done_once_and_scratch_that_is_refused_is_an_error(
     torch_s_threads, monkeypatch

@@ -1,8 +1,12 @@
 # mypy: disable-error-code="no-untyped-call"
-"""What one thread does of a kernel, as a compiled function of one address: no interpreter in it."""
+"""A thread's share of a kernel's work, as a compiled function of one address.
+
+There is no interpreter in it: to wait for its lock took a thread 100 microseconds.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import struct
 from collections.abc import Callable
@@ -15,7 +19,9 @@ from numba import types
 from numba.extending import intrinsic
 
 from lossary.kernels.numba import machine
-from lossary.kernels.numba.memory import address
+
+SHARE = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+Share = Callable[[int], None]  # of that type
 
 # At the address: the next block, how many are taken at a time, how many there are, whether memory
 # ran out; then the kernel's arguments.
@@ -34,11 +40,11 @@ def taken(typing: Any, address: Any, count: Any) -> Any:
 
 
 class Worker:
-    """The worker of a compiled ``kernel(first, last, *integers and floats)``; kept on disk."""
+    """The share of a compiled ``kernel(first, last, *integers and floats)``; kept on disk."""
 
     def __init__(self, kernel: Any) -> None:
         reals = [kind == types.float64 for kind in kernel.nopython_signatures[0].args[2:]]
-        self.layout = struct.Struct("@4q" + "".join("qd"[real] for real in reals))
+        self._layout = struct.Struct("@4q" + "".join("qd"[real] for real in reals))
         given = (f"{'reals' if real else 'integers'}[{REST + i}]" for i, real in enumerate(reals))
         name = f"worker_{kernel.py_func.__name__}"
         text = f"""
@@ -61,16 +67,20 @@ def {name}(at):
         # Compiled under this file's name: Numba keeps its cache beside the file of the source.
         kept = kernel.stats.cache_path is not None
         exec(compile(text, __file__, "exec"), space)
-        self._function = numba.cfunc(types.void(types.intp), cache=kept)(space[name])
-        self._entry = int(self._function.address or 0)
+        self._compiled = numba.cfunc(types.void(types.intp), cache=kept)(space[name])
+        self.share: Share = SHARE(self._compiled.address or 0)
 
-    def run(self, start: Callable[[int, int], None], blocks: int, step: int, rest: Any) -> None:
-        """``start(function, address)`` does all ``blocks``, ``step`` at a time."""
-        given = np.empty(self.layout.size // 8, np.int64)
-        self.layout.pack_into(given.data, 0, 0, step, blocks, 0, *rest)
-        start(self._entry, address(given))
-        if given[FAILED]:
-            raise MemoryError("no memory for a kernel's scratch")
+    def arguments(self, blocks: int, step: int, rest: tuple[float, ...]) -> np.ndarray:
+        """What stands at the address, for the kernel's arguments after the first two."""
+        given = np.empty(self._layout.size // 8, np.int64)
+        self._layout.pack_into(given.data, 0, 0, step, blocks, 0, *rest)
+        return given
 
 
 of = functools.cache(Worker)
+
+
+def check(given: np.ndarray) -> None:
+    """MemoryError if some block had no scratch."""
+    if given[FAILED]:
+        raise MemoryError("no memory for a kernel's scratch")
