@@ -202,7 +202,7 @@ class Loss:
             return f"{where}: the definition, because {call.plan.definition_only}"
         text = choose.explain(self.contract, self.implementation, call.arrays, self.parameters)
         if self._traced is not None and library(*call.arrays.values()) == "torch":
-            text += "\n  in graphs of torch.compile: numba, where the sizes are large or vary"
+            text += "\n  in graphs of torch.compile: numba if large, else torch's own loops"
         return text
 
     # -- the object ---------------------------------------------------------------------------

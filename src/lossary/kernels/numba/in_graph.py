@@ -114,8 +114,8 @@ def _operations(loss: str) -> Any:
     def run_value(prediction: Tensor, target: Tensor, count: int, parameters: str) -> Tensor:
         prediction, target = prediction.contiguous(), target.contiguous()
         launch = _launch(loss, *_kind(prediction, target), False, parameters)
-        total = launch(prediction.data_ptr(), target.data_ptr(), 0, 0, 0, 1.0 / count)
-        return torch.scalar_tensor(total, dtype=prediction.dtype)
+        found = launch(prediction.data_ptr(), target.data_ptr(), 0, 0, 0, 1.0 / count)
+        return torch.scalar_tensor(found, dtype=prediction.dtype)
 
     def run_slope(
         prediction: Tensor, target: Tensor, upstream: Tensor, count: int, parameters: str
