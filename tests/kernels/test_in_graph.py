@@ -173,3 +173,22 @@ def test_a_value_alone_is_one_operation_from_fewer_numbers_on(name, monkeypatch)
         torch.testing.assert_close(value, Loss(name)(prediction[:rows], target[:rows]))
         assert sum("lossary" in name for name in backend.targets) == expected
         torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("name", ["huber", "cross_entropy"])
+def test_sizes_that_depend_on_data(name, monkeypatch):
+    monkeypatch.setattr(torch._dynamo.config, "capture_dynamic_output_shape_ops", True)
+    loss = Loss(name)
+    target = torch.randn(200, 10) if name == "huber" else torch.randint(0, 10, (200,))
+    chosen = torch.arange(200) % 3 == 0
+    results = []
+    for run in (
+        lambda *x: loss(x[0][x[2]], x[1][x[2]]),
+        torch.compile(lambda *x: loss(x[0][x[2]], x[1][x[2]]), fullgraph=True, backend="aot_eager"),
+    ):
+        torch.manual_seed(0)
+        leaf = torch.randn(200, 10, requires_grad=True)
+        value = run(leaf, target, chosen)
+        value.backward()
+        results.append((value.detach(), leaf.grad))
+    torch.testing.assert_close(*results, rtol=2e-5, atol=1e-9)

@@ -56,6 +56,9 @@ def traced(loss: str, reduction: str, parameters: Mapping[str, Any]) -> Traced |
     much, grad_enabled = lacking or pointwise.computes(loss), torch.is_grad_enabled
 
     def call(prediction: Tensor, target: Tensor) -> Any:
+        # Loaded with the compiler, which is the only one to come here.
+        from torch.fx.experimental.symbolic_shapes import guard_or_false
+
         plain = prediction.is_contiguous() and target.is_contiguous() and prediction.is_cpu
         if not plain or target.requires_grad or prediction.dtype not in _REAL:
             return None
@@ -66,14 +69,14 @@ def traced(loss: str, reduction: str, parameters: Mapping[str, Any]) -> Traced |
         elif target.dtype not in _INDEX or axis % prediction.ndim != prediction.ndim - 1:
             return None
         size = prediction.numel()
-        if size == 0:
+        if guard_or_false(size == 0):
             return None
         closed = formula is not None and prediction.dtype == _SINGLE
         closed = closed and (indices or not lacking)
         least = LARGE if closed else SMALLEST
         if much and not (prediction.requires_grad and grad_enabled()):
             least = min(least, LARGE_VALUE)
-        small = size < least  # a guard where sizes vary
+        small = guard_or_false(size < least)  # sizes that depend on data are the kernel's
         if small and not closed:
             return None
         count = 1
