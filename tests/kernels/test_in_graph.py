@@ -176,8 +176,8 @@ def test_a_value_alone_is_one_operation_from_fewer_numbers_on(name, monkeypatch)
 
 
 @pytest.mark.parametrize("name", ["huber", "cross_entropy"])
-def test_sizes_that_depend_on_data(name, monkeypatch):
-    monkeypatch.setattr(torch._dynamo.config, "capture_dynamic_output_shape_ops", True)
+@torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True)
+def test_sizes_that_depend_on_data(name):
     loss = Loss(name)
     target = torch.randn(200, 10) if name == "huber" else torch.randint(0, 10, (200,))
     chosen = torch.arange(200) % 3 == 0
