@@ -103,10 +103,10 @@ def _pointwise(loss: str, size: int) -> dict[str, Callable[[], Step]]:
 
         return step
 
-    found = {"lossary": ours, "torch eager": torch_eager}
+    found = {"lossary": ours, "torch eager": torch_eager, "torch.compile": torch_compiled}
+    found |= {"lossary under torch.compile": ours_compiled}
     if size >= LARGE:
-        found |= {"torch.compile": torch_compiled, "optax jit": optax_jit}
-        found |= {"lossary under torch.compile": ours_compiled}
+        found |= {"optax jit": optax_jit}
     if size >= LARGE and loss == "binary_cross_entropy":
         found |= {"lossary on NumPy": ours_numpy, "NumPy composed": numpy_composed}
         found |= {"Keras on torch": keras_torch}
@@ -197,11 +197,11 @@ def _cross_entropy(rows: int, classes: int, extra: bool) -> dict[str, Callable[[
         chosen = Loss("cross_entropy")
         return lambda: chosen.value_and_grad(z, t)
 
-    found = {"lossary": ours, "torch eager": torch_eager}
+    found = {"lossary": ours, "torch eager": torch_eager, "torch.compile": torch_compiled}
+    if not extra:
+        found |= {"lossary under torch.compile": ours_compiled}
     if rows * classes > 10_000:
-        found |= {"torch.compile": torch_compiled, "optax jit": optax_jit}
-        if not extra:
-            found |= {"lossary under torch.compile": ours_compiled}
+        found |= {"optax jit": optax_jit}
     if classes == 1000:
         found |= {"lossary on NumPy": ours_numpy, "SciPy composed": scipy_composed}
     return found
@@ -300,6 +300,7 @@ WORKLOADS: dict[str, Workload] = {
         for loss in _PEERS
     },
     "ce_small_classes": Workload("cross_entropy, 65536 x 10", _cross_entropy(65536, 10, False), 15),
+    "ce_hundred": Workload("cross_entropy, 20000 x 100", _cross_entropy(20000, 100, False), 15),
     "ce_thousand": Workload("cross_entropy, 4096 x 1000", _cross_entropy(4096, 1000, False), 15),
     "ce_vocabulary": Workload(
         "cross_entropy, 4096 x 32000", _cross_entropy(4096, 32000, False), 5, 8 * 4096 * 32000,
@@ -341,6 +342,10 @@ WORKLOADS: dict[str, Workload] = {
         "InfoNCE, 131072 x 64", contrast_alone(131072, 64), 1, small=contrast_alone(256, 64),
         settings=(),
     ),
+    **{
+        f"middle_{loss}": Workload(f"{loss}, 2^18", _pointwise(loss, 1 << 18), 60)
+        for loss in _PEERS
+    },
     **{
         f"small_{loss}": Workload(
             f"{loss}, 1280", _pointwise(loss, 1280), 400, settings=("default",)
