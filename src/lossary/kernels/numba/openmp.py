@@ -36,8 +36,9 @@ def _libgomp() -> ctypes.CDLL | None:
     if not hasattr(os, "RTLD_NOLOAD"):
         return None
     for path in (Path(sys.modules["torch"].__file__ or "").parent / "lib").glob("libgomp*"):
+        # By its name, for torch uses another one that was loaded under this name before it.
         with suppress(OSError, AttributeError):  # not loaded, or of another kind
-            return _prepared(ctypes.CDLL(str(path), mode=os.RTLD_NOLOAD))
+            return _prepared(ctypes.CDLL(path.name, mode=os.RTLD_NOLOAD))
     return None
 
 
