@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+
+# By name: reached through modules, the compiler would ask at each call whether all are still there.
 from torch import exp, inf, int64, log1p, where
 
 from lossary.kernels import elementary, formulas, pointwise

@@ -93,7 +93,7 @@ def traced(loss: str, reduction: str, parameters: Mapping[str, Any]) -> Traced |
     return call
 
 
-_assert = torch._assert_async
+_assert = torch._assert_async  # not reached through the module, as in ``in_torch``
 _SINGLE = torch.float32
 _REAL = (torch.float32, torch.float64)
 _INDEX = (torch.int32, torch.int64)

@@ -70,7 +70,8 @@ def names(dtype: str, target: str, flags: tuple[str, ...]) -> dict[str, Any]:
         "sign_bit": integer(width - 1), "no_sign": integer((1 << (width - 1)) - 1),
         "lowest_key": integer(np.iinfo(integer).min),
         "bits": machine.bits, "from_bits": machine.from_bits, "full_width": machine.full_width,
-        "past": machine.past, "borrow": machine.borrow, "give_back": machine.give_back,
+        "always_inline": machine.always_inline, "past": machine.past,
+        "borrow": machine.borrow, "give_back": machine.give_back,
         "reals_at": machine.POINTER[real], "doubles_at": machine.POINTER[np.float64],
         "int32s_at": machine.POINTER[np.int32],
         "indices_at": machine.POINTER[np.int32 if target == "int32" else np.int64],
@@ -89,7 +90,7 @@ def compiled(part: str, dtype: str, target: str, flags: tuple[str, ...]) -> Any:
     if part == "outside":
         return special.entry(outside, bound, intp(*[intp] * 4), variant)
     functions = dict(each for way in _WAYS for each in inspect.getmembers(way, inspect.isfunction))
-    for name, function in functions.items():  # by name: what ``gather`` calls comes before it
+    for name, function in functions.items():  # by name: what others call comes before them
         bound[name] = special.bind(function, bound, special.LOOSE, variant)
     addresses = functions[part].__code__.co_argcount - 2  # and sizes; two scales follow
     return special.entry(

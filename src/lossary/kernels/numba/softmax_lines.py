@@ -14,6 +14,17 @@ LINES = 4096  # numbers in the lines that are looked at together: they stay in t
 MOST = 512  # classes of which a line is made
 
 
+def dense(z, y, c, share, keep):
+    """What a class weighs in a dense target, its own class index apart."""
+    always_inline()
+    q = keep * y if SOFT else zero
+    if SMOOTHED:
+        q += share if absolute(z) < infinity else zero
+    if CLASSES:
+        q *= c
+    return q
+
+
 def line_fill(source, target, classes, width, n):
     """Vector by vector, the last of which begins early: the lines end in what was there before."""
     full_width()
@@ -68,12 +79,7 @@ def line_tally(z, y, c, e, width, high, peak, share, rest, mass, gap, keep, n):
                 e[at] = power
             total += power if other else zero
             if DENSE:
-                q = keep * y[at] if SOFT else zero
-                if SMOOTHED:
-                    q += share[i] if absolute(z[at]) < infinity else zero
-                if CLASSES:
-                    q *= c[k]
-                q = q if other else zero
+                q = dense(z[at], y[at], c[k], share[i], keep) if other else zero
                 weight += q
                 # A weight of 0 wins over an infinite distance. Adding "0 if q is 0, else q * below"
                 # would say the same, but such a sum is not vectorised.
@@ -89,12 +95,7 @@ def line_peaks(z, y, c, width, peak, share, at_peak, keep, n):
     """The weight at the peak, where targets are dense."""
     for i in range(n):
         at = i * width + peak[i]
-        q = keep * y[at] if SOFT else zero
-        if SMOOTHED:
-            q += share[i] if absolute(z[at]) < infinity else zero
-        if CLASSES:
-            q *= c[peak[i]]
-        at_peak[i] = q
+        at_peak[i] = dense(z[at], y[at], c[peak[i]], share[i], keep)
 
 
 def line_hits(z, width, classes, t, c, high, peak, mass, at_peak, gap, keep, n):
@@ -125,11 +126,7 @@ def line_finish(
         for k in range(classes):
             at = i * width + k
             if DENSE:
-                q = keep * y[at] if SOFT else zero
-                if SMOOTHED:
-                    q += share[i] if absolute(z[at]) < infinity else zero
-                if CLASSES:
-                    q *= c[k]
+                q = dense(z[at], y[at], c[k], share[i], keep)
                 slope = (e[at] * ratio - q) * portion
             else:
                 slope = e[at] * ratio * portion
