@@ -11,7 +11,7 @@ from lossary.call import Plan, Shortcut, bind, prepare
 from lossary.contract import Array, Contract, LossError, contract_of, resolve
 from lossary.cost import EMPTY, REDUCTIONS, Total
 from lossary.gradient import value_and_grad
-from lossary.xp import compiling, get_ready, library, namespace, signature
+from lossary.xp import get_ready, library, namespace, signature
 
 _SETTINGS = {
     "reduction": "mean",
@@ -122,7 +122,7 @@ class Loss:
             shortcut = None if key is None else self._shortcuts.get(key)
             if shortcut is not None and shortcut.ready(*arrays):
                 return shortcut.run(*arrays)
-            if key is None and self._traced is not None and compiling(arrays):
+            if key is None and self._traced is not None and len(arrays) == 2:
                 value = self._traced(*arrays)
                 if value is not None:
                     return value

@@ -154,6 +154,30 @@ def test_a_class_that_does_not_exist_is_an_error_in_a_graph_too(wrong, large, mo
         loss(torch.randn(4096, 10), target)
 
 
+@pytest.mark.parametrize("rows", [1, 7])
+def test_targets_of_another_length_are_not_broadcast(rows):
+    loss = torch.compile(Loss("cross_entropy"), backend="aot_eager")
+    with pytest.raises(Exception, match="cross_entropy: target has shape"):
+        loss(torch.randn(8, 10), torch.zeros(rows, dtype=torch.int64))
+
+
+def test_what_a_graph_asks_again_at_each_call():
+    """Whatever the tracer reads of Lossary is compared at each call, before anything runs."""
+    from torch._C._dynamo.eval_frame import _debug_get_cache_entry_list
+
+    counts = []
+    logits, target = torch.randn(32, 10), torch.randint(0, 10, (32,))
+    for loss in (torch.nn.functional.cross_entropy, Loss("cross_entropy")):
+
+        def call(prediction, target, loss=loss):
+            return loss(prediction, target)
+
+        torch.compile(call, fullgraph=True, backend="aot_eager")(logits, target)
+        entry = _debug_get_cache_entry_list(call.__code__)[0]
+        counts.append(str(entry.guard_manager).count("+-"))
+    assert counts[1] < counts[0] + 80
+
+
 @pytest.mark.parametrize("name", ["huber", "cross_entropy"])
 def test_the_mean_of_nothing_is_zero_in_a_graph_too(name):
     loss = torch.compile(Loss(name), fullgraph=True, backend="aot_eager")

@@ -41,6 +41,11 @@ _NUMBERS = (bool, int, float, type(None), tuple)
 _SIGNATURES: dict[type, Callable[[tuple[Array, ...]], tuple[Any, ...] | None]] = {}
 
 
+def _compiling() -> bool:
+    """Whether torch.compile traces; until torch is loaded, it does not."""
+    return False
+
+
 def namespace(*arrays: Array) -> Any:
     """The array namespace of the arguments; numbers, tuples and None do not count."""
     found: ModuleType | None = None
@@ -81,11 +86,13 @@ def _find(kind: type) -> ModuleType:
 
 def get_ready() -> None:
     """Find torch's namespace, if torch is loaded: its compiler cannot trace the first search."""
+    global _compiling
     torch = sys.modules.get("torch")
     if torch is not None and hasattr(torch, "nn") and torch.Tensor not in _FOUND:
         home: Any = _find(torch.Tensor)
         _find(torch.nn.Parameter)
         _SIGNATURES.update({torch.Tensor: home.signature, torch.nn.Parameter: home.signature})
+        _compiling = torch.compiler.is_compiling
 
 
 def library_name(xp: ModuleType) -> str:
@@ -134,6 +141,8 @@ def tracing(array: Array) -> bool:
 
 def signature(arrays: tuple[Array, ...]) -> tuple[Any, ...] | None:
     """Libraries, dtypes, shapes and kind of device, as a key; None where values are traced."""
+    if _compiling():  # first: at each call, a compiler asks again for what it has read
+        return None
     first = type(arrays[0])
     quick = _SIGNATURES.get(first)
     if quick is not None:
@@ -150,14 +159,6 @@ def signature(arrays: tuple[Array, ...]) -> tuple[Any, ...] | None:
     except LossError:  # no array at all: the checks that follow say so, and name the loss
         return None
     return tuple(key)
-
-
-def compiling(arrays: tuple[Array, ...]) -> bool:
-    """Whether torch.compile traces a call with two tensors."""
-    if len(arrays) != 2 or type(arrays[0]) not in _SIGNATURES:
-        return False
-    home: Any = _FOUND[type(arrays[0])]
-    return bool(home.compiling(arrays))
 
 
 def visible(array: Array) -> bool:

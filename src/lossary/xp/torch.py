@@ -13,8 +13,8 @@ _PLAIN = (Tensor, nn.Parameter)
 
 
 def signature(arrays: tuple[Any, ...]) -> tuple[Any, ...] | None:
-    """As ``xp.signature``, for arrays of which the first is a plain tensor: every call asks."""
-    if compiler.is_compiling() or _C._are_functorch_transforms_active():
+    """As ``xp.signature``, for arrays of which the first is a plain tensor, outside compilers."""
+    if _C._are_functorch_transforms_active():
         return None
     key: list[Any] = []
     for array in arrays:
@@ -22,13 +22,6 @@ def signature(arrays: tuple[Any, ...]) -> tuple[Any, ...] | None:
             return None
         key += (array.dtype, array.shape, array.is_cpu)
     return tuple(key)
-
-
-def compiling(arrays: tuple[Any, ...]) -> bool:
-    """Whether torch.compile traces plain tensors, outside the transformations of torch.func."""
-    if not compiler.is_compiling() or _C._are_functorch_transforms_active():
-        return False
-    return type(arrays[0]) in _PLAIN and type(arrays[1]) in _PLAIN
 
 
 def stop_gradient(x: Tensor) -> Tensor:

@@ -1,25 +1,33 @@
 # mypy: disable-error-code="no-untyped-call"
 """Losses inside the graphs of torch.compile, as operations of ``torch.library``.
 
-Large arrays go to compiled kernels, one operation for the value and one for the gradient: whatever
-the framework's compiler makes of a loss touches fresh pages there. An operation costs tens of
-microseconds, so other arrays go to the compiler itself, as the kernel's own formula of value and
-slope: to differentiate the definition would be twice the work.
+The compiler's tracer sees one operation for a loss: whatever else it read, it would ask again at
+each call. What the operation is made of is decided when its graph is taken apart. Large arrays go
+to compiled kernels, one operation for the value and one for the gradient: whatever the framework's
+compiler makes of a loss touches fresh pages there. A kernel's call costs tens of microseconds, so
+other arrays go to the compiler itself, as the kernel's own formula of value and slope: to
+differentiate the definition would be twice the work.
 Importing this loads neither Numba nor the compiler.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
+import inspect
 import json
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
+# By name: what is reached through modules is asked for at each call of a graph.
+from torch._C import _are_functorch_transforms_active as transforming
+from torch.compiler import is_compiling
+
 from lossary import kernels
-from lossary.kernels import in_torch, pointwise
-from lossary.kernels.in_torch import total
+from lossary.kernels import elementary, formulas, in_torch, pointwise
 from lossary.kernels.numba import available, memory
 
 Tensor = torch.Tensor
@@ -28,82 +36,104 @@ Traced = Callable[[Tensor, Tensor], Any]
 # (the C library keeps no buffers above 32 MiB, so that each is new), and where the definition.
 LARGE, SMALLEST = 1 << 23, 1 << 15
 LARGE_VALUE = 1 << 19  # where the value alone is asked for, of formulas that compute much
+_PLAIN = (Tensor, torch.nn.Parameter)
+_SINGLE = torch.float32
+_REAL = (torch.float32, torch.float64)
+_INDEX = (torch.int32, torch.int64)
 _LIBRARY = torch.library.Library("lossary", "FRAGMENT")
 
 
 def traced(loss: str, reduction: str, parameters: Mapping[str, Any]) -> Traced | None:
     """What a compiler is to trace for a reduced loss of (prediction, target); None: nothing.
 
-    The function returns None, too, for tensors that no kernel takes. It must be made before the
-    compiler runs: this search cannot be traced.
+    The function returns None, too, outside of a compiler and for tensors that no kernel takes. It
+    must be made before the compiler runs: this search cannot be traced.
     """
     if ("numba.on_torch" not in kernels.manifest().get((loss, "torch"), ())) or available.why_not():
         return None
-    try:
-        text = json.dumps(dict(parameters))
-    except TypeError:  # a parameter that is no plain number
-        return None
     if reduction not in ("mean", "mean_over_batch", "batch_mean", "sum"):
         return None
-    lacking = _units(loss)
-    if lacking is None:
+    rows, indexed = loss in _OF_ROWS, loss == "cross_entropy"
+    if loss in kernels.WHOLE_ARRAY and not rows:
         return None
-    if lacking == 0 and pointwise.decline(loss, (), "", (), "", parameters) is not None:
+    if not rows and pointwise.decline(loss, (), "", (), "", parameters) is not None:
         return None
-    operation = _operations(loss)
+    try:
+        what = json.dumps([loss, reduction, dict(parameters), _version()])
+    except TypeError:  # a parameter that is no plain number
+        return None
     axis = parameters.get("axis", -1)
-    formula = in_torch.formula(loss, parameters)
-    much, grad_enabled = lacking or pointwise.computes(loss), torch.is_grad_enabled
+    _operations(loss)
 
     def call(prediction: Tensor, target: Tensor) -> Any:
-        # Loaded with the compiler, which is the only one to come here.
-        from torch.fx.experimental.symbolic_shapes import guard_or_false
-
-        plain = prediction.is_contiguous() and target.is_contiguous() and prediction.is_cpu
-        if not plain or target.requires_grad or prediction.dtype not in _REAL:
+        if not is_compiling() or transforming():
             return None
-        indices = target.ndim < prediction.ndim
-        if lacking == 0 or not indices:
-            if target.dtype != prediction.dtype or target.shape != prediction.shape:
+        if type(prediction) not in _PLAIN or type(target) not in _PLAIN or target.requires_grad:
+            return None
+        if not (prediction.is_cpu and prediction.is_contiguous() and target.is_contiguous()):
+            return None
+        closed = prediction.dtype == _SINGLE
+        if indexed and target.ndim < prediction.ndim:
+            if target.dtype not in _INDEX or target.shape != prediction.shape[:-1]:
                 return None
-        elif target.dtype not in _INDEX or axis % prediction.ndim != prediction.ndim - 1:
+            if axis not in (-1, prediction.ndim - 1):
+                return None
+        elif target.dtype != prediction.dtype or target.shape != prediction.shape:
             return None
-        size = prediction.numel()
-        if guard_or_false(size == 0):
-            return None
-        closed = formula is not None and prediction.dtype == _SINGLE
-        closed = closed and (indices or not lacking)
-        least = LARGE if closed else SMALLEST
-        if much and not (prediction.requires_grad and grad_enabled()):
-            least = min(least, LARGE_VALUE)
-        small = guard_or_false(size < least)  # sizes that depend on data are the kernel's
-        if small and not closed:
-            return None
-        count = 1
-        if reduction == "batch_mean":
-            count = prediction.shape[0]
-        elif reduction != "sum":
-            count = size // prediction.shape[axis] if lacking else size
-        if small and formula is not None:
-            if lacking:
-                target = _existing(target, prediction.shape[axis])
-            return total(prediction, target, formula) / count
-        return operation(prediction, target, count, text)
+        else:
+            closed = closed and not rows
+        if not closed:
+            # Loaded with the compiler, which is the only one to come here.
+            from torch.fx.experimental.symbolic_shapes import guard_or_false
+
+            if prediction.dtype not in _REAL or guard_or_false(prediction.numel() < SMALLEST):
+                return None
+        return _operation(prediction, target, what)
 
     return call
 
 
-_assert = torch._assert_async  # not reached through the module, as in ``in_torch``
-_SINGLE = torch.float32
-_REAL = (torch.float32, torch.float64)
-_INDEX = (torch.int32, torch.int64)
+_OF_ROWS = ("cross_entropy", "kl_divergence", "jensen_shannon")
 
 
-def _units(loss: str) -> int | None:
-    """How many axes of the prediction a unit lacks; None where that depends."""
-    if loss not in kernels.WHOLE_ARRAY:
-        return 0
-    return 1 if loss in ("cross_entropy", "kl_divergence", "jensen_shannon") else None
+@functools.cache
+def _version() -> str:
+    """Of what the operation is made of: compilers keep their results on disk."""
+    modules = (sys.modules[__name__], in_torch, pointwise, formulas, elementary)
+    text = "".join(map(inspect.getsource, modules))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _reduced(prediction: Tensor, target: Tensor, what: str) -> Tensor:
+    """What the compiler takes ``lossary::reduced`` apart into."""
+    from torch.fx.experimental.symbolic_shapes import guard_or_false
+
+    loss, reduction, parameters, _ = json.loads(what)
+    rows, indices = loss in _OF_ROWS, target.ndim < prediction.ndim
+    axis = parameters.get("axis", -1)
+    size = prediction.numel()
+    count = 1
+    if reduction == "batch_mean":
+        count = prediction.shape[0]
+    elif reduction != "sum":
+        count = size // prediction.shape[axis] if rows else size
+    formula = None
+    if prediction.dtype == _SINGLE and (indices or not rows):
+        formula = in_torch.formula(loss, parameters)
+    least, value_alone = LARGE, not (prediction.requires_grad and torch.is_grad_enabled())
+    if value_alone and (rows or pointwise.computes(loss)):
+        least = min(LARGE, LARGE_VALUE)
+    # Sizes that depend on data are the kernel's.
+    if formula is None or not guard_or_false(size < least):
+        return _operations(loss)(prediction, target, count, json.dumps(parameters))
+    if indices:
+        target = _existing(target, prediction.shape[axis])
+    return in_torch.total(prediction, target, formula) / torch.sym_max(count, 1)
+
+
+_LIBRARY.define("reduced(Tensor prediction, Tensor target, str what) -> Tensor")
+_LIBRARY.impl("reduced", _reduced, "CompositeImplicitAutograd")
+_operation = torch.ops.lossary.reduced.default
 
 
 @functools.cache
@@ -156,7 +186,7 @@ def _operations(loss: str) -> Any:
 def _existing(target: Tensor, classes: Any) -> Tensor:
     """The class indices, which must exist: the compiler's own check would end the process."""
     there = (target >= 0) & (target < classes)
-    _assert(there.all(), _NO_SUCH_CLASS)
+    torch._assert_async(there.all(), _NO_SUCH_CLASS)
     return target.clamp(0, classes - 1)  # from which the compiler sees that it need not check
 
 
