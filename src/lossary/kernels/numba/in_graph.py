@@ -3,10 +3,10 @@
 
 The compiler's tracer sees one operation for a loss: whatever else it read, it would ask again at
 each call. What the operation is made of is decided when its graph is taken apart. Large arrays go
-to compiled kernels, one operation for the value and one for the gradient: whatever the framework's
-compiler makes of a loss touches fresh pages there. A kernel's call costs tens of microseconds, so
-other arrays go to the compiler itself, as the kernel's own formula of value and slope: to
-differentiate the definition would be twice the work.
+to a compiled kernel, an operation that makes value and slope in one pass; the compiler multiplies
+the slope in place, with whatever else it finds to do there. Other arrays go to the compiler itself,
+as the kernel's own formula of value and slope: to differentiate the definition would be twice the
+work.
 Importing this loads neither Numba nor the compiler.
 """
 
@@ -32,10 +32,11 @@ from lossary.kernels.numba import available, memory
 
 Tensor = torch.Tensor
 Traced = Callable[[Tensor, Tensor], Any]
-# Numbers from which the kernel's operations are worth their calls: where the compiler has a formula
-# (the C library keeps no buffers above 32 MiB, so that each is new), and where the definition.
-LARGE, SMALLEST = 1 << 23, 1 << 15
-LARGE_VALUE = 1 << 19  # where the value alone is asked for, of formulas that compute much
+# From how many numbers the kernel's operations are worth their calls. Formulas that little is
+# computed for: where the C library keeps no buffers (above 32 MiB), so that each of the compiler's
+# is new. Formulas that much is computed for, with slopes and without. And where there is only the
+# definition.
+LARGE, LARGE_COMPUTED, LARGE_VALUE, SMALLEST = 1 << 23, 1 << 20, 1 << 18, 1 << 15
 _PLAIN = (Tensor, torch.nn.Parameter)
 _SINGLE = torch.float32
 _REAL = (torch.float32, torch.float64)
@@ -121,11 +122,15 @@ def _reduced(prediction: Tensor, target: Tensor, what: str) -> Tensor:
     if prediction.dtype == _SINGLE and (indices or not rows):
         formula = in_torch.formula(loss, parameters)
     least, value_alone = LARGE, not (prediction.requires_grad and torch.is_grad_enabled())
-    if value_alone and (rows or pointwise.computes(loss)):
-        least = min(LARGE, LARGE_VALUE)
+    if rows or pointwise.computes(loss):
+        least = LARGE_VALUE if value_alone else LARGE_COMPUTED
     # Sizes that depend on data are the kernel's.
     if formula is None or not guard_or_false(size < least):
-        return _operations(loss)(prediction, target, count, json.dumps(parameters))
+        value, both = _operations(loss)
+        text = json.dumps(parameters)
+        if value_alone:
+            return value(prediction, target, count, text)
+        return in_torch.total(prediction, target, lambda *arrays: both(*arrays, count, text))
     if indices:
         target = _existing(target, prediction.shape[axis])
     return in_torch.total(prediction, target, formula) / torch.sym_max(count, 1)
@@ -137,50 +142,44 @@ _operation = torch.ops.lossary.reduced.default
 
 
 @functools.cache
-def _operations(loss: str) -> Any:
-    """The operation of the sum divided by ``count``; another one makes its gradient."""
-    value, slope = f"{loss}_sum", f"{loss}_slope"
-    arrays, rest = "Tensor prediction, Tensor target", "SymInt count, str parameters"
-    _LIBRARY.define(f"{value}({arrays}, {rest}) -> Tensor")
-    _LIBRARY.define(f"{slope}({arrays}, Tensor upstream, {rest}) -> Tensor")
+def _operations(loss: str) -> tuple[Any, Any]:
+    """The kernel's operations: the sum divided by ``count``; and with its gradient beside it."""
 
-    def run_value(prediction: Tensor, target: Tensor, count: int, parameters: str) -> Tensor:
-        prediction, target = prediction.contiguous(), target.contiguous()
-        launch = _launch(loss, *_kind(prediction, target), False, parameters)
-        found = launch(prediction.data_ptr(), target.data_ptr(), 0, 0, 0, 1.0 / count)
-        return torch.scalar_tensor(found, dtype=prediction.dtype)
+    def value(prediction: Tensor, target: Tensor, count: int, parameters: str) -> Tensor:
+        return _run(loss, prediction, target, None, count, parameters)
 
-    def run_slope(
-        prediction: Tensor, target: Tensor, upstream: Tensor, count: int, parameters: str
-    ) -> Tensor:
-        prediction, target = prediction.contiguous(), target.contiguous()
-        launch = _launch(loss, *_kind(prediction, target), True, parameters)
+    def both(prediction: Tensor, target: Tensor, count: int, parameters: str) -> Any:
         gradient = memory.tensor(prediction)
-        places = (prediction.data_ptr(), target.data_ptr(), 0, gradient.data_ptr(), 0)
-        launch(*places, upstream.item() / count)
-        return gradient
+        return _run(loss, prediction, target, gradient, count, parameters), gradient
 
-    def scalar(prediction: Tensor, target: Tensor, count: int, parameters: str) -> Tensor:
+    def scalar(prediction: Tensor, *rest: Any) -> Tensor:
         return prediction.new_empty(())
 
-    def whole(prediction: Tensor, *rest: Any) -> Tensor:
-        return torch.empty_like(prediction, memory_format=torch.contiguous_format)
+    def scalar_and_whole(prediction: Tensor, *rest: Any) -> Any:
+        whole = torch.empty_like(prediction, memory_format=torch.contiguous_format)
+        return prediction.new_empty(()), whole
 
-    def keep(ctx: Any, inputs: Any, output: Tensor) -> None:
-        prediction, target, ctx.count, ctx.parameters = inputs
-        ctx.save_for_backward(prediction, target)
-
-    def backward(ctx: Any, upstream: Tensor) -> Any:
-        operation = getattr(torch.ops.lossary, slope).default
-        gradient = operation(*ctx.saved_tensors, upstream, ctx.count, ctx.parameters)
-        return gradient, None, None, None
-
-    for name, run, shape in ((value, run_value, scalar), (slope, run_slope, whole)):
+    given = "(Tensor prediction, Tensor target, SymInt count, str parameters)"
+    for name, results, run, shapes in (
+        (f"{loss}_sum", "Tensor", value, scalar),
+        (f"{loss}_sum_and_slope", "(Tensor, Tensor)", both, scalar_and_whole),
+    ):
+        _LIBRARY.define(f"{name}{given} -> {results}")
         _LIBRARY.impl(name, run, "CPU")
-        _LIBRARY.impl(name, shape, "Meta")
-    name = f"lossary::{value}"
-    torch.library.register_autograd(name, backward, setup_context=keep, lib=_LIBRARY)
-    return getattr(torch.ops.lossary, value).default
+        _LIBRARY.impl(name, shapes, "Meta")
+    ours = torch.ops.lossary
+    return getattr(ours, f"{loss}_sum").default, getattr(ours, f"{loss}_sum_and_slope").default
+
+
+def _run(
+    loss: str, prediction: Tensor, target: Tensor, gradient: Tensor | None, count: int, text: str
+) -> Tensor:
+    prediction, target = prediction.contiguous(), target.contiguous()
+    kind = tuple(prediction.shape), prediction.dtype, target.dtype
+    launch = _launch(loss, *kind, gradient is not None, text)
+    place = 0 if gradient is None else gradient.data_ptr()
+    found = launch(prediction.data_ptr(), target.data_ptr(), 0, place, 0, 1.0 / count)
+    return torch.scalar_tensor(found, dtype=prediction.dtype)
 
 
 def _existing(target: Tensor, classes: Any) -> Tensor:
@@ -194,10 +193,6 @@ _NO_SUCH_CLASS = (
     "cross_entropy: a class index of the target is not in 0..classes - 1 (without torch.compile "
     "the error says which); give such samples weight 0, or set ignore="
 )
-
-
-def _kind(prediction: Tensor, target: Tensor) -> tuple[Any, ...]:
-    return tuple(prediction.shape), prediction.dtype, target.dtype
 
 
 @functools.lru_cache(maxsize=256)
