@@ -119,10 +119,11 @@ class Loss:
         """
         if weights is None and class_weights is None and mask is None and not named and arrays:
             key = signature(arrays)
-            shortcut = None if key is None else self._shortcuts.get(key)
-            if shortcut is not None and shortcut.ready(*arrays):
-                return shortcut.run(*arrays)
-            if key is None and self._traced is not None and len(arrays) == 2:
+            if key:
+                shortcut = self._shortcuts.get(key)
+                if shortcut is not None and shortcut.ready(*arrays):
+                    return shortcut.run(*arrays)
+            elif key is not None and self._traced is not None and len(arrays) == 2:
                 value = self._traced(*arrays)
                 if value is not None:
                     return value

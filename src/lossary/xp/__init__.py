@@ -140,9 +140,12 @@ def tracing(array: Array) -> bool:
 
 
 def signature(arrays: tuple[Array, ...]) -> tuple[Any, ...] | None:
-    """Libraries, dtypes, shapes and kind of device, as a key; None where values are traced."""
+    """Libraries, dtypes, shapes and kind of device, as a key.
+
+    None where values are traced, the empty one where torch.compile traces them.
+    """
     if _compiling():  # first: at each call, a compiler asks again for what it has read
-        return None
+        return ()
     first = type(arrays[0])
     quick = _SIGNATURES.get(first)
     if quick is not None:

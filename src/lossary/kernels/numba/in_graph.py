@@ -24,7 +24,6 @@ import torch
 
 # By name: what is reached through modules is asked for at each call of a graph.
 from torch._C import _are_functorch_transforms_active as transforming
-from torch.compiler import is_compiling
 
 from lossary import kernels
 from lossary.kernels import elementary, formulas, in_torch, pointwise
@@ -37,24 +36,20 @@ Traced = Callable[[Tensor, Tensor], Any]
 # is new. Formulas that much is computed for, with slopes and without. And where there is only the
 # definition.
 LARGE, LARGE_COMPUTED, LARGE_VALUE, SMALLEST = 1 << 23, 1 << 20, 1 << 18, 1 << 15
-_PLAIN = (Tensor, torch.nn.Parameter)
-_SINGLE = torch.float32
-_REAL = (torch.float32, torch.float64)
-_INDEX = (torch.int32, torch.int64)
 _LIBRARY = torch.library.Library("lossary", "FRAGMENT")
 
 
 def traced(loss: str, reduction: str, parameters: Mapping[str, Any]) -> Traced | None:
     """What a compiler is to trace for a reduced loss of (prediction, target); None: nothing.
 
-    The function returns None, too, outside of a compiler and for tensors that no kernel takes. It
-    must be made before the compiler runs: this search cannot be traced.
+    The function returns None, too, for tensors that no kernel takes. It must be made before the
+    compiler runs: this search cannot be traced.
     """
     if ("numba.on_torch" not in kernels.manifest().get((loss, "torch"), ())) or available.why_not():
         return None
     if reduction not in ("mean", "mean_over_batch", "batch_mean", "sum"):
         return None
-    rows, indexed = loss in _OF_ROWS, loss == "cross_entropy"
+    rows = loss in _OF_ROWS
     if loss in kernels.WHOLE_ARRAY and not rows:
         return None
     if not rows and pointwise.decline(loss, (), "", (), "", parameters) is not None:
@@ -63,31 +58,33 @@ def traced(loss: str, reduction: str, parameters: Mapping[str, Any]) -> Traced |
         what = json.dumps([loss, reduction, dict(parameters), _version()])
     except TypeError:  # a parameter that is no plain number
         return None
-    axis = parameters.get("axis", -1)
+    axis = parameters.get("axis", -1) if loss == "cross_entropy" else None
     _operations(loss)
 
+    # A compiler asks again at each call for whatever name from outside it has met: hence literals.
     def call(prediction: Tensor, target: Tensor) -> Any:
-        if not is_compiling() or transforming():
+        if type(prediction).__name__ not in ("Tensor", "Parameter") or transforming():
             return None
-        if type(prediction) not in _PLAIN or type(target) not in _PLAIN or target.requires_grad:
+        if type(target).__name__ not in ("Tensor", "Parameter") or target.requires_grad:
             return None
         if not (prediction.is_cpu and prediction.is_contiguous() and target.is_contiguous()):
             return None
-        closed = prediction.dtype == _SINGLE
-        if indexed and target.ndim < prediction.ndim:
-            if target.dtype not in _INDEX or target.shape != prediction.shape[:-1]:
+        indices = target.ndim < prediction.ndim
+        if indices:
+            if axis not in (-1, prediction.ndim - 1) or target.shape != prediction.shape[:-1]:
                 return None
-            if axis not in (-1, prediction.ndim - 1):
+            if str(target.dtype) not in ("torch.int32", "torch.int64"):
                 return None
         elif target.dtype != prediction.dtype or target.shape != prediction.shape:
             return None
-        else:
-            closed = closed and not rows
-        if not closed:
+        dtype = str(prediction.dtype)
+        if dtype != "torch.float32" or (not indices and rows):
             # Loaded with the compiler, which is the only one to come here.
             from torch.fx.experimental.symbolic_shapes import guard_or_false
 
-            if prediction.dtype not in _REAL or guard_or_false(prediction.numel() < SMALLEST):
+            if dtype not in ("torch.float32", "torch.float64"):
+                return None
+            if guard_or_false(prediction.numel() < SMALLEST):
                 return None
         return _operation(prediction, target, what)
 
@@ -119,7 +116,7 @@ def _reduced(prediction: Tensor, target: Tensor, what: str) -> Tensor:
     elif reduction != "sum":
         count = size // prediction.shape[axis] if rows else size
     formula = None
-    if prediction.dtype == _SINGLE and (indices or not rows):
+    if prediction.dtype == torch.float32 and (indices or not rows):
         formula = in_torch.formula(loss, parameters)
     least, value_alone = LARGE, not (prediction.requires_grad and torch.is_grad_enabled())
     if rows or pointwise.computes(loss):
