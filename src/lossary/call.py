@@ -27,7 +27,7 @@ class Plan(NamedTuple):
 def plan_of(loss: Loss, arrays: dict[str, Array]) -> Plan:
     """The plan for these arrays, remembered by their signature; checks shapes and dtypes."""
     key = signature(tuple(arrays.values()))
-    if not key:  # a compiler traces: checks cost it nothing, few kernels are made for it
+    if key is None:  # a compiler traces: checks cost it nothing, few kernels are made for it
         return _new_plan(loss, arrays, traced=True)
     plan = loss._plans.get(key)
     if plan is None:

@@ -118,15 +118,14 @@ class Loss:
         leading dimensions; ``class_weights`` has one number per class.
         """
         if weights is None and class_weights is None and mask is None and not named and arrays:
-            key = signature(arrays)
-            if key:
-                shortcut = self._shortcuts.get(key)
-                if shortcut is not None and shortcut.ready(*arrays):
-                    return shortcut.run(*arrays)
-            elif key is not None and self._traced is not None and len(arrays) == 2:
+            if self._traced is not None:
                 value = self._traced(*arrays)
                 if value is not None:
                     return value
+            key = signature(arrays)
+            shortcut = None if key is None else self._shortcuts.get(key)
+            if shortcut is not None and shortcut.ready(*arrays):
+                return shortcut.run(*arrays)
         call = prepare(self, arrays, named, weights, class_weights, mask)
         kernel = call.kernel()
         if kernel is not None and kernel.scaled_sum is not None and self.reduction != "none":

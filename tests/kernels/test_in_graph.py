@@ -129,6 +129,23 @@ def test_small_and_unusual_calls_are_the_definitions():
         assert backend.targets and not any("lossary" in name for name in backend.targets)
 
 
+class _Marked(torch.Tensor):
+    pass
+
+
+def test_a_kind_of_tensor_of_its_own_is_the_definitions():
+    for pair in ((torch.randn(9).as_subclass(_Marked), torch.randn(9)), (torch.randn(9),) * 2):
+        seen = []
+
+        def backend(graph, inputs, seen=seen):
+            seen.extend(str(node.target) for node in graph.graph.nodes)
+            return graph
+
+        value = torch.compile(Loss("huber"), fullgraph=True, backend=backend)(*pair)
+        ours = "lossary.reduced.default" in seen
+        assert (type(value), ours) == (type(pair[0]), type(pair[0]) is torch.Tensor)
+
+
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_one_graph_serves_every_batch_size(backend):
     """A formula of the compiler's, whose loops are quicker than an operation's call."""

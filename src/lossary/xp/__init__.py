@@ -41,11 +41,6 @@ _NUMBERS = (bool, int, float, type(None), tuple)
 _SIGNATURES: dict[type, Callable[[tuple[Array, ...]], tuple[Any, ...] | None]] = {}
 
 
-def _compiling() -> bool:
-    """Whether torch.compile traces; until torch is loaded, it does not."""
-    return False
-
-
 def namespace(*arrays: Array) -> Any:
     """The array namespace of the arguments; numbers, tuples and None do not count."""
     found: ModuleType | None = None
@@ -86,13 +81,11 @@ def _find(kind: type) -> ModuleType:
 
 def get_ready() -> None:
     """Find torch's namespace, if torch is loaded: its compiler cannot trace the first search."""
-    global _compiling
     torch = sys.modules.get("torch")
     if torch is not None and hasattr(torch, "nn") and torch.Tensor not in _FOUND:
         home: Any = _find(torch.Tensor)
         _find(torch.nn.Parameter)
         _SIGNATURES.update({torch.Tensor: home.signature, torch.nn.Parameter: home.signature})
-        _compiling = torch.compiler.is_compiling
 
 
 def library_name(xp: ModuleType) -> str:
@@ -140,12 +133,7 @@ def tracing(array: Array) -> bool:
 
 
 def signature(arrays: tuple[Array, ...]) -> tuple[Any, ...] | None:
-    """Libraries, dtypes, shapes and kind of device, as a key.
-
-    None where values are traced, the empty one where torch.compile traces them.
-    """
-    if _compiling():  # first: at each call, a compiler asks again for what it has read
-        return ()
+    """Libraries, dtypes, shapes and kind of device, as a key; None where values are traced."""
     first = type(arrays[0])
     quick = _SIGNATURES.get(first)
     if quick is not None:

@@ -13,8 +13,8 @@ _PLAIN = (Tensor, nn.Parameter)
 
 
 def signature(arrays: tuple[Any, ...]) -> tuple[Any, ...] | None:
-    """As ``xp.signature``, for arrays of which the first is a plain tensor, outside compilers."""
-    if _C._are_functorch_transforms_active():
+    """As ``xp.signature``, for arrays of which the first is a plain tensor: every call asks."""
+    if compiler.is_compiling() or _C._are_functorch_transforms_active():
         return None
     key: list[Any] = []
     for array in arrays:

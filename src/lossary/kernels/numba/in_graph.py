@@ -24,13 +24,14 @@ import torch
 
 # By name: what is reached through modules is asked for at each call of a graph.
 from torch._C import _are_functorch_transforms_active as transforming
+from torch.compiler import is_dynamo_compiling as compiling
 
 from lossary import kernels
 from lossary.kernels import elementary, formulas, in_torch, pointwise
 from lossary.kernels.numba import available, memory
 
 Tensor = torch.Tensor
-Traced = Callable[[Tensor, Tensor], Any]
+Traced = Callable[..., Any]
 # From how many numbers the kernel's operations are worth their calls. Formulas that little is
 # computed for: where the C library keeps no buffers (above 32 MiB), so that each of the compiler's
 # is new. Formulas that much is computed for, with slopes and without. And where there is only the
@@ -61,11 +62,14 @@ def traced(loss: str, reduction: str, parameters: Mapping[str, Any]) -> Traced |
     axis = parameters.get("axis", -1) if loss == "cross_entropy" else None
     _operations(loss)
 
-    # A compiler asks again at each call for whatever name from outside it has met: hence literals.
-    def call(prediction: Tensor, target: Tensor) -> Any:
-        if type(prediction).__name__ not in ("Tensor", "Parameter") or transforming():
+    # A compiler asks again at each call for whatever it met from outside: so, as little as can be.
+    def call(*arrays: Tensor) -> Any:
+        if not compiling() or arrays[2:] or not arrays[1:] or transforming():
             return None
-        if type(target).__name__ not in ("Tensor", "Parameter") or target.requires_grad:
+        prediction, target = arrays
+        if prediction.__class__.__name__ not in ("Tensor", "Parameter"):
+            return None
+        if target.__class__.__name__ not in ("Tensor", "Parameter") or target.requires_grad:
             return None
         if not (prediction.is_cpu and prediction.is_contiguous() and target.is_contiguous()):
             return None
@@ -73,18 +77,18 @@ def traced(loss: str, reduction: str, parameters: Mapping[str, Any]) -> Traced |
         if indices:
             if axis not in (-1, prediction.ndim - 1) or target.shape != prediction.shape[:-1]:
                 return None
-            if str(target.dtype) not in ("torch.int32", "torch.int64"):
+            if target.is_floating_point() or target.is_complex():
+                return None
+            if not target.dtype.is_signed or target.dtype.itemsize < 4:
                 return None
         elif target.dtype != prediction.dtype or target.shape != prediction.shape:
             return None
-        dtype = str(prediction.dtype)
-        if dtype != "torch.float32" or (not indices and rows):
+        size = prediction.dtype.itemsize if prediction.is_floating_point() else 0
+        if size != 4 or (not indices and rows):
             # Loaded with the compiler, which is the only one to come here.
             from torch.fx.experimental.symbolic_shapes import guard_or_false
 
-            if dtype not in ("torch.float32", "torch.float64"):
-                return None
-            if guard_or_false(prediction.numel() < SMALLEST):
+            if size not in (4, 8) or guard_or_false(prediction.numel() < SMALLEST):
                 return None
         return _operation(prediction, target, what)
 
