@@ -67,9 +67,9 @@ def traced(loss: str, reduction: str, parameters: Mapping[str, Any]) -> Traced |
         if not compiling() or arrays[2:] or not arrays[1:] or transforming():
             return None
         prediction, target = arrays
-        if prediction.__class__.__name__ not in ("Tensor", "Parameter"):
+        if type(prediction).__name__ not in ("Tensor", "Parameter"):
             return None
-        if target.__class__.__name__ not in ("Tensor", "Parameter") or target.requires_grad:
+        if type(target).__name__ not in ("Tensor", "Parameter") or target.requires_grad:
             return None
         if not (prediction.is_cpu and prediction.is_contiguous() and target.is_contiguous()):
             return None
