@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 SETTINGS = ("default", "no page faults")
-COMPILED = "lossary under torch.compile"
+COMPILED = "lossary, compiled"
 
 
 def _rows(name: str, results: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -37,7 +37,7 @@ def _rows(name: str, results: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _share(name: str, results: dict[str, Any]) -> str:
-    """How much of the machine's own rate Lossary's raw traffic reaches."""
+    """How much of the machine's own rate, two reads and one write, Lossary's traffic reaches."""
     entry = results[name]
     limits = results.get("limits", {}).get("no page faults", {}).get("seconds")
     if not entry.get("bytes") or not limits:
@@ -49,29 +49,25 @@ def _share(name: str, results: dict[str, Any]) -> str:
         if mine:
             share = entry["bytes"] / mine["lowest"] / rate
             parts.append(f"{share:.0%} ({setting})")
-    return "Share of the memory's rate for two reads and one write: " + ", ".join(parts) + "."
-
-
-def _header(name: str, results: dict[str, Any]) -> list[tuple[str, ...]]:
-    return [
-        ("", "default: ms", "x lossary", "no page faults: ms", "x lossary", "extra MiB"),
-        *_rows(name, results),
-    ]
+    return "Share of the memory's rate: " + ", ".join(parts) + "."
 
 
 def lines(name: str, results: dict[str, Any]) -> str:
-    """One workload for the terminal."""
+    """One workload for a terminal of 80 columns: medians, and ratios of medians and of lowest."""
     entry = results[name]
-    if not _rows(name, results):
+    rows = [
+        tuple(cell.partition(" ")[0] if i in (1, 3) else cell for i, cell in enumerate(row))
+        for row in _rows(name, results)
+    ]
+    if not rows:
         return f"{entry['title']}: not measured"
-    table = _header(name, results)
+    table = [("", "default ms", "x lossary", "no faults ms", "x lossary", "MiB"), *rows]
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
     body = "\n".join(
-        "  "
-        + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        " ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in table
     )
-    return f"\n{entry['title']}\n{body}\n  {_share(name, results)}".rstrip()
+    return f"\n{entry['title']}\n{body}\n{_share(name, results)}".rstrip()
 
 
 def _losses(results: dict[str, Any]) -> list[str]:
@@ -99,12 +95,14 @@ def write(results: dict[str, Any], folder: Path) -> None:
         "# Speed and memory",
         "",
         "Made by `make bench`; do not edit. Value and gradient, float32. In each round every "
-        "contender runs once, in random order. Times are medians, in brackets the lowest; "
+        "contender runs once, in random order; *lossary, compiled* is a Loss under torch.compile. "
+        "Times are medians, in brackets the lowest; "
         "ratios are a contender's time over Lossary's, so above 1 Lossary is faster. *Default* "
         "is what a user sees; *no page faults* sets `MALLOC_MMAP_THRESHOLD_` and "
         "`MALLOC_TRIM_THRESHOLD_` so that large buffers are used again, which compares the "
         "kernels themselves. Extra memory is the peak of a step in a fresh process above the "
-        "inputs after a small step, which loads and compiles the code; gradients are in it.",
+        "inputs after a small step, which loads and compiles the code; gradients are in it. The "
+        "memory's rate is that of two reads and one write of large arrays.",
         "",
         "Machine: "
         + ", ".join(f"{key} {value}" for key, value in machine.items())
@@ -119,10 +117,10 @@ def write(results: dict[str, Any], folder: Path) -> None:
     for name, entry in results.items():
         if name == "environment" or not _rows(name, results):
             continue
-        head, *rows = _header(name, results)
+        head = ("", "default: ms", "x lossary", "no page faults: ms", "x lossary", "extra MiB")
         page += [f"## {entry['title']}", ""]
         page += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-        page += ["| " + " | ".join(row) + " |" for row in rows]
+        page += ["| " + " | ".join(row) + " |" for row in _rows(name, results)]
         left_out = entry.get("default", {}).get("left_out", {})
         page += ["", _share(name, results), *(f"{k}: {v}." for k, v in left_out.items()), ""]
     (folder / "performance.md").write_text("\n".join(page).replace("\n\n\n", "\n\n"))

@@ -104,7 +104,7 @@ def _pointwise(loss: str, size: int) -> dict[str, Callable[[], Step]]:
         return step
 
     found = {"lossary": ours, "torch eager": torch_eager, "torch.compile": torch_compiled}
-    found |= {"lossary under torch.compile": ours_compiled}
+    found |= {"lossary, compiled": ours_compiled}
     if size >= LARGE:
         found |= {"optax jit": optax_jit}
     if size >= LARGE and loss == "binary_cross_entropy":
@@ -199,7 +199,7 @@ def _cross_entropy(rows: int, classes: int, extra: bool) -> dict[str, Callable[[
 
     found = {"lossary": ours, "torch eager": torch_eager, "torch.compile": torch_compiled}
     if not extra:
-        found |= {"lossary under torch.compile": ours_compiled}
+        found |= {"lossary, compiled": ours_compiled}
     if rows * classes > 10_000:
         found |= {"optax jit": optax_jit}
     if classes == 1000:
