@@ -40,6 +40,15 @@ def torch_step(function: Callable[..., torch.Tensor], *leaves: torch.Tensor) -> 
     return step
 
 
+def compiled(loss: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """A function of a user's own that calls the loss, for torch.compile."""
+
+    def function(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return loss(prediction, target)
+
+    return torch.compile(function, fullgraph=True)
+
+
 def jax_step(function: Callable[..., Any], *arrays: np.ndarray, learned: int = 1) -> Step:
     """The mean and its gradient by the first ``learned`` arrays, compiled here for their shapes."""
     try:

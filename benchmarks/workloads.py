@@ -10,7 +10,15 @@ import torch
 from torch.nn import functional
 
 from benchmarks.matrices import contrast, contrast_alone, contrast_jax, linear, linear_jax
-from benchmarks.steps import MissingError, Step, Workload, jax_step, optax_loss, torch_step
+from benchmarks.steps import (
+    MissingError,
+    Step,
+    Workload,
+    compiled,
+    jax_step,
+    optax_loss,
+    torch_step,
+)
 from lossary import Loss
 
 LARGE = 2**24
@@ -65,7 +73,7 @@ def _pointwise(loss: str, size: int) -> dict[str, Callable[[], Step]]:
 
     def ours_compiled() -> Step:
         p, t = arrays()
-        chosen = torch.compile(Loss(loss), fullgraph=True)
+        chosen = compiled(Loss(loss))
         return torch_step(lambda: chosen(p, t), p)
 
     def torch_eager() -> Step:
@@ -74,8 +82,8 @@ def _pointwise(loss: str, size: int) -> dict[str, Callable[[], Step]]:
 
     def torch_compiled() -> Step:
         p, t = arrays()
-        compiled = torch.compile(eager)
-        return torch_step(lambda: compiled(p, t), p)
+        fused = compiled(eager)
+        return torch_step(lambda: fused(p, t), p)
 
     def ours_numpy() -> Step:
         p, t = _numbers(size, loss.startswith("binary"))
@@ -152,8 +160,8 @@ def _cross_entropy(rows: int, classes: int, extra: bool) -> dict[str, Callable[[
 
     def torch_compiled() -> Step:
         z, t = arrays()
-        compiled = torch.compile(eager_of)
-        return torch_step(lambda: compiled(z, t), z)
+        fused = compiled(eager_of)
+        return torch_step(lambda: fused(z, t), z)
 
     def optax_jit() -> Step:
         import jax
@@ -173,7 +181,7 @@ def _cross_entropy(rows: int, classes: int, extra: bool) -> dict[str, Callable[[
 
     def ours_compiled() -> Step:
         z, t = arrays()
-        chosen = torch.compile(Loss("cross_entropy", **given), fullgraph=True)
+        chosen = compiled(Loss("cross_entropy", **given))
         return torch_step(lambda: chosen(z, t), z)
 
     def scipy_composed() -> Step:
@@ -230,8 +238,8 @@ def _dice(size: int) -> dict[str, Callable[[], Step]]:
 
     def torch_compiled() -> Step:
         z, t = arrays()
-        compiled = torch.compile(composed)
-        return torch_step(lambda: compiled(z, t), z)
+        fused = compiled(composed)
+        return torch_step(lambda: fused(z, t), z)
 
     return {"lossary": ours, "torch eager": torch_eager, "torch.compile": torch_compiled}
 
