@@ -39,11 +39,7 @@ def tally(z, y, c, e, n, high, keep, share):
         if GRADIENT:
             e[i] = power
         if DENSE:
-            q = keep * y[i] if SOFT else zero
-            if SMOOTHED:
-                q += share if absolute(z[i]) < infinity else zero
-            if CLASSES:
-                q *= c[i]
+            q = dense(z[i], y[i], c[i], share, keep)
             mass += q
             # A weight of 0 wins over an infinite distance. Adding "0 if q is 0, else q * below"
             # would say the same, but such a sum is not vectorised.
@@ -57,11 +53,7 @@ def finish(z, y, c, e, n, keep, share, ratio, factor):
     full_width()
     for i in range(n):
         if DENSE:
-            q = keep * y[i] if SOFT else zero
-            if SMOOTHED:
-                q += share if absolute(z[i]) < infinity else zero
-            if CLASSES:
-                q *= c[i]
+            q = dense(z[i], y[i], c[i], share, keep)
             e[i] = (e[i] * ratio - q) * factor
         else:
             e[i] = e[i] * ratio * factor
@@ -127,11 +119,7 @@ def rows(
             )
             rest, mass, gap = rest + a, mass + b, gap + d
             low = end + 1 if end == peak else end
-        at_peak = float64(keep * y[peak]) if SOFT else 0.0
-        if SMOOTHED:
-            at_peak += float64(share) if absolute(z[peak]) < infinity else 0.0
-        if CLASSES:
-            at_peak *= c[peak]
+        at_peak = float64(dense(z[peak], y[peak], c[peak], share, keep)) if DENSE else 0.0
         hit, q_hit, smooth_hit = 0, 0.0, 0.0
         if not SOFT:
             hit = t_all[row]

@@ -37,16 +37,22 @@ def tile_highest(z, high, peak, finite, k, n):
             finite[i] += one if absolute(z[i]) < infinity else zero
 
 
+def in_target(z, y, t, share, k, keep, class_weight):
+    """What class ``k`` weighs in the target."""
+    always_inline()
+    q = keep * (y if SOFT else (one if t == k else zero))
+    if SMOOTHED:
+        q += share if absolute(z) < infinity else zero
+    return q * class_weight
+
+
 def tile_tally(z, y, t, e, high, peak, share, mass, at_peak, gap, k, keep, class_weight, n):
     full_width()
     for i in range(n):
         below = z[i] - high[i]
         other = peak[i] != k
         e[i] = exp_below(below)
-        q = keep * (y[i] if SOFT else (one if t[i] == k else zero))
-        if SMOOTHED:
-            q += share[i] if absolute(z[i]) < infinity else zero
-        q *= class_weight
+        q = in_target(z[i], y[i], t[i], share[i], k, keep, class_weight)
         mass[i] += q if other else zero
         at_peak[i] += zero if other else q
         gap[i] += -(q * below) if (other and q != zero) else zero
@@ -96,10 +102,7 @@ def tile_finish(
 ):
     full_width()
     for i in range(n):
-        q = keep * (y[i] if SOFT else (one if t[i] == k else zero))
-        if SMOOTHED:
-            q += share[i] if absolute(z[i]) < infinity else zero
-        q *= class_weight
+        q = in_target(z[i], y[i], t[i], share[i], k, keep, class_weight)
         remainder = real(rest[i])
         share_of_all = one / (one + remainder)
         slope = e[i] * ((mass[i] + at_peak[i]) * share_of_all) - q
