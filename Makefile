@@ -22,8 +22,9 @@ check: .venv/dev  ## format, lint, types and quick tests: what pre-commit runs
 	$(BIN)/mypy
 	$(MAKE) quick
 
-quick: .venv/dev  ## the tests of one minute
-	$(BIN)/python -m pytest -q -x --library numpy,array_api_strict -n 2
+quick: .venv/dev  ## every loss on NumPy, contracts and layout: about three minutes
+	$(BIN)/python -m pytest -q -x --library numpy -n 2 tests/test_losses.py \
+		tests/test_contract.py tests/test_architecture.py tests/test_repository.py
 
 bench: .venv/dev  ## speed and memory beside the peers, in one run
 	$(BIN)/python -m benchmarks
