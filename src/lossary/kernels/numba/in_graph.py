@@ -43,15 +43,15 @@ _LIBRARY = torch.library.Library("lossary", "FRAGMENT")
 def traced(loss: str, reduction: str, parameters: Mapping[str, Any]) -> Traced | None:
     """What a compiler is to trace for a reduced loss of (prediction, target); None: nothing.
 
-    The function returns None, too, for tensors that no kernel takes. It must be made before the
-    compiler runs: this search cannot be traced.
+    The function returns None, too, outside of a compiler and for tensors that no kernel takes. It
+    must be made before the compiler runs: this search cannot be traced.
     """
     if ("numba.on_torch" not in kernels.manifest().get((loss, "torch"), ())) or available.why_not():
         return None
     if reduction not in ("mean", "mean_over_batch", "batch_mean", "sum"):
         return None
-    rows = loss in _OF_ROWS
-    if loss in kernels.WHOLE_ARRAY and not rows:
+    rows = loss in kernels.WHOLE_ARRAY
+    if kernels.WHOLE_ARRAY.get(loss) == "dice":  # its units depend on its parameters
         return None
     if not rows and pointwise.decline(loss, (), "", (), "", parameters) is not None:
         return None
@@ -95,9 +95,6 @@ def traced(loss: str, reduction: str, parameters: Mapping[str, Any]) -> Traced |
     return call
 
 
-_OF_ROWS = ("cross_entropy", "kl_divergence", "jensen_shannon")
-
-
 @functools.cache
 def _version() -> str:
     """Of what the operation is made of: compilers keep their results on disk."""
@@ -111,7 +108,7 @@ def _reduced(prediction: Tensor, target: Tensor, what: str) -> Tensor:
     from torch.fx.experimental.symbolic_shapes import guard_or_false
 
     loss, reduction, parameters, _ = json.loads(what)
-    rows, indices = loss in _OF_ROWS, target.ndim < prediction.ndim
+    rows, indices = loss in kernels.WHOLE_ARRAY, target.ndim < prediction.ndim
     axis = parameters.get("axis", -1)
     size = prediction.numel()
     count = 1
