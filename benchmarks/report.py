@@ -8,6 +8,7 @@ from typing import Any
 
 SETTINGS = ("default", "no page faults")
 COMPILED = "lossary, compiled"
+_LIMITS = {"copy": 8, "two reads, one write": 12}  # bytes per number
 
 
 def _rows(name: str, results: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -37,19 +38,21 @@ def _rows(name: str, results: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _share(name: str, results: dict[str, Any]) -> str:
-    """How much of the machine's own rate, two reads and one write, Lossary's traffic reaches."""
+    """How much of the machine's own rates Lossary's traffic reaches, in each setting."""
     entry = results[name]
     limits = results.get("limits", {}).get("no page faults", {}).get("seconds")
     if not entry.get("bytes") or not limits:
         return ""
-    rate = 12 * 2**24 / limits["two reads, one write"]["lowest"]
-    parts = []
-    for setting in SETTINGS:
-        mine = entry.get(setting, {}).get("seconds", {}).get("lossary")
-        if mine:
-            share = entry["bytes"] / mine["lowest"] / rate
-            parts.append(f"{share:.0%} ({setting})")
-    return "Share of the memory's rate: " + ", ".join(parts) + "."
+    own = [
+        entry["bytes"] / entry[setting]["seconds"]["lossary"]["lowest"]
+        for setting in SETTINGS
+        if "seconds" in entry.get(setting, {})
+    ]
+    said = []
+    for limit, size in _LIMITS.items():
+        rate = size * 2**24 / limits[limit]["lowest"]
+        said.append(f"{limit} {', '.join(f'{each / rate:.0%}' for each in own)}")
+    return f"Share of the rate of: {'; '.join(said)}."
 
 
 def lines(name: str, results: dict[str, Any]) -> str:
@@ -101,8 +104,7 @@ def write(results: dict[str, Any], folder: Path) -> None:
         "is what a user sees; *no page faults* sets `MALLOC_MMAP_THRESHOLD_` and "
         "`MALLOC_TRIM_THRESHOLD_` so that large buffers are used again, which compares the "
         "kernels themselves. Extra memory is the peak of a step in a fresh process above the "
-        "inputs after a small step, which loads and compiles the code; gradients are in it. The "
-        "memory's rate is that of two reads and one write of large arrays.",
+        "inputs after a small step, which loads and compiles the code; gradients are in it.",
         "",
         "Machine: "
         + ", ".join(f"{key} {value}" for key, value in machine.items())

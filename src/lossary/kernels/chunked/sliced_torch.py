@@ -26,9 +26,9 @@ def fresh(shape: tuple[int, ...], like: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.from_numpy(memory.buffer(shape, str(dtype).removeprefix("torch.")))
 
 
-def slices(rows: int, columns: int, width: int, budget: int) -> list[slice]:
-    """Slices of rows: 128 to 512, as the budget allows; products are slow with fewer."""
-    step = max(128, min(512, budget // max(1, columns * width)))
+def slices(rows: int, columns: int, width: int, budget: int, most: int = 512) -> list[slice]:
+    """Slices of rows: 128 to ``most``, as the budget allows; products are slow with fewer."""
+    step = max(128, min(most, budget // max(1, columns * width)))
     return [slice(low, min(low + step, rows)) for low in range(0, rows, step)]
 
 
