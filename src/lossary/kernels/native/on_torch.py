@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.nn import functional
 
 from lossary.kernels import Kernel
 
 Tensor = torch.Tensor
 
-# The loss of the same meaning; its parameters bear torch's names too.
+# The loss of the same meaning; its parameters bear torch's names too. Each is what the function of
+# torch.nn.functional ends in: the shapes are known to be equal here, and to broadcast them there
+# takes as long as the loss.
 FUNCTIONS: dict[str, Callable[..., Tensor]] = {
-    "squared_error": functional.mse_loss,
-    "absolute_error": functional.l1_loss,
-    "huber": functional.huber_loss,
-    "smooth_l1": functional.smooth_l1_loss,
+    "squared_error": torch._C._nn.mse_loss,
+    "absolute_error": torch._C._nn.l1_loss,
+    "huber": torch._C._nn.huber_loss,
+    "smooth_l1": torch._C._nn.smooth_l1_loss,
 }
+_NONE, _MEAN, _SUM = range(3)  # reductions as those operations number them
 
 
 def kernel(loss: str) -> Kernel:
@@ -49,15 +50,16 @@ class _Bound:
 
     def values(self, prediction: Tensor, target: Tensor, **parameters: Any) -> Tensor:
         parameters.pop("half", None)
-        return self.function(prediction, target, reduction="none", **parameters)
+        return self.function(prediction, target, _NONE, **parameters)
 
     def prepare(
         self, prediction: Tensor, target: Tensor, *, factor: float, **parameters: Any
     ) -> Callable[[Tensor, Tensor], Tensor]:
         parameters.pop("half", None)
+        function, more = self.function, tuple(parameters.values())
         if factor * prediction.numel() == 1.0:
-            return functools.partial(self.function, **parameters)  # the mean
-        return functools.partial(self.scaled_sum, factor=factor, **parameters)
+            return lambda prediction, target: function(prediction, target, _MEAN, *more)
+        return lambda prediction, target: factor * function(prediction, target, _SUM, *more)
 
     def scaled_sum(
         self,
@@ -76,5 +78,5 @@ class _Bound:
             return factor * (weights * self.values(prediction, target, **parameters)).sum()
         parameters.pop("half", None)
         if factor * prediction.numel() == 1.0:
-            return self.function(prediction, target, reduction="mean", **parameters)
-        return factor * self.function(prediction, target, reduction="sum", **parameters)
+            return self.function(prediction, target, _MEAN, **parameters)
+        return factor * self.function(prediction, target, _SUM, **parameters)

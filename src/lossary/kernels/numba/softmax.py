@@ -15,6 +15,7 @@ through ``softmax_lines``, few, and those not along the last axis, through ``sof
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import inspect
 import math
@@ -167,12 +168,15 @@ class CrossEntropy:
                 where = outside(samples, classes, target, weights)
                 if where >= 0:
                     raise no_such_class("cross_entropy", where, classes)
-            partial = np.empty(blocks)
-            at = address(partial)
-            places = (prediction, target, weights, gradient, values, at)
+            places = (prediction, target, weights, gradient, values)
             scales = (0 if vector is None else address(vector), smoothing, factor)
+            if blocks == 1:  # for small calls an array and its sum take as long as the kernel
+                total = ctypes.c_double()
+                run(0, 1, *sizes, *places, ctypes.addressof(total), *scales)
+                return total.value * factor
+            partial = np.empty(blocks)
             parts = pool.parts(samples * classes)
-            pool.run(run, blocks, parts, *sizes, *places, *scales)
+            pool.run(run, blocks, parts, *sizes, *places, address(partial), *scales)
             return float(partial.sum()) * factor
 
         return launch
