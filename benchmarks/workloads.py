@@ -304,7 +304,7 @@ def _limits() -> dict[str, Callable[[], Step]]:
 WORKLOADS: dict[str, Workload] = {
     "limits": Workload("the machine, 2^24 numbers", _limits(), 15),
     **{
-        loss: Workload(f"{loss}, 2^24", _pointwise(loss, LARGE), 7, 12 * LARGE)
+        loss: Workload(f"{loss}, 2^24", _pointwise(loss, LARGE), 11, 12 * LARGE)
         for loss in _PEERS
     },
     "ce_small_classes": Workload("cross_entropy, 65536 x 10", _cross_entropy(65536, 10, False), 15),
@@ -320,7 +320,7 @@ WORKLOADS: dict[str, Workload] = {
     ),
     **{
         loss: Workload(
-            f"{loss}, 4096 x 32000", _divergence(loss, 4096, 32000), 3, 12 * 4096 * 32000
+            f"{loss}, 4096 x 32000", _divergence(loss, 4096, 32000), 5, 12 * 4096 * 32000
         )
         for loss in ("kl_divergence", "jensen_shannon")
     },
@@ -328,22 +328,22 @@ WORKLOADS: dict[str, Workload] = {
         "dice_cross_entropy, 8 x 4 x 512 x 512", _dice(512), 9, 8 * 8 * 4 * 512**2, _dice(32)
     ),
     "linear_ce": Workload(
-        "linear cross-entropy, 4096 x 1024 x 32000", linear(4096, 1024, 32000), 3,
+        "linear cross-entropy, 4096 x 1024 x 32000", linear(4096, 1024, 32000), 7,
         small=linear(256, 64, 500), settings=("default",),
     ),
     "linear_ce_jax": Workload(
-        "linear cross-entropy in JAX, 4096 x 1024 x 32000", linear_jax(4096, 1024, 32000), 3,
+        "linear cross-entropy in JAX, 4096 x 1024 x 32000", linear_jax(4096, 1024, 32000), 7,
         small=linear_jax(256, 64, 500), settings=("default",),
     ),
     "info_nce": Workload(
-        "InfoNCE, 8192 x 256", contrast(8192, 256, False), 5, small=contrast(256, 64, False)
+        "InfoNCE, 8192 x 256", contrast(8192, 256, False), 11, small=contrast(256, 64, False)
     ),
     "clip": Workload(
-        "InfoNCE symmetric, 8192 x 256", contrast(8192, 256, True), 5,
+        "InfoNCE symmetric, 8192 x 256", contrast(8192, 256, True), 9,
         small=contrast(256, 64, True),
     ),
     "info_nce_jax": Workload(
-        "InfoNCE in JAX, 8192 x 256", contrast_jax(8192, 256), 5, small=contrast_jax(256, 64),
+        "InfoNCE in JAX, 8192 x 256", contrast_jax(8192, 256), 9, small=contrast_jax(256, 64),
         settings=("default",),
     ),
     "info_nce_large": Workload(
