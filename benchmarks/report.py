@@ -8,6 +8,11 @@ from typing import Any
 
 SETTINGS = ("default", "no page faults")
 COMPILED = "lossary, compiled"
+# What a reader of the README sees, where we lose too.
+_SUMMARY = (
+    "squared_error", "binary_cross_entropy", "binary_focal", "ce_small_classes", "ce_vocabulary",
+    "dice", "linear_ce", "info_nce", "small_ce",
+)  # fmt: skip
 _LIMITS = {"copy": 8, "two reads, one write": 12}  # bytes per number
 
 
@@ -90,9 +95,34 @@ def _losses(results: dict[str, Any]) -> list[str]:
     return found
 
 
+def _summary(results: dict[str, Any]) -> str:
+    """The README's table, of medians in the default setting."""
+    lines = [
+        "| value and gradient | torch eager, time | torch.compile, time | torch eager, memory |",
+        "|---|---|---|---|",
+    ]
+    for name in _SUMMARY:
+        entry = results.get(name, {})
+        if "seconds" not in entry.get("default", {}):
+            return ""
+        seconds, memory = entry["default"]["seconds"], entry.get("memory", {})
+        cells = [entry["title"]]
+        for peer in ("torch eager", "torch.compile"):
+            ratio = seconds[peer]["median"] / seconds["lossary"]["median"] if peer in seconds else 0
+            cells.append(f"{ratio:.2g} x" if ratio else "")
+        ours, peers = (memory.get(each, {}).get("bytes") for each in ("lossary", "torch eager"))
+        cells.append(f"{peers / ours:.2g} x" if ours and peers else "")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def write(results: dict[str, Any], folder: Path) -> None:
-    """``performance.md`` and ``performance.svg``."""
+    """``performance.md`` and ``performance.svg``, and the README's table."""
     folder.mkdir(exist_ok=True)
+    readme = folder.parent / "README.md"
+    begin, end = (f"<!-- speed table: {place} -->\n" for place in ("begin", "end"))
+    before, _, rest = readme.read_text().partition(begin)
+    readme.write_text(before + begin + _summary(results) + end + rest.partition(end)[2])
     machine = results.get("environment", {})
     page = [
         "# Speed and memory",
