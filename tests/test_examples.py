@@ -96,3 +96,13 @@ def test_a_custom_loss_trains_towards_what_it_prices(tmp_path):
     assert number(text, "stock by shortage ") > mean + 1
     assert number(text, "stock by shortage, price=20") > number(text, "stock by shortage ") + 1
     assert number(text, "plain function on NumPy") == 1
+
+
+def test_a_large_vocabulary_learns_the_same_without_its_logits(tmp_path):
+    whole, sliced = run("large_vocabulary.py", folder=tmp_path).splitlines()
+    course = [re.search(r"loss ([\d.]+) to ([\d.]+)", line).groups() for line in (whole, sliced)]
+    for before, after in zip(*course, strict=True):
+        assert float(after) == pytest.approx(float(before), abs=0.01)
+    first, last = map(float, course[1])
+    assert last < first - 2
+    assert number(sliced, "a step") < 0.5 * number(whole, "a step")

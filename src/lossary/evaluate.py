@@ -289,5 +289,5 @@ def _move(value: Any, home: Any) -> Any:
         return value
     import numpy as np
 
-    value = np.ascontiguousarray(value)
+    value = np.asarray(value, order="C")
     return home.asarray(value if value.flags.writeable else value.copy())

@@ -89,7 +89,7 @@ def _through_tensorflow(function: Function, arrays: tuple[Array, ...]) -> tuple[
 
 def _writable(array: np.ndarray) -> np.ndarray:
     """torch takes no negative strides and warns of read-only buffers: those are copied."""
-    array = np.ascontiguousarray(array)
+    array = np.asarray(array, order="C")
     return array if array.flags.writeable else array.copy()
 
 

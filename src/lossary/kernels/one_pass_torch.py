@@ -41,10 +41,10 @@ def _without_memory(**tensors: Tensor) -> str | None:
 class OnePass:
     """The calls of one loss; a toolchain says how it runs over memory.
 
-    ``decline`` is what ``supports`` asks about a contiguous plain prediction in single or double
-    precision; ``unit_axes`` the axes of the prediction that units lack; ``run`` fills ``gradient``
-    with ``factor * weight * slope`` and ``values`` with the unreduced units, where they are given,
-    and returns the scalar ``factor * sum(weights * values)``.
+    ``decline`` is what ``supports`` asks about a plain prediction in single or double precision;
+    ``unit_axes`` the axes of the prediction that units lack; ``run`` fills ``gradient`` with
+    ``factor * weight * slope`` and ``values`` with the unreduced units, where they are given, and
+    returns the scalar ``factor * sum(weights * values)``.
     """
 
     toolchain: str
@@ -59,6 +59,13 @@ class OnePass:
 
     def decline(self, prediction: Tensor, target: Tensor, parameters: Any) -> str | None:
         raise NotImplementedError
+
+    def scattered(self, prediction: Tensor, target: Tensor, parameters: Any) -> str | None:
+        """Why the toolchain cannot read tensors that lie so in memory."""
+        for name, tensor in (("prediction", prediction), ("target", target)):
+            if not tensor.is_contiguous():
+                return f"the {name} is not contiguous"
+        return None
 
     def unit_axes(self, prediction: Tensor, parameters: Any) -> tuple[int, ...]:
         raise NotImplementedError
@@ -93,8 +100,6 @@ class OnePass:
                 return f"the {name} is a {type(tensor).__name__}"
             if tensor.device.type not in self.devices:
                 return f"the {name} is on {tensor.device}"
-            if not tensor.is_contiguous():
-                return f"the {name} is not contiguous"
         if prediction.device != target.device:
             return f"the prediction is on {prediction.device}, the target on {target.device}"
         if prediction.dtype not in _REAL:
@@ -106,6 +111,7 @@ class OnePass:
             or _without_memory(prediction=prediction, target=target)
             or self.unavailable(prediction.device.type)
             or self.decline(prediction, target, parameters)
+            or self.scattered(prediction, target, parameters)
         )
 
     def ready(self, prediction: Tensor, target: Tensor) -> bool:

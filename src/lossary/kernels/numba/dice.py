@@ -21,7 +21,7 @@ from numba import intp, void
 
 from lossary.kernels.numba import pool, softmax, softmax_tiles, special
 from lossary.kernels.numba.memory import address
-from lossary.kernels.numba.program import INDEX, Launch, Purpose, Shape
+from lossary.kernels.numba.program import INDEX, Launch, NoSuchClassError, Purpose, Shape
 from lossary.kernels.numba.softmax_tiles import TILE, tile_highest
 
 
@@ -309,7 +309,7 @@ def _check_range(
         start = int(region) * pixels
         where = outside(pixels, classes, target + start * width, 0)
         if where >= 0:
-            raise softmax.no_such_class("dice_cross_entropy", start + where, classes)
+            raise NoSuchClassError("dice_cross_entropy", start + where, classes)
 
 
 PROGRAMS = {"dice_cross_entropy": DiceCrossEntropy()}

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from lossary.kernels import Kernel
-from lossary.kernels.numba import available, memory
-from lossary.kernels.numba.program import REAL, from_size, program, unit_shape
+from lossary.kernels.numba import available, memory, strided
+from lossary.kernels.numba.program import INDEX, REAL, Shape, from_size, program, unit_shape
 
 Array = Any
 
@@ -28,6 +28,10 @@ class Direct:
     def address(self, array: Array) -> int:
         raise NotImplementedError
 
+    def strides(self, array: Array) -> Shape:
+        """In numbers."""
+        raise NotImplementedError
+
     def array(self, buffer: np.ndarray) -> Array:
         """The buffer as an array of the library, without a copy."""
         raise NotImplementedError
@@ -35,8 +39,8 @@ class Direct:
     def scalar(self, number: float, like: Array) -> Array:
         raise NotImplementedError
 
-    def contiguous(self, weights: Array, like: Array) -> Array:
-        """Weights in the dtype of the prediction, one after the other in memory."""
+    def contiguous(self, array: Array, dtype: Any) -> Array:
+        """The numbers in this dtype, one after the other in memory."""
         raise NotImplementedError
 
     def kernel(self) -> Kernel:
@@ -55,7 +59,16 @@ class Direct:
             return f"the prediction is {prediction.dtype}"
         return program(self.loss).decline(
             prediction.shape, prediction.dtype.name, target.shape, target.dtype.name, parameters
+        ) or strided.scattered(
+            self.loss, self._memory(prediction), self._memory(self._readable(target)), parameters
         )
+
+    def _memory(self, array: Array) -> strided.Memory:
+        return strided.Memory(array.shape, array.dtype.name, self.strides(array))
+
+    def _readable(self, target: Array) -> Array:
+        """Class indices are few beside the logits: they are copied where they have gaps."""
+        return self.contiguous(target, target.dtype) if target.dtype.name in INDEX else target
 
     def values(self, prediction: Array, target: Array, **parameters: Any) -> Array:
         shape = unit_shape(self.loss, prediction.shape, parameters)
@@ -92,11 +105,12 @@ class Direct:
         self, prediction: Array, target: Array, weights: Array | None,
         gradient: np.ndarray | None, values: np.ndarray | None, factor: float, parameters: Any,
     ) -> float:  # fmt: skip
+        target = self._readable(target)
         if weights is not None:
-            weights = self.contiguous(weights, prediction)
+            weights = self.contiguous(weights, prediction.dtype)
         purpose = (weights is not None, gradient is not None, values is not None)
-        launch = program(self.loss).prepare(
-            prediction.shape, prediction.dtype.name, target.dtype.name, purpose, parameters
+        launch = strided.launch(
+            self.loss, self._memory(prediction), self._memory(target), purpose, parameters
         )
         return launch(
             self.address(prediction), self.address(target),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -34,11 +35,14 @@ class _OnJax(Direct):
         # JAX computes ahead of the program: the numbers may not be there yet.
         return int(array.block_until_ready().unsafe_buffer_pointer())
 
+    def strides(self, array: Any) -> Any:
+        return tuple(math.prod(array.shape[axis + 1 :]) for axis in range(array.ndim))
+
     def array(self, buffer: np.ndarray) -> Any:
         return jax.dlpack.from_dlpack(buffer)  # it is aligned, so nothing is copied
 
     def scalar(self, number: float, like: Any) -> Any:
         return jnp.asarray(number, like.dtype)
 
-    def contiguous(self, weights: Any, like: Any) -> Any:
-        return jnp.asarray(weights, like.dtype)
+    def contiguous(self, array: Any, dtype: Any) -> Any:
+        return jnp.asarray(array, dtype)

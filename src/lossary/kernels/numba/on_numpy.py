@@ -22,8 +22,6 @@ class _OnNumpy(Direct):
     def strange(self, name: str, array: Any) -> str | None:
         if type(array) is not np.ndarray:
             return f"the {name} is a {type(array).__name__}"
-        if not array.flags.c_contiguous:
-            return f"the {name} is not contiguous"
         if not array.dtype.isnative or not array.flags.aligned:
             return f"the {name} is not in this machine's byte order and alignment"
         return None
@@ -31,11 +29,14 @@ class _OnNumpy(Direct):
     def address(self, array: Any) -> int:
         return memory.address(array)
 
+    def strides(self, array: Any) -> Any:
+        return tuple(step // array.itemsize for step in array.strides)
+
     def array(self, buffer: np.ndarray) -> Any:
         return buffer
 
     def scalar(self, number: float, like: Any) -> Any:
         return like.dtype.type(number)
 
-    def contiguous(self, weights: Any, like: Any) -> Any:
-        return np.ascontiguousarray(weights, like.dtype)
+    def contiguous(self, array: Any, dtype: Any) -> Any:
+        return np.asarray(array, dtype, order="C")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from lossary.kernels import Kernel
-from lossary.kernels.numba import available, memory
+from lossary.kernels.numba import available, memory, strided
 from lossary.kernels.numba.program import Launch, Purpose, from_size, program
 from lossary.kernels.one_pass_torch import OnePass, Tensor
 
@@ -20,9 +20,27 @@ _NAMES = {
 }
 
 
+def _memory(tensor: Tensor) -> strided.Memory:
+    return strided.Memory(tuple(tensor.shape), _NAMES[tensor.dtype], tensor.stride())
+
+
 def kernel(loss: str) -> Kernel:
     """The compiled kernel of ``loss`` for torch."""
     return _Compiled(loss).kernel(from_size("torch", loss))
+
+
+def _classes_last(
+    prediction: Tensor, target: Tensor, given: dict[str, Any]
+) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """``logits.transpose(1, 2)`` and the like as they lie in memory, classes last."""
+    axis = given.get("axis", -1)
+    if axis in (-1, prediction.ndim - 1) or prediction.is_contiguous():
+        return prediction, target, given
+    if not -prediction.ndim <= axis < prediction.ndim or prediction.stride(axis) != 1:
+        return prediction, target, given
+    if target.ndim == prediction.ndim:
+        target = target.movedim(axis, -1)
+    return prediction.movedim(axis, -1), target, {**given, "axis": -1}
 
 
 class _Compiled(OnePass):
@@ -38,11 +56,35 @@ class _Compiled(OnePass):
             tuple(target.shape), _NAMES.get(target.dtype, str(target.dtype)), parameters,
         )  # fmt: skip
 
+    def supports(self, prediction: Tensor, target: Tensor, **parameters: Any) -> str | None:
+        prediction, target, parameters = _classes_last(prediction, target, parameters)
+        return super().supports(prediction, target, **parameters)
+
+    def values(self, prediction: Tensor, target: Tensor, **parameters: Any) -> Tensor:
+        prediction, target, parameters = _classes_last(prediction, target, parameters)
+        return super().values(prediction, target, **parameters)
+
+    def scaled_sum(self, prediction: Tensor, target: Tensor, **given: Any) -> Tensor:
+        prediction, target, given = _classes_last(prediction, target, given)
+        return super().scaled_sum(prediction, target, **given)
+
+    def value_and_grad(
+        self, prediction: Tensor, target: Tensor, **given: Any
+    ) -> tuple[Tensor, Tensor]:
+        lies, target, moved = _classes_last(prediction, target, given)
+        value, gradient = super().value_and_grad(lies, target, **moved)
+        return value, gradient if lies is prediction else gradient.movedim(-1, given["axis"])
+
+    def scattered(self, prediction: Tensor, target: Tensor, parameters: Any) -> str | None:
+        # Class indices are few beside the logits: they are copied.
+        lies = target if target.is_floating_point() else target.contiguous()
+        return strided.scattered(self.loss, _memory(prediction), _memory(lies), parameters)
+
     def unit_axes(self, prediction: Tensor, parameters: Any) -> tuple[int, ...]:
         return program(self.loss).unit_axes(tuple(prediction.shape), parameters)
 
     def empty_like(self, tensor: Tensor) -> Tensor:
-        if tensor.nbytes < memory.LARGE:  # the nearer way, for small calls are short
+        if tensor.nbytes < memory.LARGE and tensor.is_contiguous():  # small calls are short
             return torch.empty_like(tensor)
         return memory.tensor(tensor)
 
@@ -54,6 +96,8 @@ class _Compiled(OnePass):
         self, prediction: Tensor, target: Tensor, weights: Tensor | None,
         gradient: Tensor | None, values: Tensor | None, factor: float, parameters: Any,
     ) -> Tensor:  # fmt: skip
+        if not (target.is_contiguous() or target.is_floating_point()):
+            target = target.contiguous()
         launch = self.launch(
             prediction, target, (weights is not None, gradient is not None, values is not None),
             parameters,
@@ -69,10 +113,7 @@ class _Compiled(OnePass):
     def launch(
         self, prediction: Tensor, target: Tensor, purpose: Purpose, parameters: Any
     ) -> Launch:
-        return program(self.loss).prepare(
-            tuple(prediction.shape), _NAMES[prediction.dtype], _NAMES[target.dtype], purpose,
-            parameters,
-        )  # fmt: skip
+        return strided.launch(self.loss, _memory(prediction), _memory(target), purpose, parameters)
 
     def prepare(
         self, prediction: Tensor, target: Tensor, *, factor: float, **parameters: Any

@@ -7,6 +7,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from lossary.contract import LossError
 from lossary.kernels import WHOLE_ARRAY, manifest, pointwise
 
 Shape = tuple[int, ...]
@@ -58,6 +59,17 @@ def program(loss: str) -> Program:
         module = importlib.import_module(f"lossary.kernels.numba.{WHOLE_ARRAY[loss]}")
         return module.PROGRAMS[loss]  # type: ignore[no-any-return]
     return Pointwise(loss)
+
+
+class NoSuchClassError(LossError):
+    """A class index outside the classes."""
+
+    def __init__(self, loss: str, position: int, classes: int) -> None:
+        super().__init__(
+            f"{loss}: the target's class index at position {position} is not in 0..{classes - 1}; "
+            "give such samples weight 0, or set ignore="
+        )
+        self.loss, self.position, self.classes = loss, position, classes
 
 
 def unit_shape(loss: str, shape: Shape, parameters: Mapping[str, Any]) -> Shape:

@@ -37,7 +37,7 @@ from lossary.kernels.numba import (
     special,
 )
 from lossary.kernels.numba.memory import address
-from lossary.kernels.numba.program import INDEX, Launch, Purpose, Shape
+from lossary.kernels.numba.program import INDEX, Launch, NoSuchClassError, Purpose, Shape
 from lossary.kernels.numba.softmax_lines import LINES, MOST, WHOLE
 from lossary.kernels.numba.softmax_tiles import TILE
 
@@ -167,7 +167,7 @@ class CrossEntropy:
             if outside is not None:
                 where = outside(samples, classes, target, weights)
                 if where >= 0:
-                    raise no_such_class("cross_entropy", where, classes)
+                    raise NoSuchClassError("cross_entropy", where, classes)
             places = (prediction, target, weights, gradient, values)
             scales = (0 if vector is None else address(vector), smoothing, factor)
             if blocks == 1:  # for small calls an array and its sum take as long as the kernel
@@ -180,14 +180,6 @@ class CrossEntropy:
             return float(partial.sum()) * factor
 
         return launch
-
-
-def no_such_class(loss: str, position: int, classes: int) -> LossError:
-    """The error for a class index outside the classes."""
-    return LossError(
-        f"{loss}: the target's class index at position {position} is not in 0..{classes - 1}; "
-        "give such samples weight 0, or set ignore="
-    )
 
 
 PROGRAMS = {"cross_entropy": CrossEntropy()}
