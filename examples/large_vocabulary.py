@@ -58,10 +58,7 @@ def train(sliced: bool) -> None:
         batch = tokens[start + torch.arange(LENGTH + 1)]
         begin = time.perf_counter()
         hidden, target, weight = network(batch[:, :-1]), batch[:, 1:], network.embedding.weight
-        if sliced:
-            loss = slices(hidden, weight, target)
-        else:
-            loss = whole(hidden @ weight.T, target)
+        loss = slices(hidden, weight, target) if sliced else whole(hidden @ weight.T, target)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
