@@ -130,3 +130,22 @@ def test_one_number_each():
     assert (value, gradient) == (1.5, 1.0)
     value, gradient = Loss("cross_entropy").value_and_grad(np.zeros(4), np.int64(1))
     np.testing.assert_allclose(gradient, [0.25, -0.75, 0.25, 0.25])
+
+
+@pytest.mark.parametrize("samples", [2, 140], ids=["small", "large"])
+@pytest.mark.parametrize("case", ["shifted", "labels", "elements"])
+def test_in_a_compiled_graph(case, samples):
+    logits, labels = LOGITS.repeat(samples, 1, 2), LABELS.repeat(samples, 1)
+    name, target = "cross_entropy", labels.t().contiguous().t()
+    if case == "shifted":
+        logits, target = logits[:, :-1], labels[:, 1:]
+    elif case == "elements":
+        name, logits, target = "binary_cross_entropy", logits[:, :-1], logits[:, 1:].sigmoid()
+    leaf = logits.detach().requires_grad_()
+    loss = Loss(name)
+    compiled = torch.compile(lambda p, t: loss(p, t), fullgraph=True)
+    found, expected = [
+        (value := function(leaf, target), *torch.autograd.grad(value, leaf))
+        for function in (compiled, Loss(name, implementation="definition"))
+    ]
+    torch.testing.assert_close(found, expected, rtol=2e-5, atol=1e-9)

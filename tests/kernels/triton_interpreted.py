@@ -138,6 +138,6 @@ def test_what_triton_declines():
         (x, t, {"label_smoothing": 0.0, "axis": 0}, "axis"),
         (x, x.softmax(1), PLAIN, "class index"),
         (x.half(), t, PLAIN, "float16"),
-        (x.t(), t, PLAIN, "contiguous"),
+        (x.t(), t[:3], PLAIN, "contiguous"),
     ]:
         assert word in KERNEL.supports(prediction, target, **given)

@@ -49,6 +49,7 @@ class OnePass:
 
     toolchain: str
     devices: tuple[str, ...]
+    copies_indices = False  # where class indices have gaps: they are few beside the logits
 
     def __init__(self, loss: str) -> None:
         self.loss = loss
@@ -117,7 +118,7 @@ class OnePass:
     def ready(self, prediction: Tensor, target: Tensor) -> bool:
         return (
             prediction.is_contiguous()
-            and target.is_contiguous()
+            and (target.is_contiguous() or (self.copies_indices and not target.is_floating_point()))
             and not target.requires_grad
             and not torch._is_functional_tensor(prediction)
             and not torch._is_functional_tensor(target)

@@ -28,7 +28,7 @@ from torch.compiler import is_dynamo_compiling as compiling
 
 from lossary import kernels
 from lossary.kernels import elementary, formulas, in_torch, pointwise
-from lossary.kernels.numba import available, memory
+from lossary.kernels.numba import available, memory, strided
 
 Tensor = torch.Tensor
 Traced = Callable[..., Any]
@@ -71,7 +71,7 @@ def traced(loss: str, reduction: str, parameters: Mapping[str, Any]) -> Traced |
             return None
         if type(target).__name__ not in ("Tensor", "Parameter") or target.requires_grad:
             return None
-        if not (prediction.is_cpu and prediction.is_contiguous() and target.is_contiguous()):
+        if not prediction.is_cpu:
             return None
         indices = target.ndim < prediction.ndim
         if indices:
@@ -90,6 +90,8 @@ def traced(loss: str, reduction: str, parameters: Mapping[str, Any]) -> Traced |
 
             if size not in (4, 8) or guard_or_false(prediction.numel() < SMALLEST):
                 return None
+            if not (prediction.is_contiguous() and target.is_contiguous()):
+                return None  # the definition reads it where it lies
         return _operation(prediction, target, what)
 
     return call
@@ -122,6 +124,8 @@ def _reduced(prediction: Tensor, target: Tensor, what: str) -> Tensor:
     least, value_alone = LARGE, not (prediction.requires_grad and torch.is_grad_enabled())
     if rows or pointwise.computes(loss):
         least = LARGE_VALUE if value_alone else LARGE_COMPUTED
+    if not (rows or (prediction.is_contiguous() and target.is_contiguous())):
+        least = 1 << 62  # the compiler's loops read it where it lies
     # Sizes that depend on data are the kernel's.
     if formula is None or not guard_or_false(size < least):
         value, both = _operations(loss)
@@ -172,9 +176,13 @@ def _operations(loss: str) -> tuple[Any, Any]:
 def _run(
     loss: str, prediction: Tensor, target: Tensor, gradient: Tensor | None, count: int, text: str
 ) -> Tensor:
-    prediction, target = prediction.contiguous(), target.contiguous()
-    kind = tuple(prediction.shape), prediction.dtype, target.dtype
-    launch = _launch(loss, *kind, gradient is not None, text)
+    if not target.is_floating_point():
+        target = target.contiguous()
+    lies = strided.of_tensor(prediction), strided.of_tensor(target)
+    if strided.scattered(loss, *lies, json.loads(text)):
+        prediction, target = prediction.contiguous(), target.contiguous()
+        lies = strided.of_tensor(prediction), strided.of_tensor(target)
+    launch = _launch(loss, *lies, gradient is not None, text)
     place = 0 if gradient is None else gradient.data_ptr()
     found = launch(prediction.data_ptr(), target.data_ptr(), 0, place, 0, 1.0 / count)
     return torch.scalar_tensor(found, dtype=prediction.dtype)
@@ -195,11 +203,7 @@ _NO_SUCH_CLASS = (
 
 @functools.lru_cache(maxsize=256)
 def _launch(
-    loss: str, shape: tuple[int, ...], dtype: Any, target_dtype: Any, gradient: bool, text: str
+    loss: str, prediction: strided.Memory, target: strided.Memory, gradient: bool, text: str
 ) -> Any:
-    """The kernel's function of addresses, for tensors of this kind."""
-    from lossary.kernels.numba.program import program
-
-    kind, target_kind = (str(each).removeprefix("torch.") for each in (dtype, target_dtype))
-    purpose = (False, gradient, False)
-    return program(loss).prepare(shape, kind, target_kind, purpose, json.loads(text))
+    """The kernel's function of addresses, for tensors that lie so."""
+    return strided.launch(loss, prediction, target, (False, gradient, False), json.loads(text))

@@ -20,10 +20,6 @@ _NAMES = {
 }
 
 
-def _memory(tensor: Tensor) -> strided.Memory:
-    return strided.Memory(tuple(tensor.shape), _NAMES[tensor.dtype], tensor.stride())
-
-
 def kernel(loss: str) -> Kernel:
     """The compiled kernel of ``loss`` for torch."""
     return _Compiled(loss).kernel(from_size("torch", loss))
@@ -46,6 +42,7 @@ def _classes_last(
 class _Compiled(OnePass):
     toolchain = "numba"
     devices = ("cpu",)
+    copies_indices = True
 
     def unavailable(self, device: str) -> str | None:
         return available.why_not()
@@ -76,9 +73,10 @@ class _Compiled(OnePass):
         return value, gradient if lies is prediction else gradient.movedim(-1, given["axis"])
 
     def scattered(self, prediction: Tensor, target: Tensor, parameters: Any) -> str | None:
-        # Class indices are few beside the logits: they are copied.
         lies = target if target.is_floating_point() else target.contiguous()
-        return strided.scattered(self.loss, _memory(prediction), _memory(lies), parameters)
+        return strided.scattered(
+            self.loss, strided.of_tensor(prediction), strided.of_tensor(lies), parameters
+        )
 
     def unit_axes(self, prediction: Tensor, parameters: Any) -> tuple[int, ...]:
         return program(self.loss).unit_axes(tuple(prediction.shape), parameters)
@@ -113,7 +111,9 @@ class _Compiled(OnePass):
     def launch(
         self, prediction: Tensor, target: Tensor, purpose: Purpose, parameters: Any
     ) -> Launch:
-        return strided.launch(self.loss, _memory(prediction), _memory(target), purpose, parameters)
+        return strided.launch(
+            self.loss, strided.of_tensor(prediction), strided.of_tensor(target), purpose, parameters
+        )
 
     def prepare(
         self, prediction: Tensor, target: Tensor, *, factor: float, **parameters: Any

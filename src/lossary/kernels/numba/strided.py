@@ -56,6 +56,11 @@ class Memory(NamedTuple):
         return step
 
 
+def of_tensor(tensor: Any) -> Memory:
+    """How a torch tensor lies."""
+    return Memory(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), tensor.stride())
+
+
 def scattered(
     loss: str, prediction: Memory, target: Memory, parameters: Mapping[str, Any]
 ) -> str | None:
