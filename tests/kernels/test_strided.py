@@ -118,7 +118,7 @@ def test_a_class_outside_is_found_where_it_is():
         Loss("cross_entropy", implementation="numba")(LOGITS[:, :-1], labels[:, 1:])
 
 
-def test_many_or_irregular_gaps_are_the_definition_s():
+def test_many_or_irregular_gaps_are_left_to_the_definition():
     loss = Loss("cross_entropy")
     assert "gap" in loss.explain(LOGITS[:, :1, :600], LABELS[:, :1])
     assert "gap" in loss.explain(LOGITS[:, 1:, :600], LABELS[:, 1:])

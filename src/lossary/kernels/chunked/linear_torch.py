@@ -14,6 +14,7 @@ import torch
 
 from lossary.contract import LossError, contract_of
 from lossary.kernels.chunked.sliced_torch import (
+    BUDGET,
     Found,
     Sliced,
     Tensor,
@@ -23,7 +24,6 @@ from lossary.kernels.chunked.sliced_torch import (
     slices,
 )
 
-_LEAST = 2**26  # bytes of logits at a time
 _ROWS = 1024  # with 512, the three products took 4 to 10 % more time, with 256 another 10 %
 
 
@@ -153,7 +153,7 @@ class Linear(Sliced):
         wide, (rows, classes) = _wide(hidden), (len(flat), len(weight))
         budget = parameters.get("budget")
         if budget is None:
-            budget = max(_LEAST, weight.numel() * wide.itemsize)
+            budget = max(BUDGET, weight.numel() * wide.itemsize)
         parts = slices(rows, classes, wide.itemsize, budget, _ROWS)
         out = fresh((classes * max((_length(part) for part in parts), default=0),), hidden, wide)
         wants = (*wanted.gradients, False)

@@ -8,7 +8,7 @@ import numpy as np
 
 from lossary.kernels import Kernel
 from lossary.kernels.numba import available, memory, strided
-from lossary.kernels.numba.program import INDEX, REAL, Shape, from_size, program, unit_shape
+from lossary.kernels.numba.program import INDEX, REAL, from_size, program, unit_shape
 
 Array = Any
 
@@ -28,8 +28,8 @@ class Direct:
     def address(self, array: Array) -> int:
         raise NotImplementedError
 
-    def strides(self, array: Array) -> Shape:
-        """In numbers."""
+    def memory(self, array: Array) -> strided.Memory:
+        """How the array lies."""
         raise NotImplementedError
 
     def array(self, buffer: np.ndarray) -> Array:
@@ -59,16 +59,7 @@ class Direct:
             return f"the prediction is {prediction.dtype}"
         return program(self.loss).decline(
             prediction.shape, prediction.dtype.name, target.shape, target.dtype.name, parameters
-        ) or strided.scattered(
-            self.loss, self._memory(prediction), self._memory(self._readable(target)), parameters
-        )
-
-    def _memory(self, array: Array) -> strided.Memory:
-        return strided.Memory(array.shape, array.dtype.name, self.strides(array))
-
-    def _readable(self, target: Array) -> Array:
-        """Class indices are few beside the logits: they are copied where they have gaps."""
-        return self.contiguous(target, target.dtype) if target.dtype.name in INDEX else target
+        ) or strided.scattered(self.loss, self.memory(prediction), self.memory(target), parameters)
 
     def values(self, prediction: Array, target: Array, **parameters: Any) -> Array:
         shape = unit_shape(self.loss, prediction.shape, parameters)
@@ -105,12 +96,13 @@ class Direct:
         self, prediction: Array, target: Array, weights: Array | None,
         gradient: np.ndarray | None, values: np.ndarray | None, factor: float, parameters: Any,
     ) -> float:  # fmt: skip
-        target = self._readable(target)
+        if target.dtype.name in INDEX and self.memory(target).whole_from():
+            target = self.contiguous(target, target.dtype)
         if weights is not None:
             weights = self.contiguous(weights, prediction.dtype)
         purpose = (weights is not None, gradient is not None, values is not None)
         launch = strided.launch(
-            self.loss, self._memory(prediction), self._memory(target), purpose, parameters
+            self.loss, self.memory(prediction), self.memory(target), purpose, parameters
         )
         return launch(
             self.address(prediction), self.address(target),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import jax
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lossary.kernels import Kernel
+from lossary.kernels.numba import strided
 from lossary.kernels.numba.direct import Direct
 
 
@@ -35,8 +35,8 @@ class _OnJax(Direct):
         # JAX computes ahead of the program: the numbers may not be there yet.
         return int(array.block_until_ready().unsafe_buffer_pointer())
 
-    def strides(self, array: Any) -> Any:
-        return tuple(math.prod(array.shape[axis + 1 :]) for axis in range(array.ndim))
+    def memory(self, array: Any) -> strided.Memory:
+        return strided.whole(array.shape, array.dtype.name)
 
     def array(self, buffer: np.ndarray) -> Any:
         return jax.dlpack.from_dlpack(buffer)  # it is aligned, so nothing is copied

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lossary.kernels import Kernel
-from lossary.kernels.numba import memory
+from lossary.kernels.numba import memory, strided
 from lossary.kernels.numba.direct import Direct
 
 
@@ -29,8 +29,9 @@ class _OnNumpy(Direct):
     def address(self, array: Any) -> int:
         return memory.address(array)
 
-    def strides(self, array: Any) -> Any:
-        return tuple(step // array.itemsize for step in array.strides)
+    def memory(self, array: Any) -> strided.Memory:
+        strides = tuple(step // array.itemsize for step in array.strides)
+        return strided.Memory(array.shape, array.dtype.name, strides)
 
     def array(self, buffer: np.ndarray) -> Any:
         return buffer

@@ -73,9 +73,8 @@ class _Compiled(OnePass):
         return value, gradient if lies is prediction else gradient.movedim(-1, given["axis"])
 
     def scattered(self, prediction: Tensor, target: Tensor, parameters: Any) -> str | None:
-        lies = target if target.is_floating_point() else target.contiguous()
         return strided.scattered(
-            self.loss, strided.of_tensor(prediction), strided.of_tensor(lies), parameters
+            self.loss, strided.of_tensor(prediction), strided.of_tensor(target), parameters
         )
 
     def unit_axes(self, prediction: Tensor, parameters: Any) -> tuple[int, ...]:

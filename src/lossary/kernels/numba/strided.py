@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lossary.kernels.numba.program import (
+    INDEX,
     Launch,
     NoSuchClassError,
     Purpose,
@@ -56,6 +57,11 @@ class Memory(NamedTuple):
         return step
 
 
+def whole(shape: Shape, dtype: str) -> Memory:
+    """Without gaps."""
+    return Memory(shape, dtype, tuple(math.prod(shape[i + 1 :]) for i in range(len(shape))))
+
+
 def of_tensor(tensor: Any) -> Memory:
     """How a torch tensor lies."""
     return Memory(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), tensor.stride())
@@ -64,7 +70,12 @@ def of_tensor(tensor: Any) -> Memory:
 def scattered(
     loss: str, prediction: Memory, target: Memory, parameters: Mapping[str, Any]
 ) -> str | None:
-    """Why kernels cannot read what lies so; None if they can."""
+    """Why kernels cannot read what lies so; None if they can.
+
+    Class indices, few beside the logits, may lie as they will: who launches copies them.
+    """
+    if target.dtype in INDEX:
+        target = whole(target.shape, target.dtype)
     axis = max(prediction.whole_from(), target.whole_from())
     if not axis:
         return None
@@ -85,13 +96,12 @@ def launch(
     one: Any = program(loss).prepare(shape, prediction.dtype, target.dtype, purpose, parameters)
     if not axis:
         return one  # type: ignore[no-any-return]
-    width, units = (
-        np.dtype(prediction.dtype).itemsize,
-        math.prod(unit_shape(loss, shape, parameters)),
-    )
+    width = np.dtype(prediction.dtype).itemsize
+    units = math.prod(unit_shape(loss, shape, parameters))
+    from_prediction, from_target = prediction.step(axis), target.step(axis)
+    assert from_prediction is not None and from_target is not None
     steps = (
-        (prediction.step(axis) or 0) * width,
-        (target.step(axis) or 0) * np.dtype(target.dtype).itemsize,
+        from_prediction * width, from_target * np.dtype(target.dtype).itemsize,
         units * width, math.prod(shape) * width, units * width,
     )  # fmt: skip
 
