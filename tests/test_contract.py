@@ -99,3 +99,11 @@ def test_certain_wrong_probability_has_a_gradient() -> None:
         assert np.isfinite(value)
         assert np.isfinite(gradient).all()
         assert gradient[0] < 0
+
+
+def test_one_number_each():
+    """A loss of arrays without axes, whatever library differentiates it."""
+    value, gradient = Loss("huber").value_and_grad(np.array(3.0), np.array(1.0))
+    assert (value, gradient) == (1.5, 1.0)
+    value, gradient = Loss("cross_entropy").value_and_grad(np.zeros(4), np.int64(1))
+    np.testing.assert_allclose(gradient, [0.25, -0.75, 0.25, 0.25])

@@ -124,14 +124,6 @@ def test_many_or_irregular_gaps_are_left_to_the_definition():
     assert "gap" in loss.explain(LOGITS[:, 1:, :600], LABELS[:, 1:])
 
 
-def test_one_number_each():
-    """A loss of arrays without axes, whatever library differentiates it."""
-    value, gradient = Loss("huber").value_and_grad(np.array(3.0), np.array(1.0))
-    assert (value, gradient) == (1.5, 1.0)
-    value, gradient = Loss("cross_entropy").value_and_grad(np.zeros(4), np.int64(1))
-    np.testing.assert_allclose(gradient, [0.25, -0.75, 0.25, 0.25])
-
-
 @pytest.mark.parametrize("samples", [2, 140], ids=["small", "large"])
 @pytest.mark.parametrize("case", ["shifted", "labels", "elements"])
 def test_in_a_compiled_graph(case, samples):
