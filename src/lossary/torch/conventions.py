@@ -112,6 +112,18 @@ class Conventions:
     time_first: bool  # steps come before the batch, and a mean divides by the target's length too
     labels_by_index: bool  # true labels come as indices, -1 after the last
 
+    @property
+    def changes_inputs(self) -> bool:
+        """Whether a call's tensors are changed before, or the values after, the loss."""
+        return (
+            self.each_class
+            or self.each_label
+            or self.log_target
+            or self.least_variance is not None
+            or self.time_first
+            or self.labels_by_index
+        )
+
     @classmethod
     def of(cls, contract: Contract, key: str, given: Mapping[str, Any]) -> Conventions:
         """Read from the arguments that a module was given."""

@@ -66,6 +66,15 @@ class LossModule(nn.Module):
             }
         except LossError as error:
             raise TorchLossError(str(error)) from None
+        self._direct = self._takes_inputs_as_they_are()
+
+    def _takes_inputs_as_they_are(self) -> bool:
+        """Whether the loss itself takes what a call without companions brings."""
+        own, chosen = self.contract, self.conventions
+        changed = chosen.changes_inputs or self._weighted or self.distance_function is not None
+        return tuple(own.inputs) == (*own.predictions, own.target_name) and not (
+            changed or own.learned or own.inputs[own.predictions[0]].layout == "steps"
+        )
 
     def _loss(self, given: Mapping[str, Any], batched: bool, soft: bool) -> Loss:
         """The loss for inputs with or without a batch, of class indices or soft targets."""
@@ -125,6 +134,10 @@ class LossModule(nn.Module):
     def _compute(
         self, total: bool, inputs: tuple[Tensor, ...], weights: Tensor | None, mask: Tensor | None
     ) -> Any:
+        if self._direct and not total and weights is None and mask is None and len(inputs) == 2:
+            input, target = inputs
+            if input.ndim > 1:  # most calls, without detours
+                return self._losses[True, target.ndim == input.ndim](input, target)
         arrays = self._arrays(inputs)
         first = arrays[self.contract.predictions[0]]
         target = arrays.get(str(self.contract.target_name))
