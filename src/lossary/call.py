@@ -89,6 +89,7 @@ class Call(NamedTuple):
     weights: Array | None
     class_weights: Array | None
     mask: Array | None
+    plain: bool  # no companion came: a mask says what is ignored
 
     def kernel(self) -> Kernel | None:
         """The kernel that runs, or None for the definition."""
@@ -112,13 +113,20 @@ class Call(NamedTuple):
     def remember(self, kernel: Kernel) -> None:
         """Let the next plain call on such arrays go to the kernel without detours."""
         loss, first = self.loss, next(iter(self.arrays.values()))
-        plain = self.weights is None and self.class_weights is None and self.mask is None
-        if not plain or self.plan.casts or self.plan.result != first.dtype:
+        if not self.plain or self.plan.casts or self.plan.result != first.dtype:
             return
         if kernel.prepare is None or kernel.ready is None or kernel is not self.plan.kernels[0]:
             return
+        options: dict[str, Any] = dict(loss.parameters)
+        if loss.ignore is not None:
+            target = self.arrays[str(loss.contract.target_name)]
+            if not namespace(target).isdtype(target.dtype, "integral"):
+                return
+            options["ignore"] = loss.ignore
+            options["shrinks"] = loss.reduction in ("mean", "mean_over_batch")
+        factor = None if loss.reduction == "none" else self.plan.scale
         key = signature(tuple(self.arrays.values()))
-        run = kernel.prepare(*self.arrays.values(), factor=self.plan.scale, **loss.parameters)
+        run = kernel.prepare(*self.arrays.values(), factor=factor, **options)
         if key is not None:
             if len(loss._shortcuts) >= 256:
                 loss._shortcuts.clear()
@@ -130,9 +138,8 @@ class Call(NamedTuple):
         beside = (self.weights, self.class_weights, self.mask, contract.counts)
         if all(each is None for each in beside):
             return {"factor": self.plan.scale}
-        prediction = self.arrays[contract.predictions[0]]
-        xp = namespace(prediction)
-        units = companions.units(contract, prediction, self.loss.parameters)
+        units = self._units()
+        xp = namespace(units)
         weights, measure = self._unit_weights(self.arrays, units)
         counts = self._counts(units)
         if counts is not None:
@@ -156,6 +163,11 @@ class Call(NamedTuple):
         """The unreduced values, and what reduces them: weights, counts, measure."""
         contract, parameters = self.loss.contract, self.loss.parameters
         arrays, compute = self.arrays, contract.compute
+        inner = self._inner("mask", "class_weights")
+        whole = self.class_weights is None or "class_weights" in contract.accepts
+        if kernel is not None and kernel.values is not None and kernel.skips and whole:
+            values = kernel.values(*arrays.values(), weights=self._present(), **parameters, **inner)
+            return values, self._reduced_by(values, arrays)
         inputs.check_classes(contract, arrays, parameters, self.mask)
         if self.mask is not None:
             arrays = companions.blank(contract, arrays, self.mask, parameters)
@@ -169,11 +181,28 @@ class Call(NamedTuple):
                 arrays = inputs.convert(contract, arrays, arrival)
         if kernel is not None and kernel.values is not None:
             compute = kernel.values
-        inner = self._inner("mask", "class_weights")
         values = compute(*arrays.values(), **parameters, **inner)
+        return values, self._reduced_by(values, arrays)
+
+    def _reduced_by(self, values: Array, arrays: dict[str, Array]) -> dict[str, Any]:
         weights, measure = self._unit_weights(arrays, values)
         counts = self._counts(values, arrays)
-        return values, {"weights": weights, "counts": counts, "measure": measure}
+        return {"weights": weights, "counts": counts, "measure": measure}
+
+    def _units(self) -> Array:
+        """An array like the unreduced values."""
+        contract = self.loss.contract
+        prediction = self.arrays[contract.predictions[0]]
+        return companions.units(contract, prediction, self.loss.parameters)
+
+    def _present(self) -> Array | None:
+        """1 for each unit that is not masked, else 0."""
+        if self.mask is None:
+            return None
+        units = self._units()
+        xp = namespace(units)
+        counts = companions.counted(self.loss.contract, self.mask, units, self.loss.parameters)
+        return xp.astype(xp.broadcast_to(counts, units.shape), units.dtype)
 
     def _counts(self, units: Array, arrays: dict[str, Array] | None = None) -> Array | None:
         """Which units count; None: all."""
@@ -220,6 +249,7 @@ def prepare(
 ) -> Call:
     """Everything that came, checked, in the dtype that is computed in."""
     contract = loss.contract
+    plain = weights is None and class_weights is None and mask is None
     bound = bind(loss, arrays, named)
     plan = plan_of(loss, bound)
     first = next(iter(bound.values()))
@@ -242,7 +272,7 @@ def prepare(
         companions.check_class_weights(contract, bound, class_weights, loss.parameters)
         kind = bound[contract.predictions[0]].dtype
         class_weights = namespace(first).astype(class_weights, kind)
-    return Call(loss, bound, plan, weights, class_weights, mask)
+    return Call(loss, bound, plan, weights, class_weights, mask, plain)
 
 
 def bind(loss: Loss, arrays: tuple[Array, ...], named: Mapping[str, Array]) -> dict[str, Array]:

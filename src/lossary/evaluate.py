@@ -133,6 +133,8 @@ class Loss:
             call.remember(kernel)
             return _as(value, call.plan.result)
         values, details = call.values(kernel)
+        if kernel is not None and self.reduction == "none":
+            call.remember(kernel)
         return _as(
             cost.reduce(values, self.reduction, empty=self.empty, **details), call.plan.result
         )

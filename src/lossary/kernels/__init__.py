@@ -25,11 +25,13 @@ questions are asked:
      sum, gradient by the prediction) for libraries without a tape of their own: NumPy and eager
      JAX.
 
-Each of the three is None where a kernel does not offer it. A kernel may offer a shortcut besides:
-``kernel.prepare(prediction, target, *, factor, **parameters)`` returns a function of (prediction,
-target), the scaled sum for arrays of these shapes and dtypes, to be called where
-``kernel.ready(prediction, target)``, the part of ``supports`` that shapes and dtypes do not decide,
-is true. Second derivatives, ``vmap`` and ``jvp`` go through the definition, which the kernels find
+Each of the three is None where a kernel does not offer it. A kernel that ``skips`` takes weights of
+1 and 0 for ``values``, too: 0 is absent, its value is 0. A kernel may offer a shortcut besides:
+``kernel.prepare(prediction, target, *, factor, ignore=None, shrinks=False, **parameters)`` returns a
+function of (prediction, target), the scaled sum for arrays of these shapes and dtypes, or the values
+if ``factor`` is None, to be called where ``kernel.ready(prediction, target)``, the part of
+``supports`` that shapes and dtypes do not decide, is true. Units whose class index is ``ignore`` are
+absent; ``shrinks`` divides by the number of the others instead. Second derivatives, ``vmap`` and ``jvp`` go through the definition, which the kernels find
 in the registry by the loss's name; a kernel that is ``traced`` (by JAX) does them itself.
 """
 
@@ -62,6 +64,7 @@ class Kernel:
     device: str | None = None  # the only kind of device that it runs on
     ready: Callable[..., bool] | None = None
     prepare: Callable[..., Callable[..., Any]] | None = None
+    skips: bool = False  # ``values`` takes ``weights``, of which 0 means absent
     size: Callable[..., int] | None = None  # what ``from_size`` counts, if not prediction elements
     traced: bool = False  # runs inside of JAX's transformations
 

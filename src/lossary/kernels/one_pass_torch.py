@@ -43,8 +43,8 @@ class OnePass:
 
     ``decline`` is what ``supports`` asks about a plain prediction in single or double precision;
     ``unit_axes`` the axes of the prediction that units lack; ``run`` fills ``gradient`` with
-    ``factor * weight * slope`` and ``values`` with the unreduced units, where they are given, and
-    returns the scalar ``factor * sum(weights * values)``.
+    ``factor * weight * slope`` and ``values`` with the unreduced units, 0 for absent ones, where they
+    are given, and returns the scalar ``factor * sum(weights * values)``.
     """
 
     toolchain: str
@@ -92,7 +92,7 @@ class OnePass:
             self.toolchain, self.loss, "torch", self.supports, self.values, self.scaled_sum,
             self.value_and_grad, from_size,
             device=self.devices[0] if len(self.devices) == 1 else None,
-            ready=self.ready, prepare=self.prepare,
+            ready=self.ready, prepare=self.prepare, skips=True,
         )  # fmt: skip
 
     def supports(self, prediction: Tensor, target: Tensor, **parameters: Any) -> str | None:
@@ -127,27 +127,49 @@ class OnePass:
             and torch._C._get_tracing_state() is None
         )
 
+    def count(self, target: Tensor, index: int) -> int:
+        """How often ``index`` stands in the target."""
+        return int((target == index).sum())
+
     def prepare(
-        self, prediction: Tensor, target: Tensor, *, factor: float, **parameters: Any
-    ) -> Callable[[Tensor, Tensor], Tensor]:
+        self, prediction: Tensor, target: Tensor, *, factor: float | None,
+        ignore: float | None = None, shrinks: bool = False, **parameters: Any,
+    ) -> Callable[[Tensor, Tensor], Tensor]:  # fmt: skip
         run, unwrapped = self.run, torch._C._functorch.unwrap_if_dead
         # ``apply`` without its questions about torch.func, which whoever takes a shortcut has
         # answered: they take as long as the kernel.
-        apply: Any = super(torch.autograd.Function, _ScaledSum).apply
+        sum_of: Any = super(torch.autograd.Function, _ScaledSum).apply
+        values_of: Any = super(torch.autograd.Function, _Values).apply
+        never = ignore is None or int(ignore) != ignore
+        index, units = 0 if never else int(ignore), target.numel()  # type: ignore[arg-type]
 
-        def scaled_sum(prediction: Tensor, target: Tensor) -> Tensor:
+        def shortcut(prediction: Tensor, target: Tensor) -> Tensor:
             # A tensor that outlived its transformation is an empty shell around the plain one.
             prediction, target = unwrapped(prediction), unwrapped(target)
-            if prediction.requires_grad and torch.is_grad_enabled():
-                return apply(prediction, target, None, self, factor, parameters)
-            return run(prediction, target, None, None, None, factor, parameters)
+            weights, scale = None, factor
+            absent = 0 if never else self.count(target, index)
+            if absent:
+                weights = (target != index).to(prediction.dtype)
+                if shrinks:
+                    scale = 1.0 / max(units - absent, 1)
+            derived = prediction.requires_grad and torch.is_grad_enabled()
+            if scale is None and derived:
+                return values_of(prediction, target, weights, self, parameters)
+            if scale is None:
+                return self.run_values(prediction, target, weights, parameters, False)[0]
+            if derived:
+                return sum_of(prediction, target, weights, self, scale, parameters)
+            return run(prediction, target, weights, None, None, scale, parameters)
 
-        return scaled_sum
+        return shortcut
 
-    def values(self, prediction: Tensor, target: Tensor, **parameters: Any) -> Tensor:
+    def values(
+        self, prediction: Tensor, target: Tensor, *, weights: Tensor | None = None,
+        **parameters: Any,
+    ) -> Tensor:  # fmt: skip
         if torch.is_grad_enabled() and prediction.requires_grad:
-            return _Values.apply(prediction, target, self, parameters)
-        return self.run_values(prediction, target, parameters, gradient=False)[0]
+            return _Values.apply(prediction, target, weights, self, parameters)
+        return self.run_values(prediction, target, weights, parameters, False)[0]
 
     def scaled_sum(
         self,
@@ -164,7 +186,8 @@ class OnePass:
             or not weights.is_contiguous()
         ):
             # A gradient by the weights needs the values themselves.
-            values = self.values(prediction, target, **parameters)
+            present = (weights.detach() != 0).to(prediction.dtype)
+            values = self.values(prediction, target, weights=present, **parameters)
             return factor * torch.where(weights == 0, 0.0, weights * values).sum()
         if torch.is_grad_enabled() and prediction.requires_grad:
             return _ScaledSum.apply(prediction, target, weights, self, factor, parameters)
@@ -186,13 +209,14 @@ class OnePass:
         return total, gradient
 
     def run_values(
-        self, prediction: Tensor, target: Tensor, parameters: Any, gradient: bool
-    ) -> tuple[Tensor, Tensor | None]:
+        self, prediction: Tensor, target: Tensor, weights: Tensor | None, parameters: Any,
+        gradient: bool,
+    ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
         slopes = self.empty_like(prediction) if gradient else None
         lacking = self.unit_axes(prediction, parameters)
         shape = [n for axis, n in enumerate(prediction.shape) if axis not in lacking]
         values = self.empty_like(prediction.new_empty(shape) if lacking else prediction)
-        self.run(prediction, target, None, slopes, values, 1.0, parameters)
+        self.run(prediction, target, weights, slopes, values, 1.0, parameters)
         return values, slopes
 
 
@@ -260,22 +284,22 @@ class _ScaledSum(torch.autograd.Function):
 class _Values(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, prediction: Tensor, target: Tensor, bound: OnePass, parameters: Any
-    ) -> Tensor:
-        values, ctx.gradient = bound.run_values(prediction, target, parameters, gradient=True)
+        ctx: Any, prediction: Tensor, target: Tensor, weights: Tensor | None, bound: OnePass,
+        parameters: Any,
+    ) -> Tensor:  # fmt: skip
+        values, ctx.gradient = bound.run_values(prediction, target, weights, parameters, True)
         ctx.bound, ctx.parameters = bound, parameters
-        ctx.save_for_backward(prediction, target)
+        ctx.save_for_backward(prediction, target, weights)
         return values
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Any:
-        nothing = (None,) * 3
+        nothing = (None,) * 4
+        prediction, target, weights = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return (_through_definition(ctx, upstream, None, 1.0), *nothing)
+            return (_through_definition(ctx, upstream, weights, 1.0), *nothing)
         gradient, ctx.gradient = ctx.gradient, None
         if gradient is None:
-            prediction, target = ctx.saved_tensors
-            _, gradient = ctx.bound.run_values(prediction, target, ctx.parameters, gradient=True)
-        prediction = ctx.saved_tensors[0]
+            _, gradient = ctx.bound.run_values(prediction, target, weights, ctx.parameters, True)
         lacking = ctx.bound.unit_axes(prediction, ctx.parameters)
         return (gradient.mul_(_spread(upstream, prediction, lacking)), *nothing)

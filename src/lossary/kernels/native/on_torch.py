@@ -28,7 +28,7 @@ def kernel(loss: str) -> Kernel:
     bound = _Bound(loss)
     return Kernel(
         "native", loss, "torch", bound.supports, bound.values, bound.scaled_sum,
-        ready=_always, prepare=bound.prepare,
+        ready=_always, prepare=bound.prepare, skips=True,
     )  # fmt: skip
 
 
@@ -48,15 +48,25 @@ class _Bound:
             return f"the prediction is {str(prediction.dtype).removeprefix('torch.')}"
         return "half has no fused operation" if parameters.get("half") else None
 
-    def values(self, prediction: Tensor, target: Tensor, **parameters: Any) -> Tensor:
+    def values(
+        self, prediction: Tensor, target: Tensor, *, weights: Tensor | None = None,
+        **parameters: Any,
+    ) -> Tensor:  # fmt: skip
         parameters.pop("half", None)
+        if weights is not None:
+            # Blanked, not multiplied by 0: a NaN where nothing counts must not come through.
+            kept = weights != 0
+            prediction = torch.where(kept, prediction, 0.0)
+            target = torch.where(kept, target, 0.0)
         return self.function(prediction, target, _NONE, **parameters)
 
     def prepare(
-        self, prediction: Tensor, target: Tensor, *, factor: float, **parameters: Any
+        self, prediction: Tensor, target: Tensor, *, factor: float | None, **parameters: Any
     ) -> Callable[[Tensor, Tensor], Tensor]:
         parameters.pop("half", None)
         function, more = self.function, tuple(parameters.values())
+        if factor is None:
+            return lambda prediction, target: function(prediction, target, _NONE, *more)
         if factor * prediction.numel() == 1.0:
             return lambda prediction, target: function(prediction, target, _MEAN, *more)
         return lambda prediction, target: factor * function(prediction, target, _SUM, *more)
@@ -71,11 +81,8 @@ class _Bound:
         **parameters: Any,
     ) -> Tensor:
         if weights is not None:
-            # Blanked, not multiplied by 0: a NaN where nothing counts must not come through.
-            kept = weights != 0
-            prediction = torch.where(kept, prediction, 0.0)
-            target = torch.where(kept, target, 0.0)
-            return factor * (weights * self.values(prediction, target, **parameters)).sum()
+            values = self.values(prediction, target, weights=weights, **parameters)
+            return factor * (weights * values).sum()
         parameters.pop("half", None)
         if factor * prediction.numel() == 1.0:
             return self.function(prediction, target, _MEAN, **parameters)

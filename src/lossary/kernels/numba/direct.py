@@ -47,7 +47,7 @@ class Direct:
         """The manifest's object."""
         return Kernel(
             "numba", self.loss, self.library, self.supports, self.values, self.scaled_sum,
-            self.value_and_grad, from_size=from_size(self.library, self.loss),
+            self.value_and_grad, from_size=from_size(self.library, self.loss), skips=True,
         )  # fmt: skip
 
     def supports(self, prediction: Array, target: Array, **parameters: Any) -> str | None:
@@ -61,10 +61,12 @@ class Direct:
             prediction.shape, prediction.dtype.name, target.shape, target.dtype.name, parameters
         ) or strided.scattered(self.loss, self.memory(prediction), self.memory(target), parameters)
 
-    def values(self, prediction: Array, target: Array, **parameters: Any) -> Array:
+    def values(
+        self, prediction: Array, target: Array, *, weights: Array | None = None, **parameters: Any
+    ) -> Array:
         shape = unit_shape(self.loss, prediction.shape, parameters)
         values = memory.buffer(shape, prediction.dtype)
-        self._launch(prediction, target, None, None, values, 1.0, parameters)
+        self._launch(prediction, target, weights, None, values, 1.0, parameters)
         return self.array(values)
 
     def scaled_sum(

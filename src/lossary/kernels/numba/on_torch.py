@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,16 @@ _NAMES = {
 def kernel(loss: str) -> Kernel:
     """The compiled kernel of ``loss`` for torch."""
     return _Compiled(loss).kernel(from_size("torch", loss))
+
+
+@functools.cache
+def _occurrences(dtype: torch.dtype) -> Callable[[int, int, int], int]:
+    from lossary.kernels.numba import softmax
+
+    found: Callable[[int, int, int], int] = softmax.compiled(
+        "occurrences", "float32", _NAMES[dtype], ()
+    )
+    return found
 
 
 def _classes_last(
@@ -57,9 +68,9 @@ class _Compiled(OnePass):
         prediction, target, parameters = _classes_last(prediction, target, parameters)
         return super().supports(prediction, target, **parameters)
 
-    def values(self, prediction: Tensor, target: Tensor, **parameters: Any) -> Tensor:
-        prediction, target, parameters = _classes_last(prediction, target, parameters)
-        return super().values(prediction, target, **parameters)
+    def values(self, prediction: Tensor, target: Tensor, **given: Any) -> Tensor:
+        prediction, target, given = _classes_last(prediction, target, given)
+        return super().values(prediction, target, **given)
 
     def scaled_sum(self, prediction: Tensor, target: Tensor, **given: Any) -> Tensor:
         prediction, target, given = _classes_last(prediction, target, given)
@@ -89,6 +100,10 @@ class _Compiled(OnePass):
         factor = upstream.item()  # nearly always 1: one pass over memory less
         return gradient if factor == 1.0 else gradient.mul_(factor)
 
+    def count(self, target: Tensor, index: int) -> int:
+        target = target.contiguous()
+        return int(_occurrences(target.dtype)(target.numel(), target.data_ptr(), index))
+
     def run(
         self, prediction: Tensor, target: Tensor, weights: Tensor | None,
         gradient: Tensor | None, values: Tensor | None, factor: float, parameters: Any,
@@ -115,7 +130,7 @@ class _Compiled(OnePass):
         )
 
     def prepare(
-        self, prediction: Tensor, target: Tensor, *, factor: float, **parameters: Any
+        self, prediction: Tensor, target: Tensor, *, factor: float | None, **parameters: Any
     ) -> Callable[[Tensor, Tensor], Tensor]:
         fixed = _Fixed(self.loss)
         return OnePass.prepare(fixed, prediction, target, factor=factor, **parameters)

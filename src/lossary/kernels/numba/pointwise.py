@@ -70,10 +70,11 @@ def source(loss: str, *, weighted: bool, gradient: bool, values: bool) -> str:
     body = [f"value, slope = formula({call})"]
     if weighted:  # a weight of 0 means absent, whatever is there
         body += ["weight = weights[i]", "present = weight != zero"]
-        body += ["value = where(present, weight * value, zero)"]
+        body += ["value = where(present, value, zero)"]
         body += ["slope = where(present, weight * slope, zero)"]
     body += ["gradient[i] = slope * factor"] * gradient
     body += ["values[i] = value"] * values
+    body += ["value = weight * value"] * weighted
     wide = gradient and not computes(loss)
     group = "{block_size}" if wide else "{group}"
     arrays += ["values"] * values

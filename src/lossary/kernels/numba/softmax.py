@@ -58,6 +58,15 @@ def outside(samples, classes, target_at, weights_at):
     return -1
 
 
+def occurrences(samples, target_at, index):
+    """How often a class index stands in the target."""
+    target = indices_at(target_at)
+    found = 0
+    for i in range(samples):
+        found += target[i] == index
+    return found
+
+
 def names(dtype: str, target: str, flags: tuple[str, ...]) -> dict[str, Any]:
     """What the functions above mean in one variant."""
     real = np.float32 if dtype == "float32" else np.float64
@@ -84,12 +93,14 @@ def names(dtype: str, target: str, flags: tuple[str, ...]) -> dict[str, Any]:
 
 @functools.cache
 def compiled(part: str, dtype: str, target: str, flags: tuple[str, ...]) -> Any:
-    """``rows``, ``lines``, ``tiles`` or ``outside`` for these dtypes and flags."""
+    """``rows``, ``lines``, ``tiles``, ``outside`` or ``occurrences``, for these dtypes and flags."""
     bound = names(dtype, target, flags)
     mark = special.fingerprint(sys.modules[__name__], *_WAYS)
     variant = "_".join([mark, dtype, target, *(name.lower() for name in flags)])
-    if part == "outside":
-        return special.entry(outside, bound, intp(*[intp] * 4), variant)
+    if part in ("outside", "occurrences"):
+        looking = globals()[part]
+        integers = [intp] * looking.__code__.co_argcount
+        return special.entry(looking, bound, intp(*integers), variant)
     functions = dict(each for way in _WAYS for each in inspect.getmembers(way, inspect.isfunction))
     for name, function in functions.items():  # by name: what others call comes before them
         bound[name] = special.bind(function, bound, special.LOOSE, variant)

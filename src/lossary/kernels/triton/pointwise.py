@@ -29,12 +29,14 @@ def pointwise(
     value, slope = formula(prediction, target, *parameters)
     if WEIGHTED:  # a weight of 0 means absent, whatever is there
         weight = tl.load(weights_at + index, mask=inside, other=0.0)
-        value = where(weight != 0.0, weight * value, 0.0)
+        value = where(weight != 0.0, value, 0.0)
         slope = where(weight != 0.0, weight * slope, 0.0)
     if GRADIENT:
         tl.store(gradient_at + index, slope * tl.load(factor_at), mask=inside)
     if VALUES:
         tl.store(values_at + index, value, mask=inside)
+    if WEIGHTED:
+        value = weight * value
     tl.store(partial_at + block, tl.sum(where(inside, value, 0.0).to(tl.float64)))
 
 
