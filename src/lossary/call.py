@@ -89,7 +89,7 @@ class Call(NamedTuple):
     weights: Array | None
     class_weights: Array | None
     mask: Array | None
-    plain: bool  # no companion came: a mask says what is ignored
+    plain: bool  # neither weights nor a mask came: a mask says what is ignored
 
     def kernel(self) -> Kernel | None:
         """The kernel that runs, or None for the definition."""
@@ -117,15 +117,19 @@ class Call(NamedTuple):
             return
         if kernel.prepare is None or kernel.ready is None or kernel is not self.plan.kernels[0]:
             return
-        options: dict[str, Any] = dict(loss.parameters)
-        if loss.ignore is not None:
+        if self.class_weights is not None and "class_weights" not in loss.contract.accepts:
+            return
+        options: dict[str, Any] = {**loss.parameters, **self._inner("class_weights")}
+        if loss.ignore is not None or self.class_weights is not None:
             target = self.arrays[str(loss.contract.target_name)]
             if not namespace(target).isdtype(target.dtype, "integral"):
                 return
+            weighed = loss.reduction == "mean" and self.class_weights is not None
+            counted = loss.reduction in ("mean", "mean_over_batch")
             options["ignore"] = loss.ignore
-            options["shrinks"] = loss.reduction in ("mean", "mean_over_batch")
+            options["divisor"] = "weight" if weighed else "count" if counted else None
         factor = None if loss.reduction == "none" else self.plan.scale
-        key = signature(tuple(self.arrays.values()))
+        key = signature(tuple(self.arrays.values()), self.class_weights)
         run = kernel.prepare(*self.arrays.values(), factor=factor, **options)
         if key is not None:
             if len(loss._shortcuts) >= 256:
@@ -249,7 +253,7 @@ def prepare(
 ) -> Call:
     """Everything that came, checked, in the dtype that is computed in."""
     contract = loss.contract
-    plain = weights is None and class_weights is None and mask is None
+    plain = weights is None and mask is None
     bound = bind(loss, arrays, named)
     plan = plan_of(loss, bound)
     first = next(iter(bound.values()))
@@ -271,7 +275,8 @@ def prepare(
         class_weights = companions.companion("class_weights", contract, class_weights, first)
         companions.check_class_weights(contract, bound, class_weights, loss.parameters)
         kind = bound[contract.predictions[0]].dtype
-        class_weights = namespace(first).astype(class_weights, kind)
+        if class_weights.dtype != kind:  # a copy would be unknown to shortcuts
+            class_weights = namespace(first).astype(class_weights, kind)
     return Call(loss, bound, plan, weights, class_weights, mask, plain)
 
 

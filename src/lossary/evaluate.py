@@ -117,12 +117,12 @@ class Loss:
         ``weights`` and ``mask`` (True counts) have the shape of the unreduced values or of their
         leading dimensions; ``class_weights`` has one number per class.
         """
-        if weights is None and class_weights is None and mask is None and not named and arrays:
-            if self._traced is not None:
+        if weights is None and mask is None and not named and arrays:
+            if self._traced is not None and class_weights is None:
                 value = self._traced(*arrays)
                 if value is not None:
                     return value
-            key = signature(arrays)
+            key = signature(arrays, class_weights)
             shortcut = None if key is None else self._shortcuts.get(key)
             if shortcut is not None and shortcut.ready(*arrays):
                 return shortcut.run(*arrays)

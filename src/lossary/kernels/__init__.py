@@ -27,11 +27,12 @@ questions are asked:
 
 Each of the three is None where a kernel does not offer it. A kernel that ``skips`` takes weights of
 1 and 0 for ``values``, too: 0 is absent, its value is 0. A kernel may offer a shortcut besides:
-``kernel.prepare(prediction, target, *, factor, ignore=None, shrinks=False, **parameters)`` returns a
+``kernel.prepare(prediction, target, *, factor, ignore=None, divisor=None, **parameters)`` returns a
 function of (prediction, target), the scaled sum for arrays of these shapes and dtypes, or the values
 if ``factor`` is None, to be called where ``kernel.ready(prediction, target)``, the part of
 ``supports`` that shapes and dtypes do not decide, is true. Units whose class index is ``ignore`` are
-absent; ``shrinks`` divides by the number of the others instead. Second derivatives, ``vmap`` and ``jvp`` go through the definition, which the kernels find
+absent; ``divisor`` says that the sum is divided by the others' "count" or "weight" (of their class)
+instead. Second derivatives, ``vmap`` and ``jvp`` go through the definition, which the kernels find
 in the registry by the loss's name; a kernel that is ``traced`` (by JAX) does them itself.
 """
 

@@ -131,27 +131,37 @@ class OnePass:
         """How often ``index`` stands in the target."""
         return int((target == index).sum())
 
+    def weight(self, target: Tensor, ignore: int | None, class_weights: Tensor) -> float:
+        """The sum of the weights of the target's classes."""
+        there = (target >= 0) & (target < len(class_weights))
+        if ignore is not None:
+            there &= target != ignore
+        return float(class_weights[torch.where(there, target, 0)][there].double().sum())
+
     def prepare(
         self, prediction: Tensor, target: Tensor, *, factor: float | None,
-        ignore: float | None = None, shrinks: bool = False, **parameters: Any,
+        ignore: float | None = None, divisor: str | None = None, **parameters: Any,
     ) -> Callable[[Tensor, Tensor], Tensor]:  # fmt: skip
         run, unwrapped = self.run, torch._C._functorch.unwrap_if_dead
         # ``apply`` without its questions about torch.func, which whoever takes a shortcut has
         # answered: they take as long as the kernel.
         sum_of: Any = super(torch.autograd.Function, _ScaledSum).apply
         values_of: Any = super(torch.autograd.Function, _Values).apply
-        never = ignore is None or int(ignore) != ignore
-        index, units = 0 if never else int(ignore), target.numel()  # type: ignore[arg-type]
+        index = int(ignore) if ignore is not None and float(ignore).is_integer() else None
+        units = target.numel()
 
         def shortcut(prediction: Tensor, target: Tensor) -> Tensor:
             # A tensor that outlived its transformation is an empty shell around the plain one.
             prediction, target = unwrapped(prediction), unwrapped(target)
             weights, scale = None, factor
-            absent = 0 if never else self.count(target, index)
+            absent = 0 if index is None else self.count(target, index)
             if absent:
                 weights = (target != index).to(prediction.dtype)
-                if shrinks:
+                if divisor == "count":
                     scale = 1.0 / max(units - absent, 1)
+            if divisor == "weight":
+                behind = self.weight(target, index, parameters["class_weights"])
+                scale = 1.0 / behind if behind else 0.0
             derived = prediction.requires_grad and torch.is_grad_enabled()
             if scale is None and derived:
                 return values_of(prediction, target, weights, self, parameters)

@@ -71,7 +71,8 @@ class LossModule(nn.Module):
     def _takes_inputs_as_they_are(self) -> bool:
         """Whether the loss itself takes what a call without companions brings."""
         own, chosen = self.contract, self.conventions
-        changed = chosen.changes_inputs or self._weighted or self.distance_function is not None
+        multiplied = self._weighted and chosen.element_weight
+        changed = chosen.changes_inputs or multiplied or self.distance_function is not None
         return tuple(own.inputs) == (*own.predictions, own.target_name) and not (
             changed or own.learned or own.inputs[own.predictions[0]].layout == "steps"
         )
@@ -136,8 +137,13 @@ class LossModule(nn.Module):
     ) -> Any:
         if self._direct and not total and weights is None and mask is None and len(inputs) == 2:
             input, target = inputs
-            if input.ndim > 1:  # most calls, without detours
-                return self._losses[True, target.ndim == input.ndim](input, target)
+            weight = self._buffers.get("weight")
+            known = weight is None or (
+                weight.device == input.device and weight.shape == input.shape[1:2]
+            )
+            if input.ndim > 1 and known:  # most calls, without detours
+                loss = self._losses[True, target.ndim == input.ndim]
+                return loss(input, target, class_weights=weight)
         arrays = self._arrays(inputs)
         first = arrays[self.contract.predictions[0]]
         target = arrays.get(str(self.contract.target_name))

@@ -132,12 +132,18 @@ def tracing(array: Array) -> bool:
     return name == "dask"
 
 
-def signature(arrays: tuple[Array, ...]) -> tuple[Any, ...] | None:
-    """Libraries, dtypes, shapes and kind of device, as a key; None where values are traced."""
+def signature(arrays: tuple[Array, ...], same: Array | None = None) -> tuple[Any, ...] | None:
+    """Libraries, dtypes, shapes and kind of device, as a key; None where values are traced.
+
+    ``same`` is in the key by its values, as long as whoever keeps the key keeps the array: None
+    where a library does not say whether they have changed.
+    """
     first = type(arrays[0])
     quick = _SIGNATURES.get(first)
     if quick is not None:
-        return quick(arrays)
+        return quick(arrays, same)
+    if same is not None:
+        return None
     try:
         if first in _NUMBERS or tracing(arrays[0]):
             return None

@@ -12,7 +12,7 @@ from torch import squeeze as _squeeze
 _PLAIN = (Tensor, nn.Parameter)
 
 
-def signature(arrays: tuple[Any, ...]) -> tuple[Any, ...] | None:
+def signature(arrays: tuple[Any, ...], same: Any = None) -> tuple[Any, ...] | None:
     """As ``xp.signature``, for arrays of which the first is a plain tensor: every call asks."""
     if compiler.is_compiling() or _C._are_functorch_transforms_active():
         return None
@@ -21,6 +21,10 @@ def signature(arrays: tuple[Any, ...]) -> tuple[Any, ...] | None:
         if type(array) not in _PLAIN:
             return None
         key += (array.dtype, array.shape, array.is_cpu)
+    if same is not None:
+        if type(same) not in _PLAIN or same.requires_grad or same.is_inference():
+            return None
+        key += (id(same), same._version)
     return tuple(key)
 
 

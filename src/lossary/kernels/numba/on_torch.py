@@ -27,12 +27,10 @@ def kernel(loss: str) -> Kernel:
 
 
 @functools.cache
-def _occurrences(dtype: torch.dtype) -> Callable[[int, int, int], int]:
+def _looking(part: str, real: str, target: torch.dtype) -> Callable[..., float]:
     from lossary.kernels.numba import softmax
 
-    found: Callable[[int, int, int], int] = softmax.compiled(
-        "occurrences", "float32", _NAMES[dtype], ()
-    )
+    found: Callable[..., float] = softmax.compiled(part, real, _NAMES[target], ())
     return found
 
 
@@ -102,7 +100,17 @@ class _Compiled(OnePass):
 
     def count(self, target: Tensor, index: int) -> int:
         target = target.contiguous()
-        return int(_occurrences(target.dtype)(target.numel(), target.data_ptr(), index))
+        find = _looking("occurrences", "float32", target.dtype)
+        return int(find(target.numel(), target.data_ptr(), index))
+
+    def weight(self, target: Tensor, ignore: int | None, class_weights: Tensor) -> float:
+        target, of_class = target.contiguous(), class_weights.contiguous()
+        add = _looking("weight_behind", _NAMES[of_class.dtype], target.dtype)
+        # -1 is never a class.
+        return float(add(
+            target.numel(), target.data_ptr(), -1 if ignore is None else ignore,
+            len(of_class), of_class.data_ptr(),
+        ))  # fmt: skip
 
     def run(
         self, prediction: Tensor, target: Tensor, weights: Tensor | None,

@@ -67,6 +67,17 @@ def occurrences(samples, target_at, index):
     return found
 
 
+def weight_behind(samples, target_at, ignore, classes, class_weights_at):
+    """The sum of the weights of the target's classes, but for ``ignore``."""
+    target, weights = indices_at(target_at), reals_at(class_weights_at)
+    found = 0.0
+    for i in range(samples):
+        index = target[i]
+        if index != ignore and 0 <= index < classes:
+            found += float64(weights[index])
+    return found
+
+
 def names(dtype: str, target: str, flags: tuple[str, ...]) -> dict[str, Any]:
     """What the functions above mean in one variant."""
     real = np.float32 if dtype == "float32" else np.float64
@@ -93,14 +104,14 @@ def names(dtype: str, target: str, flags: tuple[str, ...]) -> dict[str, Any]:
 
 @functools.cache
 def compiled(part: str, dtype: str, target: str, flags: tuple[str, ...]) -> Any:
-    """``rows``, ``lines``, ``tiles``, ``outside`` or ``occurrences``, for these dtypes and flags."""
+    """``rows``, ``lines``, ``tiles``, or what looks at targets, for these dtypes and flags."""
     bound = names(dtype, target, flags)
     mark = special.fingerprint(sys.modules[__name__], *_WAYS)
     variant = "_".join([mark, dtype, target, *(name.lower() for name in flags)])
-    if part in ("outside", "occurrences"):
-        looking = globals()[part]
-        integers = [intp] * looking.__code__.co_argcount
-        return special.entry(looking, bound, intp(*integers), variant)
+    for looking, found in ((outside, intp), (occurrences, intp), (weight_behind, float64)):
+        if looking.__name__ == part:
+            integers = [intp] * looking.__code__.co_argcount
+            return special.entry(looking, bound, found(*integers), variant)
     functions = dict(each for way in _WAYS for each in inspect.getmembers(way, inspect.isfunction))
     for name, function in functions.items():  # by name: what others call comes before them
         bound[name] = special.bind(function, bound, special.LOOSE, variant)
