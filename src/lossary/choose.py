@@ -17,7 +17,7 @@ DEFINITION = "definition"
 
 
 def traced(
-    contract: Contract, reduction: str, parameters: Mapping[str, Any]
+    contract: Contract, reduction: str, parameters: Mapping[str, Any], ignore: float | None
 ) -> Callable[..., Any] | None:
     """What torch.compile is to trace instead of the definition, if torch is loaded by now."""
     torch = sys.modules.get("torch")
@@ -29,7 +29,7 @@ def traced(
         return None
     from lossary.kernels.numba import in_graph
 
-    return in_graph.traced(contract.name, reduction, parameters)
+    return in_graph.traced(contract.name, reduction, parameters, ignore)
 
 
 def candidates(

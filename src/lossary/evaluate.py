@@ -94,11 +94,11 @@ class Loss:
         }
         settings["_plans"] = {}
         settings["_shortcuts"] = {}
-        plain = ignore is None and empty == "zero" and validate is None
+        plain = empty == "zero" and validate is None
         settings["_traced"] = None
         if plain and implementation == "auto" and settings["predictions"] is None:
             checked: Any = settings["parameters"]
-            settings["_traced"] = choose.traced(contract, reduction, checked)
+            settings["_traced"] = choose.traced(contract, reduction, checked, ignore)
         for name, value in settings.items():
             object.__setattr__(self, name, value)
 
@@ -118,8 +118,8 @@ class Loss:
         leading dimensions; ``class_weights`` has one number per class.
         """
         if weights is None and mask is None and not named and arrays:
-            if self._traced is not None and class_weights is None:
-                value = self._traced(*arrays)
+            if self._traced is not None:
+                value = self._traced(arrays, class_weights)
                 if value is not None:
                     return value
             key = signature(arrays, class_weights)

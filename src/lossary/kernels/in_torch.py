@@ -33,21 +33,58 @@ def formula(loss: str, parameters: Mapping[str, Any]) -> Formula | None:
     return lambda prediction, target: compute(prediction, target, *numbers)
 
 
-def total(prediction: Tensor, target: Tensor, formula: Formula) -> Tensor:
-    """The sum of the values, differentiable by the prediction."""
-    return _Total.apply(prediction, target, formula)
+def total(
+    prediction: Tensor, target: Tensor, formula: Formula, weights: Tensor | None = None
+) -> Tensor:
+    """The weighted sum of the values, differentiable by the prediction; 0 means absent."""
+    return _Total.apply(prediction, target, weights, formula)
+
+
+def values(
+    prediction: Tensor, target: Tensor, formula: Formula, weights: Tensor | None = None
+) -> Tensor:
+    """The weighted values, one per number of the target, differentiable by the prediction."""
+    return _Values.apply(prediction, target, weights, formula)
+
+
+def _weighted(
+    prediction: Tensor, target: Tensor, weights: Tensor | None, formula: Formula
+) -> tuple[Tensor, Tensor]:
+    values, slopes = formula(prediction, target)
+    if weights is None:
+        return values, slopes
+    weights = weights.reshape(values.shape)
+    present = weights != 0.0
+    return where(present, weights * values, 0.0), where(present, weights * slopes, 0.0)
 
 
 class _Total(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, prediction: Tensor, target: Tensor, formula: Formula) -> Tensor:
-        values, slopes = formula(prediction, target)
+    def forward(
+        ctx: Any, prediction: Tensor, target: Tensor, weights: Tensor | None, formula: Formula
+    ) -> Tensor:
+        values, slopes = _weighted(prediction, target, weights, formula)
         ctx.save_for_backward(slopes)
         return values.sum()
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Any:
-        return ctx.saved_tensors[0] * upstream, None, None
+        return ctx.saved_tensors[0] * upstream, None, None, None
+
+
+class _Values(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, prediction: Tensor, target: Tensor, weights: Tensor | None, formula: Formula
+    ) -> Tensor:
+        values, slopes = _weighted(prediction, target, weights, formula)
+        ctx.shape = values.shape
+        ctx.save_for_backward(slopes)
+        return values.reshape(target.shape)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> Any:
+        return ctx.saved_tensors[0] * upstream.reshape(ctx.shape), None, None, None
 
 
 def _softmax(logits: Tensor, target: Tensor) -> tuple[Tensor, ...]:

@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch import where
 
 # By name: what is reached through modules is asked for at each call of a graph.
 from torch._C import _are_functorch_transforms_active as transforming
@@ -40,30 +41,35 @@ LARGE, LARGE_COMPUTED, LARGE_VALUE, SMALLEST = 1 << 23, 1 << 20, 1 << 18, 1 << 1
 _LIBRARY = torch.library.Library("lossary", "FRAGMENT")
 
 
-def traced(loss: str, reduction: str, parameters: Mapping[str, Any]) -> Traced | None:
-    """What a compiler is to trace for a reduced loss of (prediction, target); None: nothing.
+def traced(
+    loss: str, reduction: str, parameters: Mapping[str, Any], ignore: float | None = None
+) -> Traced | None:
+    """What a compiler is to trace for a loss of ((prediction, target), class weights or None).
 
-    The function returns None, too, outside of a compiler and for tensors that no kernel takes. It
-    must be made before the compiler runs: this search cannot be traced.
+    None: nothing; the function returns None, too, outside of a compiler and for tensors that no
+    kernel takes. It must be made before the compiler runs: this search cannot be traced.
     """
     if ("numba.on_torch" not in kernels.manifest().get((loss, "torch"), ())) or available.why_not():
         return None
-    if reduction not in ("mean", "mean_over_batch", "batch_mean", "sum"):
+    rows, softmax = loss in kernels.WHOLE_ARRAY, loss == "cross_entropy"
+    if (rows and not softmax and reduction == "none") or (ignore is not None and not softmax):
         return None
-    rows = loss in kernels.WHOLE_ARRAY
+    if ignore is not None and not float(ignore).is_integer():
+        return None
     if kernels.WHOLE_ARRAY.get(loss) == "dice":  # its units depend on its parameters
         return None
     if not rows and pointwise.decline(loss, (), "", (), "", parameters) is not None:
         return None
     try:
-        what = json.dumps([loss, reduction, dict(parameters), _version()])
+        what = json.dumps([loss, reduction, dict(parameters), ignore, _version()])
     except TypeError:  # a parameter that is no plain number
         return None
-    axis = parameters.get("axis", -1) if loss == "cross_entropy" else None
+    axis = parameters.get("axis", -1) if softmax else None
+    smoothed, unreduced = bool(parameters.get("label_smoothing")), reduction == "none"
     _operations(loss)
 
     # A compiler asks again at each call for whatever it met from outside: so, as little as can be.
-    def call(*arrays: Tensor) -> Any:
+    def call(arrays: tuple[Tensor, ...], class_weights: Tensor | None) -> Any:
         if not compiling() or arrays[2:] or not arrays[1:] or transforming():
             return None
         prediction, target = arrays
@@ -74,8 +80,18 @@ def traced(loss: str, reduction: str, parameters: Mapping[str, Any]) -> Traced |
         if not prediction.is_cpu:
             return None
         indices = target.ndim < prediction.ndim
+        if class_weights is not None:
+            if type(class_weights).__name__ not in ("Tensor", "Parameter") or not indices:
+                return None
+            if smoothed or class_weights.requires_grad or class_weights.ndim != 1:
+                return None
         if indices:
-            if axis not in (-1, prediction.ndim - 1) or target.shape != prediction.shape[:-1]:
+            if axis is None or not -prediction.ndim <= axis < prediction.ndim:
+                return None
+            at = axis % prediction.ndim
+            if target.shape != prediction.shape[:at] + prediction.shape[at + 1 :]:
+                return None
+            if class_weights is not None and class_weights.shape[0] != prediction.shape[at]:
                 return None
             if target.is_floating_point() or target.is_complex():
                 return None
@@ -83,8 +99,12 @@ def traced(loss: str, reduction: str, parameters: Mapping[str, Any]) -> Traced |
                 return None
         elif target.dtype != prediction.dtype or target.shape != prediction.shape:
             return None
+        elif ignore is not None:
+            return None
         size = prediction.dtype.itemsize if prediction.is_floating_point() else 0
-        if size != 4 or (not indices and rows):
+        if size not in (2, 4) or (not indices and rows):
+            if unreduced:
+                return None
             # Loaded with the compiler, which is the only one to come here.
             from torch.fx.experimental.symbolic_shapes import guard_or_false
 
@@ -92,7 +112,7 @@ def traced(loss: str, reduction: str, parameters: Mapping[str, Any]) -> Traced |
                 return None
             if not (prediction.is_contiguous() and target.is_contiguous()):
                 return None  # the definition reads it where it lies
-        return _operation(prediction, target, what)
+        return _operation(prediction, target, class_weights, what)
 
     return call
 
@@ -105,40 +125,67 @@ def _version() -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _reduced(prediction: Tensor, target: Tensor, what: str) -> Tensor:
+def _reduced(
+    prediction: Tensor, target: Tensor, class_weights: Tensor | None, what: str
+) -> Tensor:
     """What the compiler takes ``lossary::reduced`` apart into."""
     from torch.fx.experimental.symbolic_shapes import guard_or_false
 
-    loss, reduction, parameters, _ = json.loads(what)
+    if prediction.dtype.itemsize == 2:
+        given = target.float() if target.is_floating_point() else target
+        return _reduced(prediction.float(), given, class_weights, what).to(prediction.dtype)
+    loss, reduction, parameters, ignore, _ = json.loads(what)
     rows, indices = loss in kernels.WHOLE_ARRAY, target.ndim < prediction.ndim
-    axis = parameters.get("axis", -1)
-    size = prediction.numel()
-    count = 1
-    if reduction == "batch_mean":
-        count = prediction.shape[0]
-    elif reduction != "sum":
-        count = size // prediction.shape[axis] if rows else size
+    axis, size = parameters.get("axis", -1), prediction.numel()
+    classes = prediction.shape[axis]
     formula = None
     if prediction.dtype == torch.float32 and (indices or not rows):
         formula = in_torch.formula(loss, parameters)
     least, value_alone = LARGE, not (prediction.requires_grad and torch.is_grad_enabled())
     if rows or pointwise.computes(loss):
         least = LARGE_VALUE if value_alone else LARGE_COMPUTED
-    if not (rows or (prediction.is_contiguous() and target.is_contiguous())):
+    if reduction == "none" or not (
+        rows or (prediction.is_contiguous() and target.is_contiguous())
+    ):
         least = 1 << 62  # the compiler's loops read it where it lies
     # Sizes that depend on data are the kernel's.
-    if formula is None or not guard_or_false(size < least):
-        value, both = _operations(loss)
-        text = json.dumps(parameters)
-        if value_alone:
-            return value(prediction, target, count, text)
-        return in_torch.total(prediction, target, lambda *arrays: both(*arrays, count, text))
-    if indices:
-        target = _existing(target, prediction.shape[axis])
-    return in_torch.total(prediction, target, formula) / torch.sym_max(count, 1)
+    if formula is not None and not guard_or_false(size < least):
+        formula = None
+    if indices and (formula or prediction.movedim(axis, -1).is_contiguous()):
+        prediction, parameters["axis"] = prediction.movedim(axis, -1), -1
+    weights, count = None, torch.sym_max(size // classes if rows else size, 1)
+    if ignore is not None or class_weights is not None:
+        kept = target != (-1 if ignore is None else int(ignore))  # -1 is no class
+        target = where(kept, target, 0)
+        weights = kept.to(prediction.dtype)
+        if class_weights is not None:
+            of_target = class_weights.to(prediction.dtype)[target.clamp(0, classes - 1)]
+            weights = where(kept, of_target, 0.0)
+        plain = class_weights is None or reduction != "mean"
+        count = (kept if plain else weights).sum()
+        count = where(count == 0, 1, count)
+    if reduction == "batch_mean":
+        count = torch.sym_max(prediction.shape[0], 1)
+    elif reduction in ("sum", "none"):
+        count = 1
+    if formula is not None:
+        if indices:
+            target = _existing(target, classes)
+        if reduction == "none":
+            return in_torch.values(prediction, target, formula, weights)
+        return in_torch.total(prediction, target, formula, weights) / count
+    value, both = _operations(loss)
+    more = (weights, count if weights is None else 1, json.dumps(parameters))
+    if value_alone:
+        found = value(prediction, target, *more)
+    else:
+        found = in_torch.total(prediction, target, lambda *arrays: both(*arrays, *more))
+    return found if weights is None else found / count
 
 
-_LIBRARY.define("reduced(Tensor prediction, Tensor target, str what) -> Tensor")
+_LIBRARY.define(
+    "reduced(Tensor prediction, Tensor target, Tensor? class_weights, str what) -> Tensor"
+)
 _LIBRARY.impl("reduced", _reduced, "CompositeImplicitAutograd")
 _operation = torch.ops.lossary.reduced.default
 
@@ -147,12 +194,16 @@ _operation = torch.ops.lossary.reduced.default
 def _operations(loss: str) -> tuple[Any, Any]:
     """The kernel's operations: the sum divided by ``count``; and with its gradient beside it."""
 
-    def value(prediction: Tensor, target: Tensor, count: int, parameters: str) -> Tensor:
-        return _run(loss, prediction, target, None, count, parameters)
+    def value(
+        prediction: Tensor, target: Tensor, weights: Tensor | None, count: int, parameters: str
+    ) -> Tensor:
+        return _run(loss, prediction, target, weights, None, count, parameters)
 
-    def both(prediction: Tensor, target: Tensor, count: int, parameters: str) -> Any:
+    def both(
+        prediction: Tensor, target: Tensor, weights: Tensor | None, count: int, parameters: str
+    ) -> Any:
         gradient = memory.tensor(prediction)
-        return _run(loss, prediction, target, gradient, count, parameters), gradient
+        return _run(loss, prediction, target, weights, gradient, count, parameters), gradient
 
     def scalar(prediction: Tensor, *rest: Any) -> Tensor:
         return prediction.new_empty(())
@@ -161,7 +212,7 @@ def _operations(loss: str) -> tuple[Any, Any]:
         whole = torch.empty_like(prediction, memory_format=torch.contiguous_format)
         return prediction.new_empty(()), whole
 
-    given = "(Tensor prediction, Tensor target, SymInt count, str parameters)"
+    given = "(Tensor prediction, Tensor target, Tensor? weights, SymInt count, str parameters)"
     for name, results, run, shapes in (
         (f"{loss}_sum", "Tensor", value, scalar),
         (f"{loss}_sum_and_slope", "(Tensor, Tensor)", both, scalar_and_whole),
@@ -174,17 +225,22 @@ def _operations(loss: str) -> tuple[Any, Any]:
 
 
 def _run(
-    loss: str, prediction: Tensor, target: Tensor, gradient: Tensor | None, count: int, text: str
-) -> Tensor:
+    loss: str, prediction: Tensor, target: Tensor, weights: Tensor | None,
+    gradient: Tensor | None, count: int, text: str,
+) -> Tensor:  # fmt: skip
     if not target.is_floating_point():
         target = target.contiguous()
     lies = strided.of_tensor(prediction), strided.of_tensor(target)
     if strided.scattered(loss, *lies, json.loads(text)):
         prediction, target = prediction.contiguous(), target.contiguous()
         lies = strided.of_tensor(prediction), strided.of_tensor(target)
-    launch = _launch(loss, *lies, gradient is not None, text)
-    place = 0 if gradient is None else gradient.data_ptr()
-    found = launch(prediction.data_ptr(), target.data_ptr(), 0, place, 0, 1.0 / count)
+    if weights is not None:
+        weights = weights.contiguous()
+    launch = _launch(loss, *lies, weights is not None, gradient is not None, text)
+    found = launch(
+        prediction.data_ptr(), target.data_ptr(), 0 if weights is None else weights.data_ptr(),
+        0 if gradient is None else gradient.data_ptr(), 0, 1.0 / count,
+    )  # fmt: skip
     return torch.scalar_tensor(found, dtype=prediction.dtype)
 
 
@@ -203,7 +259,8 @@ _NO_SUCH_CLASS = (
 
 @functools.lru_cache(maxsize=256)
 def _launch(
-    loss: str, prediction: strided.Memory, target: strided.Memory, gradient: bool, text: str
-) -> Any:
+    loss: str, prediction: strided.Memory, target: strided.Memory, weights: bool, gradient: bool,
+    text: str,
+) -> Any:  # fmt: skip
     """The kernel's function of addresses, for tensors that lie so."""
-    return strided.launch(loss, prediction, target, (False, gradient, False), json.loads(text))
+    return strided.launch(loss, prediction, target, (weights, gradient, False), json.loads(text))
