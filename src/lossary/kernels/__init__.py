@@ -1,6 +1,7 @@
 """Other implementations of the same signatures: faster or leaner, never different in meaning.
 
-``find(loss, library)`` gives the :class:`Kernel` objects of a loss in order of preference;
+``find(loss, library)`` gives the :class:`Kernel` objects of a loss in order of preference, where
+``<loss>_of_<form>`` names a loss of predictions that arrive in another form (``of_form``);
 importing this package or calling ``find`` imports no toolchain. For a kernel to run, three
 questions are asked:
 
@@ -44,6 +45,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from lossary.contract import contract_of
 from lossary.kernels import formulas
 
 
@@ -98,6 +100,7 @@ WHOLE_ARRAY: dict[str, str] = {
     "cross_entropy": "softmax",
     "kl_divergence": "divergences",
     "jensen_shannon": "divergences",
+    "kl_divergence_of_log_probabilities": "divergences",
     "dice_cross_entropy": "dice",
 }
 # Losses whose largest intermediate is made slice by slice.
@@ -107,6 +110,18 @@ NATIVE: dict[tuple[str, str], tuple[str, ...]] = {
     (loss, "torch"): ("native.on_torch",)
     for loss in ("squared_error", "absolute_error", "huber", "smooth_l1")
 }
+
+
+def of_form(loss: str, arrival: str | None) -> str:
+    """The manifest's name of a loss whose predictions arrive in another form."""
+    return loss if arrival is None else f"{loss}_of_{arrival}"
+
+
+def definition(name: str) -> Callable[..., Any]:
+    """The definition that the manifest's ``name`` stands in for."""
+    loss, _, arrival = name.partition("_of_")
+    contract = contract_of(loss)
+    return contract.forms[arrival] if arrival else contract.compute
 
 
 def find(loss: str, library: str, name: str | None = None) -> tuple[Kernel, ...]:
