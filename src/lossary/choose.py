@@ -11,7 +11,6 @@ from lossary.xp import device as xp_device
 from lossary.xp import library
 
 if TYPE_CHECKING:
-    from lossary.evaluate import Loss
     from lossary.kernels import Kernel
 
 DEFINITION = "definition"
@@ -33,18 +32,16 @@ def traced(
     return in_graph.traced(contract.name, reduction, parameters)
 
 
-def name_of(loss: Loss) -> str:
-    """The loss by the manifest's name: with the form in which its predictions arrive."""
-    from lossary import kernels
-
-    return kernels.of_form(loss.contract.name, loss.predictions)
-
-
 def known(name: str) -> bool:
     """Whether there are kernels of this name, for any library."""
     from lossary import kernels
 
     return any(name == loss for loss, _ in kernels.manifest())
+
+
+def name_of(contract: Contract, arrival: str | None) -> str:
+    """The loss as the manifest calls it: with the form in which its predictions arrive."""
+    return contract.name if arrival is None else f"{contract.name}_of_{arrival}"
 
 
 def candidates(

@@ -1,7 +1,7 @@
 """Other implementations of the same signatures: faster or leaner, never different in meaning.
 
 ``find(loss, library)`` gives the :class:`Kernel` objects of a loss in order of preference, where
-``<loss>_of_<form>`` names a loss of predictions that arrive in another form (``of_form``);
+``<loss>_of_<form>`` names a loss of predictions that arrive in another form;
 importing this package or calling ``find`` imports no toolchain. For a kernel to run, three
 questions are asked:
 
@@ -110,11 +110,6 @@ NATIVE: dict[tuple[str, str], tuple[str, ...]] = {
     (loss, "torch"): ("native.on_torch",)
     for loss in ("squared_error", "absolute_error", "huber", "smooth_l1")
 }
-
-
-def of_form(loss: str, arrival: str | None) -> str:
-    """The manifest's name of a loss whose predictions arrive in another form."""
-    return loss if arrival is None else f"{loss}_of_{arrival}"
 
 
 def definition(name: str) -> Callable[..., Any]:

@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 from numba import float64, intp, void
 
-from lossary.kernels.numba import memory, pointwise, pool, softmax, softmax_rows, special
-from lossary.kernels.numba.memory import address
+from lossary.kernels.numba import pointwise, pool, softmax, softmax_rows, special
+from lossary.kernels.numba.memory import address, read
 from lossary.kernels.numba.program import Launch, Purpose, Shape
 
 
@@ -257,10 +257,10 @@ class OfLogProbabilities(Divergence):
             each = np.empty((samples, classes) if valued else 0, real)
             wide = np.empty(0, real)
             if weighted:
-                wide = np.repeat(memory.read(weights, samples, real), classes)
+                wide = np.repeat(read(weights, samples, real), classes)
             total = run(prediction, target, address(wide), gradient, address(each), factor)
             if valued:
-                each.sum(axis=-1, out=memory.read(values, samples, real))
+                each.sum(axis=-1, out=read(values, samples, real))
             return total
 
         return launch
