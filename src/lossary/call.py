@@ -63,10 +63,6 @@ def _definition_only(loss: Loss, arrays: dict[str, Array]) -> str | None:
         return "kernels return one value for each unit of the prediction"
     if unit == "region" and loss.ignore is not None:
         return "places inside a region are ignored"
-    if loss.predictions is not None and not choose.known(
-        choose.name_of(contract, loss.predictions)
-    ):
-        return f"predictions arrive as {loss.predictions}"
     if loss.validate:
         return "values are validated"
     if loss.empty != "zero":

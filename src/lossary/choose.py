@@ -32,13 +32,6 @@ def traced(
     return in_graph.traced(contract.name, reduction, parameters)
 
 
-def known(name: str) -> bool:
-    """Whether there are kernels of this name, for any library."""
-    from lossary import kernels
-
-    return any(name == loss for loss, _ in kernels.manifest())
-
-
 def name_of(contract: Contract, arrival: str | None) -> str:
     """The loss as the manifest calls it: with the form in which its predictions arrive."""
     return contract.name if arrival is None else f"{contract.name}_of_{arrival}"
