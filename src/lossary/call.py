@@ -43,7 +43,8 @@ def _new_plan(loss: Loss, arrays: dict[str, Array], *, traced: bool) -> Plan:
     reason = _definition_only(loss, arrays)
     found: tuple[Kernel, ...] = ()
     if reason is None:
-        found = choose.candidates(loss.contract, loss.implementation, arrays, traced=traced)
+        name = choose.name_of(loss.contract, loss.predictions)
+        found = choose.candidates(name, loss.implementation, arrays, traced=traced)
     return Plan(casts, result, reason, found, _plain_scale(loss, arrays) if found else 1.0)
 
 
@@ -62,8 +63,6 @@ def _definition_only(loss: Loss, arrays: dict[str, Array]) -> str | None:
         return "kernels return one value for each unit of the prediction"
     if unit == "region" and loss.ignore is not None:
         return "places inside a region are ignored"
-    if loss.predictions is not None:
-        return f"predictions arrive as {loss.predictions}"
     if loss.validate:
         return "values are validated"
     if loss.empty != "zero":
@@ -108,7 +107,9 @@ class Call(NamedTuple):
             if getattr(companion, "requires_grad", False):  # kernels differentiate predictions
                 return None
         parameters = {**self.loss.parameters, **self._inner("class_weights")}
-        return choose.choose(contract, implementation, self.plan.kernels, self.arrays, parameters)
+        return choose.choose(
+            contract.name, implementation, self.plan.kernels, self.arrays, parameters
+        )
 
     def remember(self, kernel: Kernel) -> None:
         """Let the next plain call on such arrays go to the kernel without detours."""

@@ -32,8 +32,13 @@ def traced(
     return in_graph.traced(contract.name, reduction, parameters, ignore)
 
 
+def name_of(contract: Contract, arrival: str | None) -> str:
+    """The loss as the manifest calls it: with the form in which its predictions arrive."""
+    return contract.name if arrival is None else f"{contract.name}_of_{arrival}"
+
+
 def candidates(
-    contract: Contract, implementation: str, arrays: Mapping[str, Array], *, traced: bool = False
+    name: str, implementation: str, arrays: Mapping[str, Array], *, traced: bool = False
 ) -> tuple[Kernel, ...]:
     """The kernels that may run on arrays of this library and size; ``traced`` by a compiler."""
     if implementation == DEFINITION:
@@ -44,7 +49,7 @@ def candidates(
     from lossary import kernels
 
     named = None if implementation == "auto" else implementation
-    found = kernels.find(contract.name, where, named)
+    found = kernels.find(name, where, named)
     if traced:
         fixed = all(isinstance(n, int) for array in arrays.values() for n in array.shape)
         found = tuple(item for item in found if item.traced and fixed)
@@ -57,7 +62,7 @@ def candidates(
 
 
 def choose(
-    contract: Contract,
+    name: str,
     implementation: str,
     kernels: tuple[Kernel, ...],
     arrays: Mapping[str, Array],
@@ -74,13 +79,13 @@ def choose(
         return None
     why = "; ".join(reasons) or f"there is none of that name for {library(*arrays.values())} arrays"
     raise LossError(
-        f"{contract.name}: implementation={implementation!r} was asked for, but {why}; "
+        f"{name}: implementation={implementation!r} was asked for, but {why}; "
         "use implementation='auto'"
     )
 
 
 def explain(
-    contract: Contract,
+    name: str,
     implementation: str,
     arrays: Mapping[str, Array],
     parameters: Mapping[str, Any],
@@ -90,10 +95,10 @@ def explain(
 
     where = library(*arrays.values())
     if implementation == DEFINITION:
-        return f"{contract.name} on {where}: the definition, as asked for"
+        return f"{name} on {where}: the definition, as asked for"
     named = None if implementation == "auto" else implementation
     runs, lines = "the definition", []
-    for kernel in kernels.find(contract.name, where, named):
+    for kernel in kernels.find(name, where, named):
         reason = kernel.supports(*arrays.values(), **parameters)
         size, pays = kernel.large(*arrays.values())
         if reason is None and named is None and not pays:
@@ -105,4 +110,4 @@ def explain(
             runs = kernel.name
     if runs == "the definition" and not lines:
         lines.append(f"  no kernel of this loss for {where} arrays")
-    return "\n".join([f"{contract.name} on {where}: {runs}", *lines])
+    return "\n".join([f"{name} on {where}: {runs}", *lines])

@@ -202,7 +202,8 @@ class Loss:
         if call.plan.definition_only is not None:
             where = f"{self.contract.name} on {library(*call.arrays.values())}"
             return f"{where}: the definition, because {call.plan.definition_only}"
-        text = choose.explain(self.contract, self.implementation, call.arrays, self.parameters)
+        name = choose.name_of(self.contract, self.predictions)
+        text = choose.explain(name, self.implementation, call.arrays, self.parameters)
         if self._traced is not None and library(*call.arrays.values()) == "torch":
             text += "\n  in graphs of torch.compile: numba if large, else torch's own loops"
         return text

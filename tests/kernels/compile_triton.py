@@ -29,6 +29,8 @@ def main() -> None:
         ("binary_focal", "float32", (1.5, 0.25)),
         ("log_cosh", "float64", ()),
         ("cauchy", "float32", (1.0,)),
+        ("binary_cross_entropy_of_probabilities", "float32", (0.0, 1.0)),
+        ("poisson_nll_of_rates", "float64", ()),
     ]:
         code = build(
             pointwise.kernel(dtype), dtype,

@@ -4,6 +4,7 @@ import inspect
 
 import pytest
 import torch
+from tests.kernels.test_pointwise import columns, domain
 
 from lossary import Loss, kernels
 from lossary.contract import LossError
@@ -85,12 +86,14 @@ def test_a_formula_in_torch_is_the_kernels(name):
     distances = torch.tensor([0.0, 1e-4, 0.3, 1.0, 5.0, 20.0, 60.0, torch.inf])
     prediction = torch.cat([distances, -distances]).repeat(2)
     target = torch.cat([torch.zeros(16), torch.ones(16)])
-    if name == "squared_logarithmic_error":
-        prediction = prediction.abs()
-    parameters = Loss(name, **FORMULAS[name]).parameters
+    prediction = torch.from_numpy(domain(name, prediction.numpy()))
+    given = FORMULAS.get(name.partition("_of_")[0], {})
+    parameters = Loss(name.partition("_of_")[0], **given).parameters
     values, slopes = in_torch.formula(name, parameters)(prediction, target)
     kernel = kernels.find(name, "torch", "numba")[0]
+    prediction, target = columns(parameters, prediction, target)
     expected = kernel.values(prediction, target, **parameters)
+    values, slopes = values.reshape(expected.shape), slopes.reshape(prediction.shape)
     torch.testing.assert_close(values, expected, rtol=2e-6, atol=1e-37, equal_nan=True)
     for i in range(len(prediction)):
         _, slope = kernel.value_and_grad(

@@ -36,6 +36,11 @@ def _tukey(p, t, scale):
     return mp.mpf(scale) ** 2 / 6 * (1 - (1 - z * z) ** 3)
 
 
+def _binary_cross_entropy_of_probabilities(p, t, label_smoothing=0.0, pos_weight=1.0):
+    yes = t * (1 - mp.mpf(label_smoothing)) + mp.mpf(label_smoothing) / 2
+    return -pos_weight * yes * mp.log(p) - (1 - yes) * mp.log1p(-p)
+
+
 # Textbook value of one number; the slope is differentiated numerically at 50 digits.
 TEXTBOOK = {
     "squared_error": lambda p, t, half: (p - t) ** 2 / (2 if half else 1),
@@ -57,7 +62,10 @@ TEXTBOOK = {
     "cauchy": lambda p, t, scale: mp.log1p(((p - t) / scale) ** 2 / 2),
     "welsch": lambda p, t, scale: -mp.expm1(-(((p - t) / scale) ** 2) / 2),
     "poisson_nll": lambda p, t: mp.exp(p) - t * p,
+    "poisson_nll_of_rates": lambda p, t: p - t * mp.log(p),
+    "kl_divergence_of_log_probabilities": lambda p, t, axis: t * (mp.log(t or 1) - p),
     "binary_cross_entropy": _binary_cross_entropy,
+    "binary_cross_entropy_of_probabilities": _binary_cross_entropy_of_probabilities,
     "binary_focal": _focal,
     "hinge": lambda p, t, margin: max(mp.mpf(0), margin - (t or -1) * p),
     "squared_hinge": lambda p, t, margin: max(mp.mpf(0), margin - (t or -1) * p) ** 2,
@@ -85,6 +93,7 @@ PARAMETERS = {
         {"gamma": 0.5, "alpha": None},
         {"gamma": 0.0, "alpha": None},
     ],
+    "kl_divergence_of_log_probabilities": [{"axis": -1}],
     "hinge": [{"margin": 1.0}],
     "squared_hinge": [{"margin": 1.0}],
 }
@@ -92,8 +101,39 @@ TARGETS = {
     **{key: [0.0, 1.0] for key in ("binary_cross_entropy", "binary_focal")},
     **{key: [-1.0, 1.0, 0.0] for key in ("hinge", "squared_hinge", "soft_margin")},
     "poisson_nll": [0.0, 3.0],
+    "poisson_nll_of_rates": [0.0, 3.0],
+    "binary_cross_entropy_of_probabilities": [0.0, 1.0, 0.3],
+    "kl_divergence_of_log_probabilities": [0.0, 0.3, 1.0],
     "squared_logarithmic_error": [0.0, 2.5],
 }
+PARAMETERS["binary_cross_entropy_of_probabilities"] = PARAMETERS["binary_cross_entropy"]
+
+
+def _share(x):
+    info = np.finfo(x.dtype)
+    x = 1 / (1 + np.exp(-np.clip(x, -80, 80)))
+    return np.clip(x, info.smallest_normal, 1 - info.eps / 2).astype(info.dtype)
+
+
+# Numbers as predictions, where not all are: these, made from any.
+DOMAIN = {
+    "squared_logarithmic_error": abs,
+    "poisson_nll_of_rates": abs,
+    "binary_cross_entropy_of_probabilities": _share,
+    "kl_divergence_of_log_probabilities": lambda x: -abs(x),
+}
+
+
+def domain(name, predictions):
+    """The predictions as this loss takes them."""
+    return DOMAIN.get(name, lambda x: x)(predictions)
+
+
+def columns(given, *arrays):
+    """Where a loss sums over classes, there is one."""
+    return [array[..., None] for array in arrays] if "axis" in given else arrays
+
+
 LOSSES = sorted(name for name, _ in inspect.getmembers(formulas, inspect.isfunction))
 CASES = [(name, given) for name in LOSSES for given in PARAMETERS.get(name, [{}])]
 
@@ -143,9 +183,11 @@ def _condition(function, p, t):
 
 def _numba(name, p, t, given):
     kernel = kernels.find(name, "numpy")[0]
+    p, t = columns(given, p, t)
     assert kernel.supports(p, t, **given) is None
     values = kernel.values(p, t, **given)
-    return values, *kernel.value_and_grad(p, t, factor=1.0, **given)
+    total, slopes = kernel.value_and_grad(p, t, factor=1.0, **given)
+    return values, total, slopes.reshape(values.shape)
 
 
 def check_accuracy(name, given, dtype, targets, run=_numba):
@@ -154,8 +196,7 @@ def check_accuracy(name, given, dtype, targets, run=_numba):
     ``run(name, prediction, target, parameters)`` returns values, their sum, and the slopes.
     """
     p, t = _points(dtype, targets)
-    if name == "squared_logarithmic_error":
-        p = abs(p)
+    p = domain(name, p)
     values, total, slopes = run(name, p, t, given)
     pairs = [(mp.mpf(float(a)), mp.mpf(float(b))) for a, b in zip(p, t, strict=True)]
     exact = [TEXTBOOK[name](a, b, **given) for a, b in pairs]
@@ -193,20 +234,18 @@ def test_value_and_slope_are_right_to_4_ulp(name, given, dtype):
         check_accuracy(name, given, dtype, TARGETS.get(name, [0.0, 0.3]))
 
 
-EDGES = [np.inf, -np.inf, np.nan, 0.0]
+EDGES = [np.inf, -np.inf, np.nan, 0.0, 1.0]
 
 
 @pytest.mark.parametrize(("name", "given"), CASES)
 def test_infinity_and_nan_come_out_as_the_definition_has_them(name, given):
-    from lossary.contract import contract_of
-
     p, t = np.meshgrid(np.array(EDGES), np.array(TARGETS.get(name, [0.0, 0.3])))
-    if name == "squared_logarithmic_error":
-        p = abs(p)
+    if DOMAIN.get(name) is not _share:  # its ends are kept from it otherwise
+        p = domain(name, p)
     p, t = np.ascontiguousarray(p), np.ascontiguousarray(t)
     with np.errstate(all="ignore"):
-        expected = contract_of(name).compute(p, t, **given)
-    values = kernels.find(name, "numpy")[0].values(p, t, **given)
+        expected = kernels.definition(name)(*columns(given, p, t), **given)
+    values = kernels.find(name, "numpy")[0].values(*columns(given, p, t), **given)
     # A definition may lose a NaN to a comparison, or an infinity to a quotient; a kernel does not.
     np.testing.assert_array_equal(np.isnan(values), np.isnan(p))
     settled = ~np.isnan(p) & ~np.isnan(expected)
@@ -220,17 +259,67 @@ def test_kernel_and_definition_agree(name, given):
     generator = np.random.default_rng(1)
     p = generator.normal(0, 2, 5000)
     t = generator.choice(TARGETS.get(name, [0.0, 0.3, -1.5]), 5000)
-    if name == "squared_logarithmic_error":
-        p = abs(p)
-    assert set(given) <= set(contract_of(name).parameters)
-    expected = contract_of(name).compute(p, t, **given)
+    p, t = columns(given, domain(name, p), t)
+    assert set(given) <= set(contract_of(name.partition("_of_")[0]).parameters)
+    expected = kernels.definition(name)(p, t, **given)
     np.testing.assert_allclose(
         kernels.find(name, "numpy")[0].values(p, t, **given), expected, rtol=1e-12, atol=1e-14
     )
 
 
 def test_no_parameter_of_a_loss_is_mistaken_for_the_calls_own():
-    for loss, _ in kernels.manifest():
-        from lossary.contract import contract_of
+    for name, _ in kernels.manifest():
+        definition = kernels.definition(name)  # there is one
+        assert not {"factor", "weights"} & set(inspect.signature(definition).parameters), name
 
-        assert not {"factor", "weights"} & set(contract_of(loss).parameters), loss
+
+TINY = {"float32": 1e-40, "float64": 1e-310}  # not normal
+ENDS = {
+    "probabilities": [0.0, 1.0, -0.0, 0.25, "tiny", "smallest"],
+    "rates": [0.0, 2.0, -1.0, "tiny", "smallest"],
+    "log_probabilities": [0.0, -1e4, -math.inf, "tiny"],
+}
+
+
+@pytest.mark.parametrize("name", [name for name in LOSSES if "_of_" in name])
+@pytest.mark.parametrize("dtype", TINY)
+def test_the_ends_of_a_form_are_the_definitions_in_value_and_slope(name, dtype):
+    torch = pytest.importorskip("torch")
+    from lossary import Loss
+
+    loss, _, way = name.partition("_of_")
+    known = {"tiny": TINY[dtype], "smallest": float(np.finfo(dtype).smallest_normal)}
+    p, t = np.meshgrid([known.get(end, end) for end in ENDS[way]], TARGETS[name])
+    given = PARAMETERS.get(name, [{}])[0]
+    p, t = columns(given, *(torch.tensor(x.ravel().astype(dtype)) for x in (p, t)))
+    found = []
+    for implementation in ("numba", "definition"):
+        leaf = p.clone().requires_grad_()
+        kinds = {"predictions": way, "implementation": implementation}
+        values = Loss(loss, **kinds, reduction="none", **given)(leaf, t)
+        values.sum().backward()
+        found.append((values.detach(), leaf.grad))
+    torch.testing.assert_close(*found, rtol=2e-6, atol=0.0, equal_nan=True)
+
+
+@pytest.mark.parametrize("classes", [1, 5, 3000])
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_rows_of_log_probabilities_are_the_definitions(classes, library):
+    from lossary import Loss
+    from lossary.testing import library_of
+
+    generator = np.random.default_rng(2)
+    x = np.log(generator.dirichlet(np.ones(classes), (7, 60)))
+    t = generator.dirichlet(np.ones(classes), (7, 60))
+    weights = generator.uniform(0.5, 2, (7, 60))
+    weights[2, 3] = 0
+    home, found = library_of(library), []
+    for implementation, absent in (("numba", np.nan), ("definition", 0.0)):
+        x[2, 3] = absent
+        arrays = home.arrays({"prediction": x.copy(), "target": t, "weights": weights})
+        clean = {name: array[:2] for name, array in arrays.items() if name != "weights"}
+        loss = Loss("kl_div", reduction="sum", implementation=implementation)
+        value, slope = loss.value_and_grad(**arrays)
+        found.append([home.numpy(each) for each in (value, slope, loss.values(**clean))])
+    for mine, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-12, atol=1e-14)

@@ -156,12 +156,18 @@ def test_a_first_call_finds_its_kernel_on_disk():
 # -- torch ----------------------------------------------------------------------------------------
 
 CASES = ["huber", "log_cosh", "binary_cross_entropy", "binary_focal", "cross_entropy"]
+FORMS = ["log_loss", "poisson", "kl_div"]  # of probabilities, rates, log-probabilities
 
 
 def _torch_case(name):
     torch.manual_seed(0)
     if name == "cross_entropy":
         return torch.randn(40, 7, dtype=torch.float64), torch.randint(0, 7, (40,))
+    if name == "kl_div":
+        spread = torch.randn(2, 40, 7, dtype=torch.float64).softmax(-1)
+        return spread[0].log(), spread[1]
+    if name in FORMS:
+        return torch.rand(40, dtype=torch.float64), torch.rand(40, dtype=torch.float64).round()
     return torch.randn(40, dtype=torch.float64), torch.rand(40, dtype=torch.float64).round()
 
 
@@ -171,7 +177,7 @@ def _pair(name, **given):
     )
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", CASES + FORMS)
 @pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
 def test_gradients_and_second_derivatives(name, reduction):
     prediction, target = _torch_case(name)
@@ -184,7 +190,7 @@ def test_gradients_and_second_derivatives(name, reduction):
         value = loss(leaf, target, weights=weights)
         upstream = torch.linspace(0.5, 2, value.numel(), dtype=torch.float64).reshape(value.shape)
         (gradient,) = torch.autograd.grad((value * upstream).sum(), leaf, create_graph=True)
-        (second,) = torch.autograd.grad((gradient**2).sum(), leaf)
+        (second,) = torch.autograd.grad(((gradient + leaf) ** 2).sum(), leaf)
         plain = prediction.clone().requires_grad_()
         output = loss(plain, target, weights=weights)
         (output * upstream).sum().backward(retain_graph=True)

@@ -1,6 +1,7 @@
 """Other implementations of the same signatures: faster or leaner, never different in meaning.
 
-``find(loss, library)`` gives the :class:`Kernel` objects of a loss in order of preference;
+``find(loss, library)`` gives the :class:`Kernel` objects of a loss in order of preference, where
+``<loss>_of_<form>`` names a loss of predictions that arrive in another form;
 importing this package or calling ``find`` imports no toolchain. For a kernel to run, three
 questions are asked:
 
@@ -47,6 +48,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from lossary.contract import contract_of
 from lossary.kernels import formulas
 
 
@@ -87,7 +89,7 @@ def manifest() -> dict[tuple[str, str], tuple[str, ...]]:
         for loss in (*_formulas(), *WHOLE_ARRAY)
         for library in ("numpy", "torch", "jax")
     }
-    for loss in (*_formulas(), "cross_entropy"):
+    for loss in {*_formulas()} - {*WHOLE_ARRAY} | {"cross_entropy"}:
         rows[loss, "torch"] += ("triton.on_torch",)
     for key, modules in NATIVE.items():
         rows[key] = (*rows[key], *modules)
@@ -102,6 +104,7 @@ WHOLE_ARRAY: dict[str, str] = {
     "cross_entropy": "softmax",
     "kl_divergence": "divergences",
     "jensen_shannon": "divergences",
+    "kl_divergence_of_log_probabilities": "divergences",
     "dice_cross_entropy": "dice",
 }
 # Losses whose largest intermediate is made slice by slice.
@@ -111,6 +114,13 @@ NATIVE: dict[tuple[str, str], tuple[str, ...]] = {
     (loss, "torch"): ("native.on_torch",)
     for loss in ("squared_error", "absolute_error", "huber", "smooth_l1")
 }
+
+
+def definition(name: str) -> Callable[..., Any]:
+    """The definition that the manifest's ``name`` stands in for."""
+    loss, _, arrival = name.partition("_of_")
+    contract = contract_of(loss)
+    return contract.forms[arrival] if arrival else contract.compute
 
 
 def find(loss: str, library: str, name: str | None = None) -> tuple[Kernel, ...]:

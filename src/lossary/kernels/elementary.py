@@ -23,7 +23,7 @@ SINGLE = SimpleNamespace(
     origin=0x4B400000, one_bits=0x3F800000, root_half=0x3F3504F3,
     ln2_high=0.693359375, ln2_low=-2.1219444005469057e-4,
     log_high=0.693145751953125, log_low=1.4286068203094172e-6,
-    lowest=-104.0, highest=89.0, flat=-18.0,
+    lowest=-104.0, highest=89.0, flat=-18.0, smallest=2.0**-126, below_one=1.0 - 2.0**-24,
     exponential=(0.5000000081998259, 0.16666525425770717, 0.04166623332751649,
                  0.008368283525128207, 0.0013949117811800713),
     unit=(0.6666652876039442, 0.4001610625951662, 0.2807945980061605, 0.27668360473066644),
@@ -34,7 +34,7 @@ DOUBLE = SimpleNamespace(
     origin=0x4338000000000000, one_bits=0x3FF0000000000000, root_half=0x3FE6A09E667F3BCD,
     ln2_high=0.6931471803691238, ln2_low=1.9082149292705877e-10,
     log_high=0.6931471803691238, log_low=1.9082149292705877e-10,
-    lowest=-746.0, highest=710.0, flat=-38.0,
+    lowest=-746.0, highest=710.0, flat=-38.0, smallest=2.0**-1022, below_one=1.0 - 2.0**-53,
     exponential=(0.5, 0.16666666666666667, 0.041666666666666677, 0.008333333333333334,
                  0.0013888888888878985, 0.0001984126984126324, 2.4801587336679384e-5,
                  2.7557319247376794e-6, 2.7557263025575629e-7, 2.5052070925322047e-8,
@@ -45,6 +45,9 @@ DOUBLE = SimpleNamespace(
     reduced=(0.66666666666666666, 0.4000000000000101, 0.28571428570722847, 0.22222222409839561,
              0.18181793722741448, 0.15386342949303698, 0.13266035693718339, 0.13114969366725221),
 )  # fmt: skip
+
+
+LIMITS = ("smallest", "below_one", "infinity")  # what formulas ask of the precision
 
 
 def polynomial(coefficients: tuple[float, ...]) -> str:
@@ -58,6 +61,7 @@ def polynomial(coefficients: tuple[float, ...]) -> str:
 def constants(precision: SimpleNamespace) -> tuple[dict[str, float], dict[str, int]]:
     """(numbers of the precision, integers of its width) by the names used below."""
     reals = ("shifter", "ln2_high", "ln2_low", "log_high", "log_low", "lowest", "highest", "flat")
+    reals += LIMITS[:2]
     integers = ("mantissa", "bias", "origin", "one_bits", "root_half")
     lift = 64  # the smallest results are computed 2^64 times as large
     numbers = {name: getattr(precision, name) for name in reals}

@@ -1,10 +1,12 @@
 """Value and slope of every pointwise loss that has a fused kernel: each loss once, as mathematics.
 
 A formula takes the numbers (prediction, target) and the loss's parameters under their own names; it
-returns (value, derivative by the prediction). The toolchains compile these functions with their own
-``where``, ``exp``, ``exp_below`` and ``expm1`` (of numbers <= 0), ``log1p`` (of numbers > -1),
-``log1p_unit`` (of numbers in [0, 1]), ``ratio`` (by numbers near 1), ``sqrt``, ``absolute`` and
-``sign`` (0 at 0), in single and double precision.
+returns (value, derivative by the prediction). ``<loss>_of_<form>`` is of predictions that arrive in
+another form. The toolchains compile these functions with their own
+``where``, ``exp``, ``exp_below`` and ``expm1`` (of numbers <= 0), ``log`` (of normal numbers > 0),
+``log1p`` (of numbers > -1), ``log1p_unit`` (of numbers in [0, 1]), ``ratio`` (by numbers near 1),
+``sqrt``, ``absolute`` and ``sign`` (0 at 0), ``infinity``, ``smallest`` (the first normal number)
+and ``below_one`` (the number before 1), in single and double precision.
 Forms are chosen so that no difference cancels, both tails are right, NaN goes through and an
 infinity comes out as in the limit. A parameter arrives as a number: True as 1, False as 0, None as
 -1.
@@ -146,6 +148,19 @@ def poisson_nll(prediction, target):
     return rate - where(plain, 0.0, target * prediction), rate - target
 
 
+def poisson_nll_of_rates(prediction, target):
+    # The logarithm takes normal numbers: small rates are multiplied by 2^64.
+    small = prediction < 1e-30
+    lifted = where(small, 18446744073709551616.0 * prediction, prediction)
+    log_rate = log(lifted) - where(small, 44.36141955583650, 0.0)
+    edge = where(prediction == 0.0, -infinity, infinity - infinity)
+    log_rate = where(prediction > 0.0, log_rate, edge)
+    # Far up the rate alone is infinite.
+    plain = (target == 0.0) | (prediction == infinity)
+    slope = where(plain, 1.0, (prediction - target) / prediction)
+    return prediction - where(plain, 0.0, target * log_rate), slope
+
+
 # -- yes or no ------------------------------------------------------------------------------------
 
 
@@ -170,6 +185,23 @@ def binary_cross_entropy(prediction, target, label_smoothing, pos_weight):
     miss = where(against == 0.0, 0.0, against * distance)
     pull = ratio(against - agreeing * odds, 1.0 + odds)
     return mass * log1p_unit(odds) + miss, where(positive, pull, -pull)
+
+
+def binary_cross_entropy_of_probabilities(prediction, target, label_smoothing, pos_weight):
+    if label_smoothing == 0.0 and pos_weight == 1.0:
+        yes = target
+        no = 1.0 - target
+    else:
+        keep = 1.0 - label_smoothing
+        moved = 0.5 * label_smoothing
+        yes = (target * keep + moved) * pos_weight
+        no = (1.0 - target) * keep + moved
+    # Exactly 0 or 1 counts as the nearest number inside, and keeps its slope.
+    inside = where(prediction < smallest, smallest, prediction)
+    inside = where(inside > below_one, below_one, inside)
+    rest = 1.0 - inside
+    value = -(yes * log(inside) + no * log1p(-inside))
+    return value, (no * inside - yes * rest) / (inside * rest)
 
 
 def binary_focal(prediction, target, gamma, alpha):
@@ -230,3 +262,13 @@ def soft_margin(prediction, target):
     sure = ratio(1.0, 1.0 + odds)
     value = log1p_unit(odds) + where(z > 0.0, 0.0, -z)
     return value, -side * where(z > 0.0, odds * sure, sure)
+
+
+# -- distributions --------------------------------------------------------------------------------
+
+
+def kl_divergence_of_log_probabilities(prediction, target):
+    # One class's part. A weight of 0 wins over an infinite surprise.
+    excess = log(where(target < smallest, 1.0, target)) - prediction
+    absent = (target == 0.0) & (absolute(prediction) == infinity)
+    return where(absent, 0.0, target * excess), -target

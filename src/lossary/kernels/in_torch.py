@@ -131,6 +131,7 @@ _WORDS: dict[str, Any] = {
     "where": _where, "absolute": torch.abs, "sqrt": torch.sqrt, "ratio": torch.div,
     "exp": torch.exp, "exp_below": torch.exp, "expm1": torch.expm1, "log": torch.log,
     "log1p": torch.log1p, "log1p_unit": torch.log1p,
+    **{name: elementary.constants(elementary.SINGLE)[0][name] for name in elementary.LIMITS},
 }  # fmt: skip
 
 

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch.autograd import forward_ad
 
-from lossary.contract import contract_of
-from lossary.kernels import Kernel
+from lossary.kernels import Kernel, definition
 
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
 _REAL = (torch.float32, torch.float64)
@@ -257,7 +256,7 @@ def _through_definition(
         )
         target = torch.where(known, target, 0)
         upstream = upstream * weights
-    values = contract_of(ctx.bound.loss).compute(kept, target, **ctx.parameters)
+    values = definition(ctx.bound.loss)(kept, target, **ctx.parameters)
     (gradient,) = torch.autograd.grad(
         (values * upstream).sum() * factor, prediction, create_graph=True
     )

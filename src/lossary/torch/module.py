@@ -179,7 +179,7 @@ class LossModule(nn.Module):
             factor = 1.0 / arrays["target_lengths"].clamp(min=1).to(first.dtype)
             weights = factor if weights is None else weights * factor
         if not total:
-            value = loss(**arrays, weights=weights, **companions)
+            value = loss(*arrays.values(), weights=weights, **companions)
             return value.squeeze(0) if self._alone(inputs) and value.ndim else value
         whole = loss.total(**arrays, weights=weights, **companions)
         if loss.reduction == "mean_over_batch":

@@ -20,7 +20,7 @@ import numpy as np
 from numba import intp, void
 
 from lossary.kernels.numba import pool, softmax, softmax_tiles, special
-from lossary.kernels.numba.memory import address
+from lossary.kernels.numba.memory import address, read
 from lossary.kernels.numba.program import INDEX, Launch, NoSuchClassError, Purpose, Shape
 from lossary.kernels.numba.softmax_tiles import TILE, tile_highest
 
@@ -254,7 +254,7 @@ class DiceCrossEntropy:
         def launch(
             prediction: int, target: int, weights: int, gradient: int, values: int, factor: float
         ) -> float:
-            given = _read(weights, regions, real) if weights else np.ones(regions)
+            given = read(weights, regions, real) if weights else np.ones(regions)
             if target_dtype in INDEX:
                 _check_range(target, given, pixels, classes, target_dtype)
             sums = np.empty((regions, per_region, 1 + 3 * classes))
@@ -264,7 +264,7 @@ class DiceCrossEntropy:
             found, pulls = _combine(sums.sum(axis=1), pixels, parameters)
             found = np.where(given == 0, 0.0, found)
             if values:
-                _read(values, regions, real)[:] = found
+                read(values, regions, real)[:] = found
             if distribute is not None:
                 factors = np.asarray(given * factor, np.float64)
                 memory = (target, gradient, address(pulls), address(factors))
@@ -290,14 +290,6 @@ def _combine(
     pulls = np.stack([-(per_right + 0.5 * per_wrong), 0.5 * per_wrong], axis=-1)
     pulls = np.ascontiguousarray(pulls * scale[:, None])
     return sums[:, 0] / pixels + (share * scale).sum(axis=1), pulls
-
-
-def _read(at: int, size: int, real: Any) -> np.ndarray:
-    """The numbers at an address, as an array over the same memory."""
-    import ctypes
-
-    kind = ctypes.c_float if real is np.float32 else ctypes.c_double
-    return np.ctypeslib.as_array((kind * size).from_address(at))
 
 
 def _check_range(

@@ -11,7 +11,8 @@ log(p / m),
                       slope (1 - beta) p (r - sum p r)
 
 log(p / m) = -log1p(beta (t / p - 1)), and t / p - 1 = (t - p) / p: nothing
-cancels where t and p are close.
+cancels where t and p are close. Log-probabilities are used as they are, and have a pointwise
+formula.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from typing import Any
 import numpy as np
 from numba import float64, intp, void
 
-from lossary.kernels.numba import pool, softmax, softmax_rows, special
-from lossary.kernels.numba.memory import address
+from lossary.kernels.numba import pointwise, pool, softmax, softmax_rows, special
+from lossary.kernels.numba.memory import address, read
 from lossary.kernels.numba.program import Launch, Purpose, Shape
 
 
@@ -236,4 +237,37 @@ class Divergence:
         return launch
 
 
-PROGRAMS = {loss: Divergence(loss) for loss in ("kl_divergence", "jensen_shannon")}
+class OfLogProbabilities(Divergence):
+    """The Kullback-Leibler divergence of log-probabilities: a sum over classes of a formula."""
+
+    def prepare(
+        self, shape: Shape, dtype: str, target_dtype: str, purpose: Purpose,
+        parameters: Mapping[str, Any],
+    ) -> Launch:  # fmt: skip
+        run = pointwise.prepared(self.loss, dtype, shape, purpose, ())
+        weighted, _, valued = purpose
+        classes, real = shape[-1], pointwise.REAL[dtype]
+        if classes == 1 or not (weighted or valued):  # in no sum but that over everything
+            return run
+        samples = math.prod(shape) // classes
+
+        def launch(
+            prediction: int, target: int, weights: int, gradient: int, values: int, factor: float
+        ) -> float:
+            each = np.empty((samples, classes) if valued else 0, real)
+            wide = np.empty(0, real)
+            if weighted:
+                wide = np.repeat(read(weights, samples, real), classes)
+            total = run(prediction, target, address(wide), gradient, address(each), factor)
+            if valued:
+                each.sum(axis=-1, out=read(values, samples, real))
+            return total
+
+        return launch
+
+
+PROGRAMS: dict[str, Divergence] = {
+    "kl_divergence": Divergence("kl_divergence"),
+    "jensen_shannon": Divergence("jensen_shannon"),
+    "kl_divergence_of_log_probabilities": OfLogProbabilities("kl_divergence_of_log_probabilities"),
+}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import ctypes
 import math
 import mmap
 import os
@@ -128,3 +129,9 @@ def tensor(like: Any) -> Any:
 def address(array: np.ndarray) -> int:
     """Where the array's data begins."""
     return int(array.__array_interface__["data"][0])
+
+
+def read(at: int, size: int, real: Any) -> np.ndarray:
+    """The numbers at an address, as an array over the same memory."""
+    kind = ctypes.c_float if real is np.float32 else ctypes.c_double
+    return np.ctypeslib.as_array((kind * size).from_address(at))

@@ -67,7 +67,7 @@ def ratio(typing: Any, a: Any, b: Any) -> Any:
 
 @functools.cache
 def functions(real: type) -> dict[str, Any]:
-    """Name -> compiled scalar function of this precision."""
+    """Name -> compiled scalar function of this precision, and its limits."""
     single = real is np.float32
     precision = elementary.SINGLE if single else elementary.DOUBLE
     integer = np.int32 if single else np.int64
@@ -84,7 +84,7 @@ def functions(real: type) -> dict[str, Any]:
         text = _written_out(inspect.getsource(function), precision)
         plain = inlined(text, name, elementary.__file__, space, real)
         found[name] = njit(fastmath={"contract"}, **HELPER)(plain)
-    return found
+    return found | {name: space[name] for name in elementary.LIMITS}
 
 
 def _written_out(text: str, precision: Any) -> str:
