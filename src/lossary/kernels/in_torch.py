@@ -22,103 +22,109 @@ Tensor = torch.Tensor
 Formula = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-def formula(loss: str, parameters: Mapping[str, Any]) -> Formula | None:
-    """(values, slopes) of single-precision tensors; None where there is no such form."""
+def formula(
+    loss: str, parameters: Mapping[str, Any], weights: Tensor | None = None
+) -> Formula | None:
+    """(values, slopes) of single-precision tensors; None where there is no such form.
+
+    ``weights`` are of units with class indices: numbers, of which 0 means absent, or whether a unit
+    counts.
+    """
     if loss == "cross_entropy":
-        smoothing = float(parameters.get("label_smoothing", 0.0))
-        return functools.partial(smoothed, smoothing=smoothing) if smoothing else cross_entropy
+        axis, smoothing = parameters.get("axis", -1), float(parameters.get("label_smoothing", 0.0))
+        weights = None if weights is None else weights.unsqueeze(axis)
+        if smoothing:
+            return functools.partial(smoothed, axis=axis, weights=weights, smoothing=smoothing)
+        return functools.partial(cross_entropy, axis=axis, weights=weights)
     if not hasattr(formulas, loss):
         return None
     compute, numbers = _in_torch(loss), pointwise.numbers(loss, parameters)
     return lambda prediction, target: compute(prediction, target, *numbers)
 
 
-def total(
-    prediction: Tensor, target: Tensor, formula: Formula, weights: Tensor | None = None
-) -> Tensor:
-    """The weighted sum of the values, differentiable by the prediction; 0 means absent."""
-    return _Total.apply(prediction, target, weights, formula)
+def total(prediction: Tensor, target: Tensor, formula: Formula) -> Tensor:
+    """The sum of the values, differentiable by the prediction."""
+    return _Total.apply(prediction, target, formula)
 
 
-def values(
-    prediction: Tensor, target: Tensor, formula: Formula, weights: Tensor | None = None
-) -> Tensor:
-    """The weighted values, one per number of the target, differentiable by the prediction."""
-    return _Values.apply(prediction, target, weights, formula)
-
-
-def _weighted(
-    prediction: Tensor, target: Tensor, weights: Tensor | None, formula: Formula
-) -> tuple[Tensor, Tensor]:
-    values, slopes = formula(prediction, target)
-    if weights is None:
-        return values, slopes
-    weights = weights.reshape(values.shape)
-    present = weights != 0.0
-    return where(present, weights * values, 0.0), where(present, weights * slopes, 0.0)
+def values(prediction: Tensor, target: Tensor, formula: Formula) -> Tensor:
+    """The values, one per number of the target, differentiable by the prediction."""
+    return _Values.apply(prediction, target, formula)
 
 
 class _Total(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, prediction: Tensor, target: Tensor, weights: Tensor | None, formula: Formula
-    ) -> Tensor:
-        values, slopes = _weighted(prediction, target, weights, formula)
+    def forward(ctx: Any, prediction: Tensor, target: Tensor, formula: Formula) -> Tensor:
+        values, slopes = formula(prediction, target)
         ctx.save_for_backward(slopes)
         return values.sum()
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Any:
-        return ctx.saved_tensors[0] * upstream, None, None, None
+        return ctx.saved_tensors[0] * upstream, None, None
 
 
 class _Values(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, prediction: Tensor, target: Tensor, weights: Tensor | None, formula: Formula
-    ) -> Tensor:
-        values, slopes = _weighted(prediction, target, weights, formula)
+    def forward(ctx: Any, prediction: Tensor, target: Tensor, formula: Formula) -> Tensor:
+        values, slopes = formula(prediction, target)
         ctx.shape = values.shape
         ctx.save_for_backward(slopes)
         return values.reshape(target.shape)
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Any:
-        return ctx.saved_tensors[0] * upstream.reshape(ctx.shape), None, None, None
+        return ctx.saved_tensors[0] * upstream.reshape(ctx.shape), None, None
 
 
-def _softmax(logits: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+def _softmax(logits: Tensor, target: Tensor, axis: int) -> tuple[Tensor, ...]:
     """Highest logit, powers, their sum but for the highest one's, and what is sought of classes."""
-    high = logits.amax(-1, keepdim=True)
+    high = logits.amax(axis, keepdim=True)
     powers = exp(logits - high)
     # What shares the highest logit counts 1 each, and one of these is left out: counted apart from
     # the others, and in their dtype, for a loop over two widths takes no vectors.
     top = logits >= high
-    others = where(top, 0.0, powers).sum(-1, keepdim=True)
-    rest = others + (where(top, 1.0, 0.0).sum(-1, keepdim=True) - 1.0)
-    hit = target.unsqueeze(-1).to(int64)
-    return high, powers, rest, hit, logits.gather(-1, hit) - high
+    others = where(top, 0.0, powers).sum(axis, keepdim=True)
+    rest = others + (where(top, 1.0, 0.0).sum(axis, keepdim=True) - 1.0)
+    hit = target.unsqueeze(axis).to(int64)
+    return high, powers, rest, hit, logits.gather(axis, hit) - high
 
 
-def cross_entropy(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Of class indices, class axis last; see ``numba.softmax`` for the form."""
-    _, powers, rest, hit, below = _softmax(logits, target)
+def _weighed(numbers: Tensor, weights: Tensor | None) -> Tensor:
+    if weights is None:
+        return numbers
+    if weights.dtype == torch.bool:
+        return where(weights, numbers, 0.0)
+    return where(weights != 0.0, weights * numbers, 0.0)
+
+
+def cross_entropy(
+    logits: Tensor, target: Tensor, *, axis: int, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Of class indices; see ``numba.softmax`` for the form."""
+    _, powers, rest, hit, below = _softmax(logits, target, axis)
     share = 1.0 / (1.0 + rest)
     own = where(below >= 0.0, -rest, exp(below) - (1.0 + rest)) * share
-    return log1p(rest) - below, (powers * share).scatter(-1, hit, own)
+    share = _weighed(share, weights)  # once for each unit, not for each class
+    slopes = powers * share
+    if weights is not None:
+        slopes = where(share != 0.0, slopes, 0.0)
+    return _weighed(log1p(rest) - below, weights), slopes.scatter(axis, hit, _weighed(own, weights))
 
 
-def smoothed(logits: Tensor, target: Tensor, *, smoothing: float) -> tuple[Tensor, Tensor]:
+def smoothed(
+    logits: Tensor, target: Tensor, *, axis: int, smoothing: float, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """The same with label smoothing over the classes that are possible at all."""
-    high, powers, rest, hit, below = _softmax(logits, target)
+    high, powers, rest, hit, below = _softmax(logits, target, axis)
     possible = logits > -inf
-    count = where(possible, 1.0, 0.0).sum(-1, keepdim=True)
+    count = where(possible, 1.0, 0.0).sum(axis, keepdim=True)
     moved = smoothing / where(count < 1.0, 1.0, count)
-    spread = where(possible, high - logits, 0.0).sum(-1, keepdim=True)
+    spread = where(possible, high - logits, 0.0).sum(axis, keepdim=True)
     values = log1p(rest) + (moved * spread - (1.0 - smoothing) * below)
     slopes = powers * (1.0 / (1.0 + rest)) - where(possible, moved, 0.0)
-    own = slopes.gather(-1, hit) - (1.0 - smoothing)
-    return values, slopes.scatter(-1, hit, own)
+    own = slopes.gather(axis, hit) - (1.0 - smoothing)
+    return _weighed(values, weights), _weighed(slopes.scatter(axis, hit, own), weights)
 
 
 def _where(condition, yes, no):

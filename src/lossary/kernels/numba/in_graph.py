@@ -138,44 +138,42 @@ def _reduced(
     rows, indices = loss in kernels.WHOLE_ARRAY, target.ndim < prediction.ndim
     axis, size = parameters.get("axis", -1), prediction.numel()
     classes = prediction.shape[axis]
-    formula = None
-    if prediction.dtype == torch.float32 and (indices or not rows):
-        formula = in_torch.formula(loss, parameters)
-    least, value_alone = LARGE, not (prediction.requires_grad and torch.is_grad_enabled())
+    value_alone = not (prediction.requires_grad and torch.is_grad_enabled())
+    least = LARGE
     if rows or pointwise.computes(loss):
         least = LARGE_VALUE if value_alone else LARGE_COMPUTED
-    if reduction == "none" or not (
-        rows or (prediction.is_contiguous() and target.is_contiguous())
-    ):
+    dense = prediction.is_contiguous() and target.is_contiguous()
+    if reduction == "none" or not (rows or dense):
         least = 1 << 62  # the compiler's loops read it where it lies
     # Sizes that depend on data are the kernel's.
-    if formula is not None and not guard_or_false(size < least):
-        formula = None
-    if indices and (formula or prediction.movedim(axis, -1).is_contiguous()):
-        prediction, parameters["axis"] = prediction.movedim(axis, -1), -1
+    traced = prediction.dtype == torch.float32 and (indices or not rows)
+    traced = traced and guard_or_false(size < least)
     weights, count = None, torch.sym_max(size // classes if rows else size, 1)
     if ignore is not None or class_weights is not None:
-        kept = target != (-1 if ignore is None else int(ignore))  # -1 is no class
-        target = where(kept, target, 0)
-        weights = kept.to(prediction.dtype)
+        weights = target != (-1 if ignore is None else int(ignore))  # -1 is no class
+        target, count = where(weights, target, 0), weights.sum()
         if class_weights is not None:
             of_target = class_weights.to(prediction.dtype)[target.clamp(0, classes - 1)]
-            weights = where(kept, of_target, 0.0)
-        plain = class_weights is None or reduction != "mean"
-        count = (kept if plain else weights).sum()
+            weights = where(weights, of_target, 0.0)
+            count = weights.sum() if reduction == "mean" else count
         count = where(count == 0, 1, count)
     if reduction == "batch_mean":
         count = torch.sym_max(prediction.shape[0], 1)
     elif reduction in ("sum", "none"):
         count = 1
+    formula = in_torch.formula(loss, parameters, weights) if traced else None
     if formula is not None:
         if indices:
             target = _existing(target, classes)
         if reduction == "none":
-            return in_torch.values(prediction, target, formula, weights)
-        return in_torch.total(prediction, target, formula, weights) / count
+            return in_torch.values(prediction, target, formula)
+        return in_torch.total(prediction, target, formula) / count
+    if indices and prediction.movedim(axis, -1).is_contiguous():
+        prediction, parameters["axis"] = prediction.movedim(axis, -1), -1
     value, both = _operations(loss)
-    more = (weights, count if weights is None else 1, json.dumps(parameters))
+    more = (None, count, json.dumps(parameters))
+    if weights is not None:
+        more = (weights.to(prediction.dtype), 1, more[2])
     if value_alone:
         found = value(prediction, target, *more)
     else:
