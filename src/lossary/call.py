@@ -22,6 +22,7 @@ class Plan(NamedTuple):
     definition_only: str | None  # why no kernel can stand in, whatever it supports
     kernels: tuple[Kernel, ...]
     scale: float  # of the sum, where every unit counts alike
+    as_they_are: bool = False  # whether a kernel may take the arrays without the casts
 
 
 def plan_of(loss: Loss, arrays: dict[str, Array]) -> Plan:
@@ -44,7 +45,10 @@ def _new_plan(loss: Loss, arrays: dict[str, Array], *, traced: bool) -> Plan:
     found: tuple[Kernel, ...] = ()
     if reason is None:
         found = choose.candidates(loss.contract, loss.implementation, arrays, traced=traced)
-    return Plan(casts, result, reason, found, _plain_scale(loss, arrays) if found else 1.0)
+    scale = _plain_scale(loss, arrays) if found else 1.0
+    reals = all(namespace(arrays[name]).isdtype(arrays[name].dtype, "real floating") for name in casts)
+    as_they_are = bool(casts) and reals and any(kernel.halves for kernel in found)
+    return Plan(casts, result, reason, found, scale, as_they_are)
 
 
 def _plain_scale(loss: Loss, arrays: dict[str, Array]) -> float:
@@ -113,7 +117,7 @@ class Call(NamedTuple):
         """Let the next plain call on such arrays go to the kernel without detours."""
         loss, first = self.loss, next(iter(self.arrays.values()))
         plain = self.weights is None and self.class_weights is None and self.mask is None
-        if not plain or self.plan.casts or self.plan.result != first.dtype:
+        if not plain or self.plan.result != first.dtype:
             return
         if kernel.prepare is None or kernel.ready is None or kernel is not self.plan.kernels[0]:
             return
@@ -133,6 +137,9 @@ class Call(NamedTuple):
         prediction = self.arrays[contract.predictions[0]]
         xp = namespace(prediction)
         units = companions.units(contract, prediction, self.loss.parameters)
+        wide = self.plan.casts.get(contract.predictions[0], units.dtype)
+        if units.dtype != wide:  # weights are not rounded to half precision
+            units = xp.broadcast_to(xp.zeros((), dtype=wide, device=units.device), units.shape)
         weights, measure = self._unit_weights(self.arrays, units)
         counts = self._counts(units)
         if counts is not None:
@@ -233,10 +240,14 @@ def prepare(
             mask = cost.spread(mask, kept, "mask", contract.name)
             kept = namespace(kept).logical_and(kept, mask)
         mask = kept
-    for name, dtype in plan.casts.items():
-        bound[name] = namespace(first).astype(bound[name], dtype)
     if weights is not None:
         weights = companions.companion("weights", contract, weights, first)
+    if plan.as_they_are and class_weights is None:
+        call = Call(loss, bound, plan, weights, None, mask)
+        if call.kernel() is not None:
+            return call
+    for name, dtype in plan.casts.items():
+        bound[name] = namespace(first).astype(bound[name], dtype)
     if class_weights is not None:
         class_weights = companions.companion("class_weights", contract, class_weights, first)
         companions.check_class_weights(contract, bound, class_weights, loss.parameters)

@@ -64,6 +64,7 @@ class Kernel:
     prepare: Callable[..., Callable[..., Any]] | None = None
     size: Callable[..., int] | None = None  # what ``from_size`` counts, if not prediction elements
     traced: bool = False  # runs inside of JAX's transformations
+    halves: bool = False  # takes half precision as it is; computes and returns float32 values
 
     def large(self, *arrays: Any) -> tuple[int, bool]:
         """(the size of these arrays, whether the kernel pays from there)."""

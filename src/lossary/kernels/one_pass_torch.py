@@ -14,6 +14,7 @@ from lossary.kernels import Kernel
 
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
 _REAL = (torch.float32, torch.float64)
+HALVES = (torch.bfloat16, torch.float16)
 Tensor = torch.Tensor
 
 
@@ -44,12 +45,14 @@ class OnePass:
     ``decline`` is what ``supports`` asks about a plain prediction in single or double precision;
     ``unit_axes`` the axes of the prediction that units lack; ``run`` fills ``gradient`` with
     ``factor * weight * slope`` and ``values`` with the unreduced units, where they are given, and
-    returns the scalar ``factor * sum(weights * values)``.
+    returns the scalar ``factor * sum(weights * values)``. Of a prediction in half precision, values
+    and weights are in single precision; its gradient is rounded once.
     """
 
     toolchain: str
     devices: tuple[str, ...]
-    copies_indices = False  # where class indices have gaps: they are few beside the logits
+    halves = False  # whether predictions and targets may be in half precision
+    anywhere = False  # whether numbers may lie as they will
 
     def __init__(self, loss: str) -> None:
         self.loss = loss
@@ -63,6 +66,8 @@ class OnePass:
 
     def scattered(self, prediction: Tensor, target: Tensor, parameters: Any) -> str | None:
         """Why the toolchain cannot read tensors that lie so in memory."""
+        if self.anywhere:
+            return None
         for name, tensor in (("prediction", prediction), ("target", target)):
             if not tensor.is_contiguous():
                 return f"the {name} is not contiguous"
@@ -74,8 +79,8 @@ class OnePass:
     def empty_like(self, tensor: Tensor) -> Tensor:
         return torch.empty_like(tensor, memory_format=torch.contiguous_format)
 
-    def scaled(self, gradient: Tensor, upstream: Tensor) -> Tensor:
-        """``gradient`` times a scalar, in place."""
+    def scaled(self, gradient: Tensor, upstream: Tensor) -> Tensor | None:
+        """``gradient`` times a scalar, in place; None if that would round it again."""
         return gradient.mul_(upstream)
 
     def run(
@@ -92,7 +97,7 @@ class OnePass:
             self.toolchain, self.loss, "torch", self.supports, self.values, self.scaled_sum,
             self.value_and_grad, from_size,
             device=self.devices[0] if len(self.devices) == 1 else None,
-            ready=self.ready, prepare=self.prepare,
+            ready=self.ready, prepare=self.prepare, halves=self.halves,
         )  # fmt: skip
 
     def supports(self, prediction: Tensor, target: Tensor, **parameters: Any) -> str | None:
@@ -103,7 +108,7 @@ class OnePass:
                 return f"the {name} is on {tensor.device}"
         if prediction.device != target.device:
             return f"the prediction is on {prediction.device}, the target on {target.device}"
-        if prediction.dtype not in _REAL:
+        if prediction.dtype not in _REAL and not (self.halves and prediction.dtype in HALVES):
             return f"the prediction is {str(prediction.dtype).removeprefix('torch.')}"
         if target.requires_grad:
             return "the target asks for a gradient too"
@@ -117,8 +122,7 @@ class OnePass:
 
     def ready(self, prediction: Tensor, target: Tensor) -> bool:
         return (
-            prediction.is_contiguous()
-            and (target.is_contiguous() or (self.copies_indices and not target.is_floating_point()))
+            (self.anywhere or (prediction.is_contiguous() and target.is_contiguous()))
             and not target.requires_grad
             and not torch._is_functional_tensor(prediction)
             and not torch._is_functional_tensor(target)
@@ -135,14 +139,17 @@ class OnePass:
         # answered: they take as long as the kernel.
         apply: Any = super(torch.autograd.Function, _ScaledSum).apply
 
-        def scaled_sum(prediction: Tensor, target: Tensor) -> Tensor:
+        def plain(prediction: Tensor, target: Tensor) -> Tensor:
             # A tensor that outlived its transformation is an empty shell around the plain one.
             prediction, target = unwrapped(prediction), unwrapped(target)
             if prediction.requires_grad and torch.is_grad_enabled():
                 return apply(prediction, target, None, self, factor, parameters)
             return run(prediction, target, None, None, None, factor, parameters)
 
-        return scaled_sum
+        kind = prediction.dtype
+        if kind in HALVES:
+            return lambda prediction, target: plain(prediction, target).to(kind)
+        return plain
 
     def values(self, prediction: Tensor, target: Tensor, **parameters: Any) -> Tensor:
         if torch.is_grad_enabled() and prediction.requires_grad:
@@ -160,8 +167,8 @@ class OnePass:
     ) -> Tensor:
         if weights is not None and (
             weights.requires_grad
-            or weights.dtype != prediction.dtype
-            or not weights.is_contiguous()
+            or not (self.anywhere or weights.is_contiguous())
+            or (weights.dtype != prediction.dtype and prediction.dtype in _REAL)
         ):
             # A gradient by the weights needs the values themselves.
             values = self.values(prediction, target, **parameters)
@@ -180,7 +187,7 @@ class OnePass:
         **parameters: Any,
     ) -> tuple[Tensor, Tensor]:
         if weights is not None:
-            weights = weights.detach().to(prediction.dtype).contiguous()
+            weights = weights.detach().to(_real(prediction)).contiguous()
         gradient = self.empty_like(prediction)
         total = self.run(prediction.detach(), target, weights, gradient, None, factor, parameters)
         return total, gradient
@@ -189,11 +196,21 @@ class OnePass:
         self, prediction: Tensor, target: Tensor, parameters: Any, gradient: bool
     ) -> tuple[Tensor, Tensor | None]:
         slopes = self.empty_like(prediction) if gradient else None
-        lacking = self.unit_axes(prediction, parameters)
-        shape = [n for axis, n in enumerate(prediction.shape) if axis not in lacking]
-        values = self.empty_like(prediction.new_empty(shape) if lacking else prediction)
+        lacking, real = self.unit_axes(prediction, parameters), _real(prediction)
+        if lacking:
+            shape = [n for axis, n in enumerate(prediction.shape) if axis not in lacking]
+            values = prediction.new_empty(shape, dtype=real)
+        elif real != prediction.dtype:
+            values = torch.empty_like(prediction, dtype=real)
+        else:
+            values = self.empty_like(prediction)
         self.run(prediction, target, None, slopes, values, 1.0, parameters)
         return values, slopes
+
+
+def _real(prediction: Tensor) -> Any:
+    """The dtype that is computed in."""
+    return prediction.dtype if prediction.dtype in _REAL else torch.float32
 
 
 def _spread(units: Tensor, prediction: Tensor, lacking: tuple[int, ...]) -> Tensor:
@@ -209,11 +226,13 @@ def _through_definition(
 ) -> Tensor:
     """The gradient as a function that can be differentiated again."""
     prediction, target = ctx.saved_tensors[:2]
-    kept, lacking = prediction, ctx.bound.unit_axes(prediction, ctx.parameters)
+    real = _real(prediction)
+    target = target.to(real) if target.is_floating_point() else target
+    kept, lacking = prediction.to(real), ctx.bound.unit_axes(prediction, ctx.parameters)
     if weights is not None:
         # Absent units are blanked first: a NaN there would reach the derivative through 0 * NaN.
         present = weights != 0
-        kept = torch.where(_spread(present, prediction, lacking), prediction, 0.0)
+        kept = torch.where(_spread(present, prediction, lacking), kept, 0.0)
         whole = target.ndim == prediction.ndim
         trailing = (1,) * (target.ndim - present.ndim)
         known = (
@@ -250,11 +269,16 @@ class _ScaledSum(torch.autograd.Function):
             return (_through_definition(ctx, upstream, weights, ctx.scale), *nothing)
         # Handed out once, so that autograd may keep it without a copy; then computed again.
         gradient, ctx.gradient = ctx.gradient, None
-        if gradient is None:
+        scaled = None if gradient is None else ctx.bound.scaled(gradient, upstream)
+        if scaled is None:
             prediction, target, weights = ctx.saved_tensors
-            gradient = ctx.bound.empty_like(prediction)
-            ctx.bound.run(prediction, target, weights, gradient, None, ctx.scale, ctx.parameters)
-        return (ctx.bound.scaled(gradient, upstream), *nothing)
+            if gradient is None:
+                gradient = ctx.bound.empty_like(prediction)
+            half = prediction.dtype in HALVES
+            factor = ctx.scale * upstream.item() if half else ctx.scale
+            ctx.bound.run(prediction, target, weights, gradient, None, factor, ctx.parameters)
+            scaled = gradient if half else ctx.bound.scaled(gradient, upstream)
+        return (scaled, *nothing)
 
 
 class _Values(torch.autograd.Function):
@@ -262,7 +286,8 @@ class _Values(torch.autograd.Function):
     def forward(
         ctx: Any, prediction: Tensor, target: Tensor, bound: OnePass, parameters: Any
     ) -> Tensor:
-        values, ctx.gradient = bound.run_values(prediction, target, parameters, gradient=True)
+        real = prediction.dtype in _REAL  # else the slopes would be rounded before they are scaled
+        values, ctx.gradient = bound.run_values(prediction, target, parameters, gradient=real)
         ctx.bound, ctx.parameters = bound, parameters
         ctx.save_for_backward(prediction, target)
         return values
@@ -275,6 +300,10 @@ class _Values(torch.autograd.Function):
         gradient, ctx.gradient = ctx.gradient, None
         if gradient is None:
             prediction, target = ctx.saved_tensors
+            if prediction.dtype not in _REAL:
+                gradient = ctx.bound.empty_like(prediction)
+                ctx.bound.run(prediction, target, upstream, gradient, None, 1.0, ctx.parameters)
+                return (gradient, *nothing)
             _, gradient = ctx.bound.run_values(prediction, target, ctx.parameters, gradient=True)
         prediction = ctx.saved_tensors[0]
         lacking = ctx.bound.unit_axes(prediction, ctx.parameters)

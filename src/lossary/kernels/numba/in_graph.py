@@ -28,7 +28,7 @@ from torch.compiler import is_dynamo_compiling as compiling
 
 from lossary import kernels
 from lossary.kernels import elementary, formulas, in_torch, pointwise
-from lossary.kernels.numba import available, memory, strided
+from lossary.kernels.numba import available, memory, on_torch
 
 Tensor = torch.Tensor
 Traced = Callable[..., Any]
@@ -151,7 +151,7 @@ def _operations(loss: str) -> tuple[Any, Any]:
         return _run(loss, prediction, target, None, count, parameters)
 
     def both(prediction: Tensor, target: Tensor, count: int, parameters: str) -> Any:
-        gradient = memory.tensor(prediction)
+        gradient = memory.tensor(prediction, contiguous=True)
         return _run(loss, prediction, target, gradient, count, parameters), gradient
 
     def scalar(prediction: Tensor, *rest: Any) -> Tensor:
@@ -176,16 +176,8 @@ def _operations(loss: str) -> tuple[Any, Any]:
 def _run(
     loss: str, prediction: Tensor, target: Tensor, gradient: Tensor | None, count: int, text: str
 ) -> Tensor:
-    if not target.is_floating_point():
-        target = target.contiguous()
-    lies = strided.of_tensor(prediction), strided.of_tensor(target)
-    if strided.scattered(loss, *lies, json.loads(text)):
-        prediction, target = prediction.contiguous(), target.contiguous()
-        lies = strided.of_tensor(prediction), strided.of_tensor(target)
-    launch = _launch(loss, *lies, gradient is not None, text)
-    place = 0 if gradient is None else gradient.data_ptr()
-    found = launch(prediction.data_ptr(), target.data_ptr(), 0, place, 0, 1.0 / count)
-    return torch.scalar_tensor(found, dtype=prediction.dtype)
+    bound, parameters = _bound(loss, prediction.shape, prediction.dtype, target.dtype, text)
+    return bound.run(prediction, target, None, gradient, None, 1.0 / count, parameters)
 
 
 def _existing(target: Tensor, classes: Any) -> Tensor:
@@ -202,8 +194,6 @@ _NO_SUCH_CLASS = (
 
 
 @functools.lru_cache(maxsize=256)
-def _launch(
-    loss: str, prediction: strided.Memory, target: strided.Memory, gradient: bool, text: str
-) -> Any:
-    """The kernel's function of addresses, for tensors that lie so."""
-    return strided.launch(loss, prediction, target, (False, gradient, False), json.loads(text))
+def _bound(loss: str, shape: Any, dtype: Any, target_dtype: Any, text: str) -> Any:
+    """The kernel for tensors of this shape and these dtypes, and its parameters."""
+    return on_torch.fixed(loss), json.loads(text)
