@@ -46,7 +46,9 @@ def _new_plan(loss: Loss, arrays: dict[str, Array], *, traced: bool) -> Plan:
     if reason is None:
         found = choose.candidates(loss.contract, loss.implementation, arrays, traced=traced)
     scale = _plain_scale(loss, arrays) if found else 1.0
-    reals = all(namespace(arrays[name]).isdtype(arrays[name].dtype, "real floating") for name in casts)
+    reals = all(
+        namespace(arrays[name]).isdtype(arrays[name].dtype, "real floating") for name in casts
+    )
     as_they_are = bool(casts) and reals and any(kernel.halves for kernel in found)
     return Plan(casts, result, reason, found, scale, as_they_are)
 

@@ -85,8 +85,10 @@ class _Compiled(OnePass):
         assert prediction is not None
         way, last = self.way, prediction.ndim - 1
         if way is None:
+            if prediction.numel() <= slices.SMALL or prediction.is_contiguous():
+                return arrays, parameters
             strides = prediction.stride()
-            if prediction.is_contiguous() or 0 in strides:
+            if 0 in strides:
                 return arrays, parameters
             order = sorted(range(last + 1), key=lambda axis: -strides[axis])
         else:

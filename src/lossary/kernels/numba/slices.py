@@ -15,8 +15,9 @@ import numpy as np
 
 from lossary.kernels.numba.program import INDEX, Launch, NoSuchClassError, Shape
 
-SLICE = 1 << 17  # numbers that are copied at once
-PIECE = 1 << 15  # numbers from which a launch takes less time than copying them
+SLICE = 1 << 18  # numbers that are copied at once
+PIECE = 1 << 16  # numbers from which a launch takes less time than copying them
+SMALL = 1 << 12  # numbers that are copied in less time than it takes to ask how they lie
 Array = Any
 
 
@@ -50,7 +51,9 @@ def run(
     shape = tuple(arrays[0].shape)
     kinds = (dtypes[0], dtypes[1], *dtypes[:1] * 3)
     scratch: list[Array] = [None] * len(arrays)
-    block = _piece(library, arrays, kinds, shape, lacking) or _block(shape, lacking)
+    block = shape
+    if math.prod(shape) > SMALL:
+        block = _piece(library, arrays, kinds, shape, lacking) or _block(shape, lacking)
     if block == shape:
         return _one(library, arrays, kinds, scratch, launch(shape), factor)
     total = 0.0
