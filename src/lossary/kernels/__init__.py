@@ -8,7 +8,8 @@ questions are asked:
    device, a toolchain that is missing, a transformation in progress). The arrays are the
    definition's inputs in its order; most kernels are of losses of one prediction and one target.
    It looks at shapes and flags, never at values. A kernel asked for by name that declines is an
-   error.
+   error. One with ``kernel.halves`` takes half precision as it is: its values, and the weights, are
+   float32, and its gradients, of the prediction's dtype, are rounded once.
 2. ``kernel.from_size``: ``auto`` takes the kernel from that many prediction elements on (or
    whatever ``kernel.size(*arrays)`` counts), as measured.
 3. What is wanted:

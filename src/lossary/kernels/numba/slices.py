@@ -60,7 +60,7 @@ def run(
     for start in itertools.product(*map(range, itertools.repeat(0), shape, block)):
         where = tuple(map(slice, start, map(int.__add__, start, block)))
         of_units = tuple(each for axis, each in enumerate(where) if axis not in lacking)
-        parts = [
+        parts: list[Array] = [
             None if array is None else array[where if array.ndim == len(shape) else of_units]
             for array in arrays
         ]
@@ -78,7 +78,8 @@ def _one(
     library: Library, arrays: Sequence[Array], kinds: Sequence[str], scratch: list[Array],
     launch: Launch, factor: float,
 ) -> float:  # fmt: skip
-    places, written = [], []
+    places: list[int] = []
+    written = []
     for role, array in enumerate(arrays):
         if array is None:
             places.append(0)
@@ -93,7 +94,8 @@ def _one(
             else:
                 written.append((array, room))
         places.append(library.address(room))
-    total = launch(*places, factor)
+    prediction, target, weights, gradient, values = places
+    total = launch(prediction, target, weights, gradient, values, factor)
     for array, room in written:
         library.copy(array, room)
     return total
