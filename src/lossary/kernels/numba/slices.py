@@ -1,7 +1,7 @@
 """Kernels on arrays with gaps, in another order or another precision, slice by slice.
 
 A slice that lies in one piece is read and written where it lies. Any other goes through scratch
-memory of as many numbers as stay in a core's cache: nothing is copied as a whole.
+memory of as many numbers as stay in the cache: nothing large is copied as a whole.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from lossary.kernels.numba.program import INDEX, Launch, NoSuchClassError, Shape
 
-SLICE = 1 << 18  # numbers that are copied at once
+SLICE = 1 << 20  # numbers that are copied at once: with fewer, threads meet more often
 PIECE = 1 << 16  # numbers from which a launch takes less time than copying them
 SMALL = 1 << 12  # numbers that are copied in less time than it takes to ask how they lie
 Array = Any
