@@ -22,6 +22,7 @@ class Plan(NamedTuple):
     definition_only: str | None  # why no kernel can stand in, whatever it supports
     kernels: tuple[Kernel, ...]
     scale: float  # of the sum, where every unit counts alike
+    as_they_are: bool = False  # whether a kernel may take the arrays without the casts
 
 
 def plan_of(loss: Loss, arrays: dict[str, Array]) -> Plan:
@@ -45,7 +46,12 @@ def _new_plan(loss: Loss, arrays: dict[str, Array], *, traced: bool) -> Plan:
     if reason is None:
         name = choose.name_of(loss.contract, loss.predictions)
         found = choose.candidates(name, loss.implementation, arrays, traced=traced)
-    return Plan(casts, result, reason, found, _plain_scale(loss, arrays) if found else 1.0)
+    scale = _plain_scale(loss, arrays) if found else 1.0
+    reals = all(
+        namespace(arrays[name]).isdtype(arrays[name].dtype, "real floating") for name in casts
+    )
+    as_they_are = bool(casts) and reals and any(kernel.halves for kernel in found)
+    return Plan(casts, result, reason, found, scale, as_they_are)
 
 
 def _plain_scale(loss: Loss, arrays: dict[str, Array]) -> float:
@@ -114,7 +120,7 @@ class Call(NamedTuple):
     def remember(self, kernel: Kernel) -> None:
         """Let the next plain call on such arrays go to the kernel without detours."""
         loss, first = self.loss, next(iter(self.arrays.values()))
-        if not self.plain or self.plan.casts or self.plan.result != first.dtype:
+        if not self.plain or self.plan.result != first.dtype:
             return
         if kernel.prepare is None or kernel.ready is None or kernel is not self.plan.kernels[0]:
             return
@@ -195,10 +201,15 @@ class Call(NamedTuple):
         return {"weights": weights, "counts": counts, "measure": measure}
 
     def _units(self) -> Array:
-        """An array like the unreduced values."""
+        """An array like the unreduced values, in the dtype that is computed in."""
         contract = self.loss.contract
-        prediction = self.arrays[contract.predictions[0]]
-        return companions.units(contract, prediction, self.loss.parameters)
+        name = contract.predictions[0]
+        units = companions.units(contract, self.arrays[name], self.loss.parameters)
+        wide = self.plan.casts.get(name, units.dtype)
+        if units.dtype == wide:
+            return units
+        xp = namespace(units)
+        return xp.broadcast_to(xp.zeros((), dtype=wide, device=units.device), units.shape)
 
     def _present(self) -> Array | None:
         """1 for each unit that is not masked, else 0."""
@@ -268,10 +279,14 @@ def prepare(
             mask = cost.spread(mask, kept, "mask", contract.name)
             kept = namespace(kept).logical_and(kept, mask)
         mask = kept
-    for name, dtype in plan.casts.items():
-        bound[name] = namespace(first).astype(bound[name], dtype)
     if weights is not None:
         weights = companions.companion("weights", contract, weights, first)
+    if plan.as_they_are and class_weights is None:
+        call = Call(loss, bound, plan, weights, None, mask, plain)
+        if call.kernel() is not None:
+            return call
+    for name, dtype in plan.casts.items():
+        bound[name] = namespace(first).astype(bound[name], dtype)
     if class_weights is not None:
         class_weights = companions.companion("class_weights", contract, class_weights, first)
         companions.check_class_weights(contract, bound, class_weights, loss.parameters)

@@ -9,7 +9,8 @@ questions are asked:
    device, a toolchain that is missing, a transformation in progress). The arrays are the
    definition's inputs in its order; most kernels are of losses of one prediction and one target.
    It looks at shapes and flags, never at values. A kernel asked for by name that declines is an
-   error.
+   error. One with ``kernel.halves`` takes half precision as it is: its values, and the weights, are
+   float32, and its gradients, of the prediction's dtype, are rounded once.
 2. ``kernel.from_size``: ``auto`` takes the kernel from that many prediction elements on (or
    whatever ``kernel.size(*arrays)`` counts), as measured.
 3. What is wanted:
@@ -26,15 +27,16 @@ questions are asked:
      sum, gradient by the prediction) for libraries without a tape of their own: NumPy and eager
      JAX.
 
-Each of the three is None where a kernel does not offer it. A kernel that ``skips`` takes weights of
-1 and 0 for ``values``, too: 0 is absent, its value is 0. A kernel may offer a shortcut besides:
-``kernel.prepare(prediction, target, *, factor, ignore=None, divisor=None, **parameters)`` returns a
-function of (prediction, target), the scaled sum for arrays of these shapes and dtypes, or the values
-if ``factor`` is None, to be called where ``kernel.ready(prediction, target)``, the part of
-``supports`` that shapes and dtypes do not decide, is true. Units whose class index is ``ignore`` are
-absent; ``divisor`` says that the sum is divided by the others' "count" or "weight" (of their class)
-instead. Second derivatives, ``vmap`` and ``jvp`` go through the definition, which the kernels find
-in the registry by the loss's name; a kernel that is ``traced`` (by JAX) does them itself.
+Each of the three is None where a kernel does not offer it. A kernel that ``skips`` takes weights
+of 1 and 0 for ``values``, too: 0 is absent, its value is 0. A kernel may offer a shortcut besides:
+``kernel.prepare(prediction, target, *, factor, ignore=None, divisor=None, **parameters)`` returns
+a function of (prediction, target): the scaled sum for arrays of these shapes and dtypes, or the
+values if ``factor`` is None. It is called where ``kernel.ready(prediction, target)``, the part of
+``supports`` that shapes and dtypes do not decide, is true. Units whose class index is ``ignore``
+are absent; ``divisor`` says that the sum is divided by the others' "count" or "weight" (of their
+class) instead. Second derivatives, ``vmap`` and ``jvp`` go through the definition, which the
+kernels find in the registry by the loss's name; a kernel that is ``traced`` (by JAX) does them
+itself.
 """
 
 from __future__ import annotations
@@ -70,6 +72,7 @@ class Kernel:
     skips: bool = False  # ``values`` takes ``weights``, of which 0 means absent
     size: Callable[..., int] | None = None  # what ``from_size`` counts, if not prediction elements
     traced: bool = False  # runs inside of JAX's transformations
+    halves: bool = False  # takes half precision as it is; computes and returns float32 values
 
     def large(self, *arrays: Any) -> tuple[int, bool]:
         """(the size of these arrays, whether the kernel pays from there)."""

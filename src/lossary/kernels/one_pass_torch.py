@@ -13,6 +13,7 @@ from lossary.kernels import Kernel, definition
 
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
 _REAL = (torch.float32, torch.float64)
+HALVES = (torch.bfloat16, torch.float16)
 Tensor = torch.Tensor
 
 
@@ -42,13 +43,15 @@ class OnePass:
 
     ``decline`` is what ``supports`` asks about a plain prediction in single or double precision;
     ``unit_axes`` the axes of the prediction that units lack; ``run`` fills ``gradient`` with
-    ``factor * weight * slope`` and ``values`` with the unreduced units, 0 for absent ones, where they
-    are given, and returns the scalar ``factor * sum(weights * values)``.
+    ``factor * weight * slope`` and ``values`` with the unreduced units, 0 for absent ones, where
+    they are given, and returns the scalar ``factor * sum(weights * values)``. Of a prediction in
+    half precision, values and weights are in single precision; its gradient is rounded once.
     """
 
     toolchain: str
     devices: tuple[str, ...]
-    copies_indices = False  # where class indices have gaps: they are few beside the logits
+    halves = False  # whether predictions and targets may be in half precision
+    anywhere = False  # whether numbers may lie as they will
 
     def __init__(self, loss: str) -> None:
         self.loss = loss
@@ -62,6 +65,8 @@ class OnePass:
 
     def scattered(self, prediction: Tensor, target: Tensor, parameters: Any) -> str | None:
         """Why the toolchain cannot read tensors that lie so in memory."""
+        if self.anywhere:
+            return None
         for name, tensor in (("prediction", prediction), ("target", target)):
             if not tensor.is_contiguous():
                 return f"the {name} is not contiguous"
@@ -73,8 +78,8 @@ class OnePass:
     def empty_like(self, tensor: Tensor) -> Tensor:
         return torch.empty_like(tensor, memory_format=torch.contiguous_format)
 
-    def scaled(self, gradient: Tensor, upstream: Tensor) -> Tensor:
-        """``gradient`` times a scalar, in place."""
+    def scaled(self, gradient: Tensor, upstream: Tensor) -> Tensor | None:
+        """``gradient`` times a scalar, in place; None if that would round it again."""
         return gradient.mul_(upstream)
 
     def run(
@@ -91,7 +96,7 @@ class OnePass:
             self.toolchain, self.loss, "torch", self.supports, self.values, self.scaled_sum,
             self.value_and_grad, from_size,
             device=self.devices[0] if len(self.devices) == 1 else None,
-            ready=self.ready, prepare=self.prepare, skips=True,
+            ready=self.ready, prepare=self.prepare, skips=True, halves=self.halves,
         )  # fmt: skip
 
     def supports(self, prediction: Tensor, target: Tensor, **parameters: Any) -> str | None:
@@ -102,7 +107,7 @@ class OnePass:
                 return f"the {name} is on {tensor.device}"
         if prediction.device != target.device:
             return f"the prediction is on {prediction.device}, the target on {target.device}"
-        if prediction.dtype not in _REAL:
+        if prediction.dtype not in _REAL and not (self.halves and prediction.dtype in HALVES):
             return f"the prediction is {str(prediction.dtype).removeprefix('torch.')}"
         if target.requires_grad:
             return "the target asks for a gradient too"
@@ -116,8 +121,7 @@ class OnePass:
 
     def ready(self, prediction: Tensor, target: Tensor) -> bool:
         return (
-            prediction.is_contiguous()
-            and (target.is_contiguous() or (self.copies_indices and not target.is_floating_point()))
+            (self.anywhere or (prediction.is_contiguous() and target.is_contiguous()))
             and not target.requires_grad
             and not torch._is_functional_tensor(prediction)
             and not torch._is_functional_tensor(target)
@@ -149,13 +153,13 @@ class OnePass:
         index = int(ignore) if ignore is not None and float(ignore).is_integer() else None
         units = target.numel()
 
-        def shortcut(prediction: Tensor, target: Tensor) -> Tensor:
+        def plain(prediction: Tensor, target: Tensor) -> Tensor:
             # A tensor that outlived its transformation is an empty shell around the plain one.
             prediction, target = unwrapped(prediction), unwrapped(target)
             weights, scale = None, factor
             absent = 0 if index is None else self.count(target, index)
-            if absent:
-                weights = (target != index).to(prediction.dtype)
+            if index is not None and absent:
+                weights = torch.ne(target, index).to(_real(prediction))
                 if divisor == "count":
                     scale = 1.0 / max(units - absent, 1)
             if divisor == "weight":
@@ -170,7 +174,10 @@ class OnePass:
                 return sum_of(prediction, target, weights, self, scale, parameters)
             return run(prediction, target, weights, None, None, scale, parameters)
 
-        return shortcut
+        kind = prediction.dtype
+        if kind in HALVES:
+            return lambda prediction, target: plain(prediction, target).to(kind)
+        return plain
 
     def values(
         self, prediction: Tensor, target: Tensor, *, weights: Tensor | None = None,
@@ -191,11 +198,11 @@ class OnePass:
     ) -> Tensor:
         if weights is not None and (
             weights.requires_grad
-            or weights.dtype != prediction.dtype
-            or not weights.is_contiguous()
+            or not (self.anywhere or weights.is_contiguous())
+            or (weights.dtype != prediction.dtype and prediction.dtype in _REAL)
         ):
             # A gradient by the weights needs the values themselves.
-            present = (weights.detach() != 0).to(prediction.dtype)
+            present = (weights.detach() != 0).to(_real(prediction))
             values = self.values(prediction, target, weights=present, **parameters)
             return factor * torch.where(weights == 0, 0.0, weights * values).sum()
         if torch.is_grad_enabled() and prediction.requires_grad:
@@ -212,7 +219,7 @@ class OnePass:
         **parameters: Any,
     ) -> tuple[Tensor, Tensor]:
         if weights is not None:
-            weights = weights.detach().to(prediction.dtype).contiguous()
+            weights = weights.detach().to(_real(prediction)).contiguous()
         gradient = self.empty_like(prediction)
         total = self.run(prediction.detach(), target, weights, gradient, None, factor, parameters)
         return total, gradient
@@ -222,11 +229,21 @@ class OnePass:
         gradient: bool,
     ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
         slopes = self.empty_like(prediction) if gradient else None
-        lacking = self.unit_axes(prediction, parameters)
-        shape = [n for axis, n in enumerate(prediction.shape) if axis not in lacking]
-        values = self.empty_like(prediction.new_empty(shape) if lacking else prediction)
+        lacking, real = self.unit_axes(prediction, parameters), _real(prediction)
+        if lacking:
+            shape = [n for axis, n in enumerate(prediction.shape) if axis not in lacking]
+            values = prediction.new_empty(shape, dtype=real)
+        elif real != prediction.dtype:
+            values = torch.empty_like(prediction, dtype=real)
+        else:
+            values = self.empty_like(prediction)
         self.run(prediction, target, weights, slopes, values, 1.0, parameters)
         return values, slopes
+
+
+def _real(prediction: Tensor) -> Any:
+    """The dtype that is computed in."""
+    return prediction.dtype if prediction.dtype in _REAL else torch.float32
 
 
 def _spread(units: Tensor, prediction: Tensor, lacking: tuple[int, ...]) -> Tensor:
@@ -242,11 +259,13 @@ def _through_definition(
 ) -> Tensor:
     """The gradient as a function that can be differentiated again."""
     prediction, target = ctx.saved_tensors[:2]
-    kept, lacking = prediction, ctx.bound.unit_axes(prediction, ctx.parameters)
+    real = _real(prediction)
+    target = target.to(real) if target.is_floating_point() else target
+    kept, lacking = prediction.to(real), ctx.bound.unit_axes(prediction, ctx.parameters)
     if weights is not None:
         # Absent units are blanked first: a NaN there would reach the derivative through 0 * NaN.
         present = weights != 0
-        kept = torch.where(_spread(present, prediction, lacking), prediction, 0.0)
+        kept = torch.where(_spread(present, prediction, lacking), kept, 0.0)
         whole = target.ndim == prediction.ndim
         trailing = (1,) * (target.ndim - present.ndim)
         known = (
@@ -283,11 +302,16 @@ class _ScaledSum(torch.autograd.Function):
             return (_through_definition(ctx, upstream, weights, ctx.scale), *nothing)
         # Handed out once, so that autograd may keep it without a copy; then computed again.
         gradient, ctx.gradient = ctx.gradient, None
-        if gradient is None:
+        scaled = None if gradient is None else ctx.bound.scaled(gradient, upstream)
+        if scaled is None:
             prediction, target, weights = ctx.saved_tensors
-            gradient = ctx.bound.empty_like(prediction)
-            ctx.bound.run(prediction, target, weights, gradient, None, ctx.scale, ctx.parameters)
-        return (ctx.bound.scaled(gradient, upstream), *nothing)
+            if gradient is None:
+                gradient = ctx.bound.empty_like(prediction)
+            half = prediction.dtype in HALVES
+            factor = ctx.scale * upstream.item() if half else ctx.scale
+            ctx.bound.run(prediction, target, weights, gradient, None, factor, ctx.parameters)
+            scaled = gradient if half else ctx.bound.scaled(gradient, upstream)
+        return (scaled, *nothing)
 
 
 class _Values(torch.autograd.Function):
@@ -296,7 +320,8 @@ class _Values(torch.autograd.Function):
         ctx: Any, prediction: Tensor, target: Tensor, weights: Tensor | None, bound: OnePass,
         parameters: Any,
     ) -> Tensor:  # fmt: skip
-        values, ctx.gradient = bound.run_values(prediction, target, weights, parameters, True)
+        real = prediction.dtype in _REAL  # else the slopes would be rounded before they are scaled
+        values, ctx.gradient = bound.run_values(prediction, target, weights, parameters, real)
         ctx.bound, ctx.parameters = bound, parameters
         ctx.save_for_backward(prediction, target, weights)
         return values
@@ -309,6 +334,11 @@ class _Values(torch.autograd.Function):
             return (_through_definition(ctx, upstream, weights, 1.0), *nothing)
         gradient, ctx.gradient = ctx.gradient, None
         if gradient is None:
+            if prediction.dtype not in _REAL:
+                gradient = ctx.bound.empty_like(prediction)
+                pull = upstream if weights is None else upstream * weights
+                ctx.bound.run(prediction, target, pull, gradient, None, 1.0, ctx.parameters)
+                return (gradient, *nothing)
             _, gradient = ctx.bound.run_values(prediction, target, weights, ctx.parameters, True)
         lacking = ctx.bound.unit_axes(prediction, ctx.parameters)
         return (gradient.mul_(_spread(upstream, prediction, lacking)), *nothing)

@@ -136,14 +136,14 @@ class LossModule(nn.Module):
         self, total: bool, inputs: tuple[Tensor, ...], weights: Tensor | None, mask: Tensor | None
     ) -> Any:
         if self._direct and not total and weights is None and mask is None and len(inputs) == 2:
-            input, target = inputs
-            weight = self._buffers.get("weight")
-            known = weight is None or (
-                weight.device == input.device and weight.shape == input.shape[1:2]
+            given, labels = inputs
+            of_class = self._buffers.get("weight")
+            known = of_class is None or (
+                of_class.device == given.device and of_class.shape == given.shape[1:2]
             )
-            if input.ndim > 1 and known:  # most calls, without detours
-                loss = self._losses[True, target.ndim == input.ndim]
-                return loss(input, target, class_weights=weight)
+            if given.ndim > 1 and known:  # most calls, without detours
+                loss = self._losses[True, labels.ndim == given.ndim]
+                return loss(given, labels, class_weights=of_class)
         arrays = self._arrays(inputs)
         first = arrays[self.contract.predictions[0]]
         target = arrays.get(str(self.contract.target_name))

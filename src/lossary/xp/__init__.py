@@ -38,7 +38,7 @@ _LIBRARIES = {
 }
 _FOUND: dict[type, ModuleType] = {}
 _NUMBERS = (bool, int, float, type(None), tuple)
-_SIGNATURES: dict[type, Callable[[tuple[Array, ...]], tuple[Any, ...] | None]] = {}
+_SIGNATURES: dict[type, Callable[[tuple[Array, ...], Array | None], tuple[Any, ...] | None]] = {}
 
 
 def namespace(*arrays: Array) -> Any:

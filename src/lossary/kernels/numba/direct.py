@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from lossary.kernels import Kernel
-from lossary.kernels.numba import available, memory, strided
-from lossary.kernels.numba.program import INDEX, REAL, from_size, program, unit_shape
+from lossary.kernels.numba import available, memory, slices
+from lossary.kernels.numba.program import REAL, Launch, Shape, from_size, program, unit_shape
 
 Array = Any
 
@@ -28,9 +28,15 @@ class Direct:
     def address(self, array: Array) -> int:
         raise NotImplementedError
 
-    def memory(self, array: Array) -> strided.Memory:
-        """How the array lies."""
+    def whole(self, array: Array, dtype: str) -> bool:
+        """Whether these are numbers of this type, one after the other."""
         raise NotImplementedError
+
+    def empty(self, shape: Shape, dtype: str) -> Array:
+        return memory.buffer(shape, dtype)
+
+    def copy(self, into: Array, array: Array) -> None:
+        np.copyto(into, array)
 
     def array(self, buffer: np.ndarray) -> Array:
         """The buffer as an array of the library, without a copy."""
@@ -59,7 +65,7 @@ class Direct:
             return f"the prediction is {prediction.dtype}"
         return program(self.loss).decline(
             prediction.shape, prediction.dtype.name, target.shape, target.dtype.name, parameters
-        ) or strided.scattered(self.loss, self.memory(prediction), self.memory(target), parameters)
+        )
 
     def values(
         self, prediction: Array, target: Array, *, weights: Array | None = None, **parameters: Any
@@ -98,17 +104,14 @@ class Direct:
         self, prediction: Array, target: Array, weights: Array | None,
         gradient: np.ndarray | None, values: np.ndarray | None, factor: float, parameters: Any,
     ) -> float:  # fmt: skip
-        if target.dtype.name in INDEX and self.memory(target).whole_from():
-            target = self.contiguous(target, target.dtype)
         if weights is not None:
             weights = self.contiguous(weights, prediction.dtype)
         purpose = (weights is not None, gradient is not None, values is not None)
-        launch = strided.launch(
-            self.loss, self.memory(prediction), self.memory(target), purpose, parameters
-        )
-        return launch(
-            self.address(prediction), self.address(target),
-            0 if weights is None else self.address(weights),
-            0 if gradient is None else memory.address(gradient),
-            0 if values is None else memory.address(values), float(factor),
-        )  # fmt: skip
+        real, kind = prediction.dtype.name, target.dtype.name
+
+        def launch(shape: Shape) -> Launch:
+            return program(self.loss).prepare(shape, real, kind, purpose, parameters)
+
+        lacking = program(self.loss).unit_axes(prediction.shape, parameters)
+        arrays = (prediction, target, weights, gradient, values)
+        return slices.run(self, arrays, (real, kind), lacking, launch, float(factor))

@@ -214,7 +214,7 @@ class Divergence:
         return None
 
     def unit_axes(self, shape: Shape, parameters: Mapping[str, Any]) -> tuple[int, ...]:
-        return (len(shape) - 1,)
+        return (parameters.get("axis", -1) % len(shape),)
 
     def prepare(
         self, shape: Shape, dtype: str, target_dtype: str, purpose: Purpose,

@@ -29,7 +29,7 @@ from torch.compiler import is_dynamo_compiling as compiling
 
 from lossary import kernels
 from lossary.kernels import elementary, formulas, in_torch, pointwise
-from lossary.kernels.numba import available, memory, strided
+from lossary.kernels.numba import available, memory, on_torch
 
 Tensor = torch.Tensor
 Traced = Callable[..., Any]
@@ -99,7 +99,7 @@ def traced(
                 return None
         elif target.dtype != prediction.dtype or target.shape != prediction.shape:
             return None
-        elif ignore is not None:
+        if ignore is not None and not indices:
             return None
         size = prediction.dtype.itemsize if prediction.is_floating_point() else 0
         if size not in (2, 4) or (not indices and rows):
@@ -125,9 +125,7 @@ def _version() -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _reduced(
-    prediction: Tensor, target: Tensor, class_weights: Tensor | None, what: str
-) -> Tensor:
+def _reduced(prediction: Tensor, target: Tensor, class_weights: Tensor | None, what: str) -> Tensor:
     """What the compiler takes ``lossary::reduced`` apart into."""
     from torch.fx.experimental.symbolic_shapes import guard_or_false
 
@@ -137,25 +135,28 @@ def _reduced(
     loss, reduction, parameters, ignore, _ = json.loads(what)
     rows, indices = loss in kernels.WHOLE_ARRAY, target.ndim < prediction.ndim
     axis, size = parameters.get("axis", -1), prediction.numel()
-    classes = prediction.shape[axis]
+    classes = prediction.shape[axis] if rows else 1
     value_alone = not (prediction.requires_grad and torch.is_grad_enabled())
     least = LARGE
     if rows or pointwise.computes(loss):
         least = LARGE_VALUE if value_alone else LARGE_COMPUTED
+    if rows and not prediction.movedim(axis, -1).is_contiguous():
+        least = LARGE_VALUE  # the compiler's loops are slow to spread units along an inner axis
     dense = prediction.is_contiguous() and target.is_contiguous()
     if reduction == "none" or not (rows or dense):
         least = 1 << 62  # the compiler's loops read it where it lies
     # Sizes that depend on data are the kernel's.
     traced = prediction.dtype == torch.float32 and (indices or not rows)
     traced = traced and guard_or_false(size < least)
-    weights, count = None, torch.sym_max(size // classes if rows else size, 1)
-    if ignore is not None or class_weights is not None:
-        weights = target != (-1 if ignore is None else int(ignore))  # -1 is no class
+    weights, count = None, torch.sym_max(size // classes, 1)
+    if ignore is not None:
+        weights = torch.ne(target, int(ignore))
         target, count = where(weights, target, 0), weights.sum()
-        if class_weights is not None:
-            of_target = class_weights.to(prediction.dtype)[target.clamp(0, classes - 1)]
-            weights = where(weights, of_target, 0.0)
-            count = weights.sum() if reduction == "mean" else count
+    if class_weights is not None:
+        of_target = class_weights.to(prediction.dtype)[target.clamp(0, classes - 1)]
+        weights = of_target if weights is None else where(weights, of_target, 0.0)
+        count = weights.sum() if reduction == "mean" else count
+    if isinstance(count, Tensor):
         count = where(count == 0, 1, count)
     if reduction == "batch_mean":
         count = torch.sym_max(prediction.shape[0], 1)
@@ -171,9 +172,9 @@ def _reduced(
     if indices and prediction.movedim(axis, -1).is_contiguous():
         prediction, parameters["axis"] = prediction.movedim(axis, -1), -1
     value, both = _operations(loss)
-    more = (None, count, json.dumps(parameters))
-    if weights is not None:
-        more = (weights.to(prediction.dtype), 1, more[2])
+    divisor = count if weights is None else 1
+    numbers = None if weights is None else weights.to(prediction.dtype)
+    more = (numbers, divisor, json.dumps(parameters))
     if value_alone:
         found = value(prediction, target, *more)
     else:
@@ -200,7 +201,7 @@ def _operations(loss: str) -> tuple[Any, Any]:
     def both(
         prediction: Tensor, target: Tensor, weights: Tensor | None, count: int, parameters: str
     ) -> Any:
-        gradient = memory.tensor(prediction)
+        gradient = memory.tensor(prediction, contiguous=True)
         return _run(loss, prediction, target, weights, gradient, count, parameters), gradient
 
     def scalar(prediction: Tensor, *rest: Any) -> Tensor:
@@ -226,20 +227,8 @@ def _run(
     loss: str, prediction: Tensor, target: Tensor, weights: Tensor | None,
     gradient: Tensor | None, count: int, text: str,
 ) -> Tensor:  # fmt: skip
-    if not target.is_floating_point():
-        target = target.contiguous()
-    lies = strided.of_tensor(prediction), strided.of_tensor(target)
-    if strided.scattered(loss, *lies, json.loads(text)):
-        prediction, target = prediction.contiguous(), target.contiguous()
-        lies = strided.of_tensor(prediction), strided.of_tensor(target)
-    if weights is not None:
-        weights = weights.contiguous()
-    launch = _launch(loss, *lies, weights is not None, gradient is not None, text)
-    found = launch(
-        prediction.data_ptr(), target.data_ptr(), 0 if weights is None else weights.data_ptr(),
-        0 if gradient is None else gradient.data_ptr(), 0, 1.0 / count,
-    )  # fmt: skip
-    return torch.scalar_tensor(found, dtype=prediction.dtype)
+    bound, parameters = _bound(loss, prediction.shape, prediction.dtype, target.dtype, text)
+    return bound.run(prediction, target, weights, gradient, None, 1.0 / count, parameters)
 
 
 def _existing(target: Tensor, classes: Any) -> Tensor:
@@ -256,9 +245,6 @@ _NO_SUCH_CLASS = (
 
 
 @functools.lru_cache(maxsize=256)
-def _launch(
-    loss: str, prediction: strided.Memory, target: strided.Memory, weights: bool, gradient: bool,
-    text: str,
-) -> Any:  # fmt: skip
-    """The kernel's function of addresses, for tensors that lie so."""
-    return strided.launch(loss, prediction, target, (weights, gradient, False), json.loads(text))
+def _bound(loss: str, shape: Any, dtype: Any, target_dtype: Any, text: str) -> Any:
+    """The kernel for tensors of this shape and these dtypes, and its parameters."""
+    return on_torch.fixed(loss), json.loads(text)

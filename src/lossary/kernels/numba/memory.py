@@ -117,13 +117,17 @@ def buffer(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     return raw[offset : offset + size].reshape(shape)
 
 
-def tensor(like: Any) -> Any:
-    """The same for torch: a contiguous CPU tensor of the shape and dtype of ``like``."""
+def tensor(like: Any, *, contiguous: bool = False) -> Any:
+    """The same for torch: a CPU tensor of the shape, dtype and order of axes of ``like``."""
     import torch
 
-    if like.numel() * like.element_size() < LARGE:
-        return torch.empty_like(like, memory_format=torch.contiguous_format)
-    return torch.from_numpy(buffer(tuple(like.shape), str(like.dtype).removeprefix("torch.")))
+    size = like.numel() * like.element_size()
+    order = torch.contiguous_format if contiguous else torch.preserve_format
+    if size < LARGE:
+        return torch.empty_like(like, memory_format=order)
+    strides = torch.empty_like(like, device="meta", memory_format=order).stride()
+    flat = torch.from_numpy(buffer((size,), np.uint8)).view(like.dtype)
+    return flat.as_strided(like.shape, strides)
 
 
 def address(array: np.ndarray) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lossary.kernels import Kernel
-from lossary.kernels.numba import memory, strided
+from lossary.kernels.numba import memory
 from lossary.kernels.numba.direct import Direct
 
 
@@ -29,9 +29,8 @@ class _OnNumpy(Direct):
     def address(self, array: Any) -> int:
         return memory.address(array)
 
-    def memory(self, array: Any) -> strided.Memory:
-        strides = tuple(step // array.itemsize for step in array.strides)
-        return strided.Memory(array.shape, array.dtype.name, strides)
+    def whole(self, array: Any, dtype: str) -> bool:
+        return array.flags.c_contiguous and array.dtype == dtype  # type: ignore[no-any-return]
 
     def array(self, buffer: np.ndarray) -> Any:
         return buffer

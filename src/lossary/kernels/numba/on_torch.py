@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
-from lossary.kernels import Kernel
-from lossary.kernels.numba import available, memory, strided
-from lossary.kernels.numba.program import Launch, Purpose, from_size, program
-from lossary.kernels.one_pass_torch import OnePass, Tensor
+from lossary.kernels import WHOLE_ARRAY, Kernel
+from lossary.kernels.numba import available, memory, slices
+from lossary.kernels.numba.program import Launch, Purpose, Shape, from_size, program
+from lossary.kernels.one_pass_torch import HALVES, OnePass, Tensor
 
-_NAMES = {
-    torch.float32: "float32",
-    torch.float64: "float64",
-    torch.int64: "int64",
-    torch.int32: "int32",
+_DTYPES = {
+    "float32": torch.float32,
+    "float64": torch.float64,
+    "int64": torch.int64,
+    "int32": torch.int32,
 }
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
 def kernel(loss: str) -> Kernel:
@@ -34,69 +36,114 @@ def _looking(part: str, real: str, target: torch.dtype) -> Callable[..., float]:
     return found
 
 
-def _classes_last(
-    prediction: Tensor, target: Tensor, given: dict[str, Any]
-) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """``logits.transpose(1, 2)`` and the like as they lie in memory, classes last."""
-    axis = given.get("axis", -1)
-    if axis in (-1, prediction.ndim - 1) or prediction.is_contiguous():
-        return prediction, target, given
-    if not -prediction.ndim <= axis < prediction.ndim or prediction.stride(axis) != 1:
-        return prediction, target, given
-    if target.ndim == prediction.ndim:
-        target = target.movedim(axis, -1)
-    return prediction.movedim(axis, -1), target, {**given, "axis": -1}
+class _Memory:
+    """Tensors as memory."""
+
+    def whole(self, array: Tensor, dtype: str) -> bool:
+        return array.dtype is _DTYPES[dtype] and array.is_contiguous()
+
+    def address(self, array: Tensor) -> int:
+        return array.data_ptr()
+
+    def empty(self, shape: Shape, dtype: str) -> Tensor:
+        return torch.empty(shape, dtype=_DTYPES[dtype])
+
+    def copy(self, into: Tensor, array: Tensor) -> None:
+        into.copy_(array)
+
+
+_memory = _Memory()
 
 
 class _Compiled(OnePass):
     toolchain = "numba"
     devices = ("cpu",)
-    copies_indices = True
+    halves = True
+    anywhere = True
+
+    def __init__(self, loss: str) -> None:
+        super().__init__(loss)
+        self.way = WHOLE_ARRAY.get(loss)
 
     def unavailable(self, device: str) -> str | None:
         return available.why_not()
 
     def decline(self, prediction: Tensor, target: Tensor, parameters: Any) -> str | None:
+        (prediction, target), parameters = self.arranged((prediction, target), parameters)
+        real, kind = self.dtypes(prediction, target)
         return program(self.loss).decline(
-            tuple(prediction.shape), _NAMES[prediction.dtype],
-            tuple(target.shape), _NAMES.get(target.dtype, str(target.dtype)), parameters,
-        )  # fmt: skip
-
-    def supports(self, prediction: Tensor, target: Tensor, **parameters: Any) -> str | None:
-        prediction, target, parameters = _classes_last(prediction, target, parameters)
-        return super().supports(prediction, target, **parameters)
-
-    def values(self, prediction: Tensor, target: Tensor, **given: Any) -> Tensor:
-        prediction, target, given = _classes_last(prediction, target, given)
-        return super().values(prediction, target, **given)
-
-    def scaled_sum(self, prediction: Tensor, target: Tensor, **given: Any) -> Tensor:
-        prediction, target, given = _classes_last(prediction, target, given)
-        return super().scaled_sum(prediction, target, **given)
-
-    def value_and_grad(
-        self, prediction: Tensor, target: Tensor, **given: Any
-    ) -> tuple[Tensor, Tensor]:
-        lies, target, moved = _classes_last(prediction, target, given)
-        value, gradient = super().value_and_grad(lies, target, **moved)
-        return value, gradient if lies is prediction else gradient.movedim(-1, given["axis"])
-
-    def scattered(self, prediction: Tensor, target: Tensor, parameters: Any) -> str | None:
-        return strided.scattered(
-            self.loss, strided.of_tensor(prediction), strided.of_tensor(target), parameters
+            tuple(prediction.shape), real, tuple(target.shape), kind, parameters
         )
+
+    def dtypes(self, prediction: Tensor, target: Tensor) -> tuple[str, str]:
+        """What the kernel computes in, and its type of target; slices are converted."""
+        real = _NAMES.get(prediction.dtype, "float32")
+        if target.dtype in HALVES:
+            return real, real
+        return real, _NAMES.get(target.dtype) or str(target.dtype)
+
+    def arranged(
+        self, arrays: Sequence[Tensor | None], parameters: Any
+    ) -> tuple[Sequence[Any], dict[str, Any]]:
+        """The arrays with their axes in the order in which the kernel reads them.
+
+        Losses of single numbers read them in memory's order. Classes are read last where they lie
+        last, as in ``logits.transpose(1, 2)``, and where the kernel knows no other place.
+        """
+        prediction = arrays[0]
+        assert prediction is not None
+        way, last = self.way, prediction.ndim - 1
+        if way is None:
+            if prediction.numel() <= slices.SMALL or prediction.is_contiguous():
+                return arrays, parameters
+            strides = prediction.stride()
+            if 0 in strides:
+                return arrays, parameters
+            order = sorted(range(last + 1), key=lambda axis: -strides[axis])
+        else:
+            axis = parameters.get("axis", -1)
+            if way == "dice" or axis in (-1, last) or not -last <= axis + 1 <= last:
+                return arrays, parameters
+            axis %= last + 1
+            if way == "softmax" and (prediction.is_contiguous() or prediction.stride(axis) != 1):
+                return arrays, parameters
+            order = [each for each in range(last + 1) if each != axis] + [axis]
+            parameters = {**parameters, "axis": -1}
+        # What has one number per sample has its axes in this order already.
+        return [
+            each.permute(order) if each is not None and each.ndim == last + 1 else each
+            for each in arrays
+        ], parameters
 
     def unit_axes(self, prediction: Tensor, parameters: Any) -> tuple[int, ...]:
         return program(self.loss).unit_axes(tuple(prediction.shape), parameters)
 
     def empty_like(self, tensor: Tensor) -> Tensor:
-        if tensor.nbytes < memory.LARGE and tensor.is_contiguous():  # small calls are short
+        if tensor.nbytes < memory.LARGE:  # small calls are short
             return torch.empty_like(tensor)
         return memory.tensor(tensor)
 
-    def scaled(self, gradient: Tensor, upstream: Tensor) -> Tensor:
+    def scaled(self, gradient: Tensor, upstream: Tensor) -> Tensor | None:
         factor = upstream.item()  # nearly always 1: one pass over memory less
-        return gradient if factor == 1.0 else gradient.mul_(factor)
+        if factor == 1.0:
+            return gradient
+        if gradient.dtype in HALVES:
+            exact = gradient.dtype == torch.bfloat16 and abs(math.frexp(factor)[0]) == 0.5
+            return gradient.mul_(factor) if exact else None
+        return gradient.mul_(factor)
+
+    def straight(
+        self, prediction: Tensor, target: Tensor, weights: Tensor | None, parameters: Any
+    ) -> bool:
+        """Whether the kernel reads all of it where it lies, as most do: found out quickly."""
+        return (
+            prediction.is_contiguous()
+            and target.is_contiguous()
+            and prediction.dtype not in HALVES
+            and target.dtype not in HALVES
+            and (weights is None or _memory.whole(weights, _NAMES[prediction.dtype]))
+            and (self.way != "divergences" or parameters["axis"] in (-1, prediction.ndim - 1))
+        )
 
     def count(self, target: Tensor, index: int) -> int:
         target = target.contiguous()
@@ -116,45 +163,53 @@ class _Compiled(OnePass):
         self, prediction: Tensor, target: Tensor, weights: Tensor | None,
         gradient: Tensor | None, values: Tensor | None, factor: float, parameters: Any,
     ) -> Tensor:  # fmt: skip
-        if not (target.is_contiguous() or target.is_floating_point()):
-            target = target.contiguous()
-        launch = self.launch(
-            prediction, target, (weights is not None, gradient is not None, values is not None),
-            parameters,
+        purpose = (weights is not None, gradient is not None, values is not None)
+        real, kind = dtypes = self.dtypes(prediction, target)
+        if self.straight(prediction, target, weights, parameters):
+            launch = self.launch(prediction.shape, real, kind, purpose, parameters)
+            total = launch(
+                prediction.data_ptr(), target.data_ptr(),
+                0 if weights is None else weights.data_ptr(),
+                0 if gradient is None else gradient.data_ptr(),
+                0 if values is None else values.data_ptr(), factor,
+            )  # fmt: skip
+            return torch.scalar_tensor(total, dtype=prediction.dtype)
+        arrays, parameters = self.arranged(
+            (prediction, target, weights, gradient, values), parameters
+        )
+        total = slices.run(
+            _memory, arrays, dtypes, self.unit_axes(arrays[0], parameters),
+            lambda shape: self.launch(shape, real, kind, purpose, parameters), factor,
         )  # fmt: skip
-        total = launch(
-            prediction.data_ptr(), target.data_ptr(),
-            0 if weights is None else weights.data_ptr(),
-            0 if gradient is None else gradient.data_ptr(),
-            0 if values is None else values.data_ptr(), factor,
-        )  # fmt: skip
-        return torch.scalar_tensor(total, dtype=prediction.dtype)
+        return torch.scalar_tensor(total, dtype=_DTYPES[real])
 
     def launch(
-        self, prediction: Tensor, target: Tensor, purpose: Purpose, parameters: Any
+        self, shape: Shape, real: str, kind: str, purpose: Purpose, parameters: Any
     ) -> Launch:
-        return strided.launch(
-            self.loss, strided.of_tensor(prediction), strided.of_tensor(target), purpose, parameters
-        )
+        return program(self.loss).prepare(shape, real, kind, purpose, parameters)
 
     def prepare(
         self, prediction: Tensor, target: Tensor, *, factor: float | None, **parameters: Any
     ) -> Callable[[Tensor, Tensor], Tensor]:
-        fixed = _Fixed(self.loss)
-        return OnePass.prepare(fixed, prediction, target, factor=factor, **parameters)
+        return OnePass.prepare(fixed(self.loss), prediction, target, factor=factor, **parameters)
+
+
+def fixed(loss: str) -> OnePass:
+    """For tensors of one shape and dtype, and one set of parameters."""
+    return _Fixed(loss)
 
 
 class _Fixed(_Compiled):
-    """For tensors of one shape and dtype, and one set of parameters."""
-
     def __init__(self, loss: str) -> None:
         super().__init__(loss)
-        self.launches: dict[Purpose, Launch] = {}
+        self.launches: dict[Any, Launch] = {}
 
     def launch(
-        self, prediction: Tensor, target: Tensor, purpose: Purpose, parameters: Any
+        self, shape: Shape, real: str, kind: str, purpose: Purpose, parameters: Any
     ) -> Launch:
-        found = self.launches.get(purpose)
+        key = (shape, purpose, parameters.get("axis"))
+        found = self.launches.get(key)
         if found is None:  # only now: who trains need not wait for the value's own kernel
-            found = self.launches[purpose] = super().launch(prediction, target, purpose, parameters)
+            found = super().launch(shape, real, kind, purpose, parameters)
+            self.launches[key] = found
         return found
