@@ -102,8 +102,7 @@ def explain(
         reason = kernel.supports(*arrays.values(), **parameters)
         size, pays = kernel.large(*arrays.values())
         if reason is None and named is None and not pays:
-            of = "scores" if kernel.size else "elements"
-            reason = f"{size} {of}; it pays from {kernel.from_size} on"
+            reason = f"{size} {kernel.counted}; it pays from {kernel.from_size} on"
         if reason is not None:
             lines.append(f"  not {kernel.name}: {reason}")
         elif runs == "the definition":

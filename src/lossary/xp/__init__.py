@@ -133,7 +133,7 @@ def tracing(array: Array) -> bool:
 
 
 def signature(arrays: tuple[Array, ...], same: Array | None = None) -> tuple[Any, ...] | None:
-    """Libraries, dtypes, shapes and kind of device, as a key; None where values are traced.
+    """Libraries, dtypes, shapes, gaps and kind of device, as a key; None where values are traced.
 
     ``same`` is in the key by its values, as long as whoever keeps the key keeps the array: None
     where a library does not say whether they have changed.

@@ -20,7 +20,7 @@ def signature(arrays: tuple[Any, ...], same: Any = None) -> tuple[Any, ...] | No
     for array in arrays:
         if type(array) not in _PLAIN:
             return None
-        key += (array.dtype, array.shape, array.is_cpu)
+        key += (array.dtype, array.shape, array.is_cpu, array.is_contiguous())
     if same is not None:
         if type(same) not in _PLAIN or same.requires_grad or same.is_inference():
             return None

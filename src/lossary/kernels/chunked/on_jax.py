@@ -21,13 +21,14 @@ def kernel(loss: str) -> Kernel:
     if loss == "linear_cross_entropy":
         return Kernel(
             "chunked", loss, "jax", _linear_supports, _linear_values, _linear_sum,
-            from_size=FROM_SCORES, size=_linear_scores, traced=True,
+            from_size=FROM_SCORES, size=_linear_scores, counted="scores", traced=True,
         )  # fmt: skip
     return Kernel(
         "chunked", loss, "jax", _contrast_supports,
         functools.partial(contrast_jax.values, loss),
         functools.partial(contrast_jax.scaled_sum, loss),
-        from_size=FROM_SCORES, size=lambda first, *others: len(first) ** 2, traced=True,
+        from_size=FROM_SCORES, size=lambda first, *others: len(first) ** 2, counted="scores",
+        traced=True,
     )  # fmt: skip
 
 

@@ -86,7 +86,7 @@ class Sliced:
         """The manifest's object."""
         return Kernel(
             "chunked", self.loss, "torch", self.supports, self.values, self.scaled_sum,
-            from_size=FROM_SCORES, size=self.scores,
+            from_size=FROM_SCORES, size=self.scores, counted="scores",
         )  # fmt: skip
 
     def supports(self, *arrays: Tensor, **parameters: Any) -> str | None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from lossary.kernels import WHOLE_ARRAY, Kernel
+from lossary.kernels import NATIVE, WHOLE_ARRAY, Kernel
 from lossary.kernels.numba import available, memory, slices
 from lossary.kernels.numba.program import Launch, Purpose, Shape, from_size, program
 from lossary.kernels.one_pass_torch import HALVES, OnePass, Tensor
@@ -25,7 +26,16 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 def kernel(loss: str) -> Kernel:
     """The compiled kernel of ``loss`` for torch."""
-    return _Compiled(loss).kernel(from_size("torch", loss))
+    found = _Compiled(loss).kernel(from_size("torch", loss))
+    if (loss, "torch") not in NATIVE:
+        return found
+    # torch's own loops read gaps as they are, where slices are copied first.
+    return replace(found, size=_in_one_piece, counted="elements in one piece")
+
+
+def _in_one_piece(prediction: Tensor, target: Tensor) -> int:
+    whole = prediction.is_contiguous() and target.is_contiguous()
+    return prediction.numel() if whole else 0
 
 
 @functools.cache
@@ -203,6 +213,33 @@ class _Fixed(_Compiled):
     def __init__(self, loss: str) -> None:
         super().__init__(loss)
         self.launches: dict[Any, Launch] = {}
+        self.straightly: dict[Purpose, Launch] = {}
+
+    def run(
+        self, prediction: Tensor, target: Tensor, weights: Tensor | None,
+        gradient: Tensor | None, values: Tensor | None, factor: float, parameters: Any,
+    ) -> Tensor:  # fmt: skip
+        purpose = (weights is not None, gradient is not None, values is not None)
+        launch = self.straightly.get(purpose)
+        if launch is None or not (
+            prediction.is_contiguous()
+            and target.is_contiguous()
+            and (weights is None or weights.is_contiguous())
+        ):
+            if self.straight(prediction, target, weights, parameters):
+                dtypes = self.dtypes(prediction, target)
+                self.straightly[purpose] = self.launch(
+                    prediction.shape, *dtypes, purpose, parameters
+                )
+            return super().run(
+                prediction, target, weights, gradient, values, factor, parameters
+            )  # fmt: skip
+        total = launch(
+            prediction.data_ptr(), target.data_ptr(), 0 if weights is None else weights.data_ptr(),
+            0 if gradient is None else gradient.data_ptr(),
+            0 if values is None else values.data_ptr(), factor,
+        )  # fmt: skip
+        return torch.scalar_tensor(total, dtype=prediction.dtype)
 
     def launch(
         self, shape: Shape, real: str, kind: str, purpose: Purpose, parameters: Any

@@ -49,7 +49,7 @@ def from_size(library: str, loss: str) -> int:
     fused operation of its own, that stays ahead until the arrays leave the cache.
     """
     native = any(module.startswith("native.") for module in manifest()[loss, library])
-    return 32768 if native else 256
+    return 1 << 17 if native else 256
 
 
 @functools.cache
