@@ -17,7 +17,7 @@ DEFINITION = "definition"
 
 
 def traced(
-    contract: Contract, reduction: str, parameters: Mapping[str, Any], ignore: float | None
+    name: str, reduction: str, parameters: Mapping[str, Any], ignore: float | None
 ) -> Callable[..., Any] | None:
     """What torch.compile is to trace instead of the definition, if torch is loaded by now."""
     torch = sys.modules.get("torch")
@@ -25,11 +25,11 @@ def traced(
         return None
     from lossary import kernels
 
-    if (contract.name, "torch") not in kernels.manifest():
+    if (name, "torch") not in kernels.manifest():
         return None
     from lossary.kernels.numba import in_graph
 
-    return in_graph.traced(contract.name, reduction, parameters, ignore)
+    return in_graph.traced(name, reduction, parameters, ignore)
 
 
 def name_of(contract: Contract, arrival: str | None) -> str:

@@ -96,9 +96,10 @@ class Loss:
         settings["_shortcuts"] = {}
         plain = empty == "zero" and validate is None
         settings["_traced"] = None
-        if plain and implementation == "auto" and settings["predictions"] is None:
+        if plain and implementation == "auto":
+            name = choose.name_of(contract, arrival if settings["predictions"] else None)
             checked: Any = settings["parameters"]
-            settings["_traced"] = choose.traced(contract, reduction, checked, ignore)
+            settings["_traced"] = choose.traced(name, reduction, checked, ignore)
         for name, value in settings.items():
             object.__setattr__(self, name, value)
 

@@ -242,3 +242,80 @@ def test_sizes_that_depend_on_data(name):
         value.backward()
         results.append((value.detach(), leaf.grad))
     torch.testing.assert_close(*results, rtol=2e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("large", [True, False])
+@pytest.mark.parametrize("reduction", ["mean", "mean_over_batch", "batch_mean", "sum", "none"])
+@pytest.mark.parametrize("ignored", [None, 0, 7, 240], ids=str)
+@pytest.mark.parametrize("axis", [1, -1])
+@pytest.mark.parametrize("more", ["alike", "class weights", "smoothed", "half", "double"])
+def test_everything_that_comes_with_class_indices(
+    more, axis, ignored, reduction, large, monkeypatch
+):
+    if large:
+        _everything_is_large(monkeypatch)
+        monkeypatch.setattr(in_graph, "SMALLEST", 1)
+    kind = {"half": torch.bfloat16, "double": torch.float64}.get(more, torch.float32)
+    torch.manual_seed(0)
+    prediction = torch.randn(3, 4, 20, 4, dtype=kind).select(axis, 1).unsqueeze(axis)
+    prediction = prediction.repeat_interleave(11, axis) + torch.randn(11).to(kind).view(
+        [11 if each == axis % 4 else 1 for each in range(4)]
+    )
+    shape = prediction.movedim(axis, -1).shape[:-1]
+    target = torch.randint(0, 11, shape)
+    given = {"axis": axis, "reduction": reduction}
+    if ignored is not None:
+        target.view(-1)[:ignored] = -100
+        given["ignore"] = -100
+        absent = (target == -100).unsqueeze(axis)
+        prediction = torch.where(absent, torch.nan, prediction)
+    if more == "smoothed":
+        given["label_smoothing"] = 0.1
+    weights = torch.linspace(0.0, 2.0, 11, dtype=kind) if more == "class weights" else None
+    found = []
+    for implementation in ("auto", "definition"):
+        loss = Loss("cross_entropy", implementation=implementation, **given)
+        call = torch.compile(loss, fullgraph=True, backend="aot_eager")
+        leaf = prediction.clone().requires_grad_()
+        value = (call if implementation == "auto" else loss)(leaf, target, class_weights=weights)
+        value.backward(torch.linspace(0.5, 1.5, value.numel(), dtype=kind).view(value.shape))
+        found.append((value.detach(), leaf.grad))
+    close = {"rtol": 1e-2, "atol": 1e-4} if more == "half" else {"rtol": 2e-5, "atol": 1e-6}
+    torch.testing.assert_close(*found, **close)
+
+
+@pytest.mark.parametrize("wrong", [-1, 10])
+def test_weights_of_classes_hide_no_class_that_does_not_exist(wrong):
+    loss = torch.compile(Loss("cross_entropy"), fullgraph=True, backend="aot_eager")
+    target = torch.zeros(64, dtype=torch.int64)
+    target[9] = wrong
+    with pytest.raises(RuntimeError, match=r"cross_entropy.*not in 0"):
+        loss(torch.randn(64, 10), target, class_weights=torch.ones(10))
+
+
+@pytest.mark.parametrize("large", [True, False])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        ("binary_cross_entropy", "probabilities"),
+        ("poisson_nll", "rates"),
+        ("kl_divergence", "log_probabilities"),
+    ],
+)
+def test_forms_in_graphs(name, form, reduction, large, monkeypatch):
+    if large:
+        _everything_is_large(monkeypatch)
+        monkeypatch.setattr(in_graph, "SMALLEST", 1)
+    prediction = torch.randn(30, 8).softmax(-1)
+    prediction = prediction.log() if form == "log_probabilities" else prediction
+    target = torch.randn(30, 8).softmax(-1)
+    found = []
+    for implementation in ("auto", "definition"):
+        loss = Loss(name, predictions=form, reduction=reduction, implementation=implementation)
+        call = torch.compile(loss, fullgraph=True, backend="aot_eager")
+        leaf = prediction.clone().requires_grad_()
+        value = (call if implementation == "auto" else loss)(leaf, target)
+        value.sum().backward()
+        found.append((value.detach(), leaf.grad))
+    torch.testing.assert_close(*found, rtol=2e-5, atol=1e-6)

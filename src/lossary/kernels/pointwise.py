@@ -24,10 +24,18 @@ def computes(loss: str) -> bool:
     return bool(_FUNCTIONS & set(getattr(formulas, loss).__code__.co_names))
 
 
-def numbers(loss: str, parameters: Mapping[str, Any]) -> tuple[float, ...]:
-    """The parameters as a formula takes them: True as 1, False as 0, None as -1."""
-    given = (parameters[name] for name in parameter_names(loss))
-    return tuple(-1.0 if value is None else float(value) for value in given)
+def numbers(loss: str, parameters: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The parameters as a formula takes them: True as 1, False as 0, None as -1.
+
+    A tuple has one number for each index of the prediction's last axis.
+    """
+    return tuple(_number(parameters[name]) for name in parameter_names(loss))
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(float, value))
+    return -1.0 if value is None else float(value)
 
 
 def decline(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -66,16 +67,43 @@ class LossModule(nn.Module):
             }
         except LossError as error:
             raise TorchLossError(str(error)) from None
-        self._direct = self._takes_inputs_as_they_are()
+        self._direct_from = self._axes_of_inputs_taken_as_they_are()
+        self._positive: tuple[Any, dict[tuple[bool, bool], Loss]] = (None, {})
 
-    def _takes_inputs_as_they_are(self) -> bool:
-        """Whether the loss itself takes what a call without companions brings."""
+    def _axes_of_inputs_taken_as_they_are(self) -> float:
+        """From how many axes on the loss itself takes what a call without companions brings."""
         own, chosen = self.contract, self.conventions
-        multiplied = self._weighted and chosen.element_weight
-        changed = chosen.changes_inputs or multiplied or self.distance_function is not None
-        return tuple(own.inputs) == (*own.predictions, own.target_name) and not (
-            changed or own.learned or own.inputs[own.predictions[0]].layout == "steps"
-        )
+        plain = tuple(own.inputs) == (*own.predictions, own.target_name)
+        changed = chosen.changes_inputs or self.distance_function is not None or own.learned
+        if not plain or changed or own.inputs[own.predictions[0]].layout == "steps":
+            return math.inf
+        return 0 if own.unit is not None and own.unit.name == "element" else 2
+
+    def _shortly(self, first: Tensor, target: Tensor) -> Tensor | None:
+        """What most calls come to, without detours; None for others."""
+        if first.ndim < self._direct_from:
+            return None
+        way = (first.ndim > 1, target.ndim == first.ndim)
+        weight, positive = self._buffers.get("weight"), self._buffers.get("pos_weight")
+        if weight is None and positive is None:
+            return self._losses[way](first, target)
+        if positive is None:
+            assert weight is not None
+            of_class = not self.conventions.element_weight and weight.shape == first.shape[1:2]
+            if not of_class or weight.device != first.device:
+                return None
+            return self._losses[way](first, target, class_weights=weight)
+        if weight is not None or positive.requires_grad or torch.compiler.is_compiling():
+            return None
+        repeated = positive.numel() == 1 or positive.shape == first.shape[-1:]
+        if not (repeated and positive.is_cpu and first.is_cpu):
+            return None
+        numbers = tuple(positive.reshape(-1).tolist())
+        if self._positive[0] != numbers:
+            chosen = {"pos_weight": numbers[0] if len(numbers) == 1 else numbers}
+            ways = {way: replaced(loss, chosen) for way, loss in self._losses.items()}
+            self._positive = (numbers, ways)
+        return self._positive[1][way](first, target)
 
     def _loss(self, given: Mapping[str, Any], batched: bool, soft: bool) -> Loss:
         """The loss for inputs with or without a batch, of class indices or soft targets."""
@@ -135,15 +163,10 @@ class LossModule(nn.Module):
     def _compute(
         self, total: bool, inputs: tuple[Tensor, ...], weights: Tensor | None, mask: Tensor | None
     ) -> Any:
-        if self._direct and not total and weights is None and mask is None and len(inputs) == 2:
-            given, labels = inputs
-            of_class = self._buffers.get("weight")
-            known = of_class is None or (
-                of_class.device == given.device and of_class.shape == given.shape[1:2]
-            )
-            if given.ndim > 1 and known:  # most calls, without detours
-                loss = self._losses[True, labels.ndim == given.ndim]
-                return loss(given, labels, class_weights=of_class)
+        if not total and weights is None and mask is None and len(inputs) == 2:
+            value = self._shortly(*inputs)
+            if value is not None:
+                return value
         arrays = self._arrays(inputs)
         first = arrays[self.contract.predictions[0]]
         target = arrays.get(str(self.contract.target_name))
@@ -261,6 +284,12 @@ class LossModule(nn.Module):
     def extra_repr(self) -> str:
         """What was chosen."""
         return ", ".join(f"{name}={value!r}" for name, value in self.chosen.items())
+
+
+def replaced(loss: Loss, parameters: Mapping[str, Any]) -> Loss:
+    """The loss with other parameters."""
+    config = loss.config
+    return Loss.from_config({**config, "parameters": {**config["parameters"], **parameters}})
 
 
 def _wide(x: Any) -> Any:

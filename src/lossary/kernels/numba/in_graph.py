@@ -51,7 +51,8 @@ def traced(
     """
     if ("numba.on_torch" not in kernels.manifest().get((loss, "torch"), ())) or available.why_not():
         return None
-    rows, softmax = loss in kernels.WHOLE_ARRAY, loss == "cross_entropy"
+    rows, elementwise = loss in kernels.WHOLE_ARRAY, hasattr(formulas, loss)
+    softmax = loss == "cross_entropy"
     if (rows and not softmax and reduction == "none") or (ignore is not None and not softmax):
         return None
     if ignore is not None and not float(ignore).is_integer():
@@ -102,7 +103,7 @@ def traced(
         if ignore is not None and not indices:
             return None
         size = prediction.dtype.itemsize if prediction.is_floating_point() else 0
-        if size not in (2, 4) or (not indices and rows):
+        if size not in (2, 4) or not (indices or elementwise):
             if unreduced:
                 return None
             # Loaded with the compiler, which is the only one to come here.
@@ -146,7 +147,7 @@ def _reduced(prediction: Tensor, target: Tensor, class_weights: Tensor | None, w
     if reduction == "none" or not (rows or dense):
         least = 1 << 62  # the compiler's loops read it where it lies
     # Sizes that depend on data are the kernel's.
-    traced = prediction.dtype == torch.float32 and (indices or not rows)
+    traced = prediction.dtype == torch.float32 and (indices or hasattr(formulas, loss))
     traced = traced and guard_or_false(size < least)
     weights, count = None, torch.sym_max(size // classes, 1)
     if ignore is not None:

@@ -106,6 +106,8 @@ class _Compiled(OnePass):
         if way is None:
             if prediction.numel() <= slices.SMALL or prediction.is_contiguous():
                 return arrays, parameters
+            if any(isinstance(value, tuple) for value in parameters.values()):  # of the last axis
+                return arrays, parameters
             strides = prediction.stride()
             if 0 in strides:
                 return arrays, parameters

@@ -45,7 +45,7 @@ def _tests(loss: str) -> tuple[Any, ...]:
     )
 
 
-def branches(loss: str, given: tuple[float, ...]) -> tuple[bool, ...]:
+def branches(loss: str, given: tuple[Any, ...]) -> tuple[bool, ...]:
     """Which branches of the formula these parameters take."""
     names = dict(zip(parameter_names(loss), given, strict=True))
     return tuple(bool(eval(test, {}, names)) for test in _tests(loss))
@@ -57,16 +57,21 @@ def _formula(loss: str, real: type, taken: tuple[bool, ...]) -> Callable[..., An
     return inlined(text, loss, formulas.__file__, scalar.functions(real), real, taken)
 
 
-def source(loss: str, *, weighted: bool, gradient: bool, values: bool) -> str:
+def source(
+    loss: str, *, weighted: bool, gradient: bool, values: bool, columns: tuple[str, ...] = ()
+) -> str:
     """The source of one kernel: a block loop that is vectorised, and the loop over blocks.
 
     Addresses come as integers, 0 for what the kernel does not use. ``partial`` receives one sum per
     block; ``gradient`` the slopes times ``factor`` (and weight); ``values`` the unreduced values.
+    Parameters among ``columns`` are arrays that repeat themselves after ``period`` numbers.
     """
     arrays = ["prediction", "target"]
     arrays += ["weights"] * weighted + ["gradient"] * gradient
     parameters = parameter_names(loss)
-    call = ", ".join(["prediction[i]", "target[i]", *parameters])
+    scalars = [name for name in parameters if name not in columns]
+    each = [f"{name}[i]" if name in columns else name for name in parameters]
+    call = ", ".join(["prediction[i]", "target[i]", *each])
     body = [f"value, slope = formula({call})"]
     if weighted:  # a weight of 0 means absent, whatever is there
         body += ["weight = weights[i]", "present = weight != zero"]
@@ -79,8 +84,11 @@ def source(loss: str, *, weighted: bool, gradient: bool, values: bool) -> str:
     group = "{block_size}" if wide else "{group}"
     arrays += ["values"] * values
     places = [f"past({name}, low)" for name in arrays]
+    places += [f"past({name}, low % period)" for name in columns]
+    arrays += columns
+    integers = [*(f"{name}_at" for name in columns), *["period"][: len(columns)]]
     lines = [
-        f"def block({', '.join([*arrays, 'n', 'factor', *parameters])}):",
+        f"def block({', '.join([*arrays, 'n', 'factor', *scalars])}):",
         "    full_width()",
         "    total = 0.0",
         f"    for start in range(0, n, {group}):",
@@ -92,7 +100,7 @@ def source(loss: str, *, weighted: bool, gradient: bool, values: bool) -> str:
         "    return total",
         "",
         f"def {loss}(first, last, size, prediction_at, target_at, weights_at,",
-        f"    gradient_at, values_at, partial_at, factor{''.join(f', {p}' for p in parameters)}):",
+        f"    gradient_at, values_at, partial_at, {', '.join([*integers, 'factor', *scalars])}):",
         *(f"    {name} = array_at({name}_at)" for name in arrays),
         "    partial = doubles_at(partial_at)",
         "    total = 0.0",
@@ -101,7 +109,7 @@ def source(loss: str, *, weighted: bool, gradient: bool, values: bool) -> str:
         "        n = {block_size} if {block_size} < size - low else size - low",
         "        total = block("
         + ", ".join([*places, "n", "real(factor)"])
-        + "".join(f", real({p})" for p in parameters)
+        + "".join(f", real({p})" for p in scalars)
         + ")",
         "        partial[index] = total",
         "    return total",
@@ -111,10 +119,11 @@ def source(loss: str, *, weighted: bool, gradient: bool, values: bool) -> str:
 
 @functools.cache
 def kernel(
-    loss: str, real: type, weighted: bool, gradient: bool, values: bool, taken: tuple[bool, ...]
-) -> Callable[..., float]:
+    loss: str, real: type, weighted: bool, gradient: bool, values: bool, taken: tuple[bool, ...],
+    columns: tuple[str, ...] = (),
+) -> Callable[..., float]:  # fmt: skip
     """The compiled kernel; compiled once per machine, then read from Numba's disk cache."""
-    text = source(loss, weighted=weighted, gradient=gradient, values=values)
+    text = source(loss, weighted=weighted, gradient=gradient, values=values, columns=columns)
     text = text.replace("{block_size}", str(BLOCK[real])).replace("{group}", str(GROUP))
     formula = _formula(loss, real, taken)
     space = formula.__globals__ | {
@@ -127,10 +136,11 @@ def kernel(
     exec(compile(text, __file__, "exec"), space)
     variant = f"{special.fingerprint(sys.modules[__name__])}_{loss}_{real.__name__}"
     variant += f"{'_weighted' * weighted}{'_gradient' * gradient}{'_values' * values}"
-    variant += "".join(f"_{int(yes)}" for yes in taken)
+    variant += "".join(f"_{int(yes)}" for yes in taken) + "".join(f"_{name}" for name in columns)
     space["formula"] = special.bind(formula, space, special.EXACT, variant)
     space["block"] = special.bind(space["block"], space, special.LOOSE, variant)
-    integers, reals = 9, 1 + len(parameter_names(loss))
+    reals = 1 + len(parameter_names(loss)) - len(columns)
+    integers = 9 + len(columns) + bool(columns)
     signature = float64(*[intp] * integers, *[float64] * reals)
     return special.entry(space[loss], space, signature, variant)
 
@@ -141,7 +151,7 @@ def prepared(
     dtype: str,
     shape: tuple[int, ...],
     purpose: tuple[bool, bool, bool],
-    parameters: tuple[float, ...],
+    parameters: tuple[Any, ...],
 ) -> Callable[..., float]:
     """A function of addresses (prediction, target, weights, gradient, values) and the factor.
 
@@ -149,22 +159,32 @@ def prepared(
     gradient and values are among them.
     """
     real, size = REAL[dtype], math.prod(shape)
-    run = kernel(loss, real, *purpose, branches(loss, parameters) if _tests(loss) else ())
+    names = parameter_names(loss)
+    columns = {
+        name: np.resize(np.asarray(value, real), len(value) + BLOCK[real])
+        for name, value in zip(names, parameters, strict=True)
+        if isinstance(value, tuple)
+    }
+    taken = branches(loss, parameters) if _tests(loss) else ()
+    run = kernel(loss, real, *purpose, taken, tuple(columns))
     blocks = -(-size // BLOCK[real])
+    repeated = [address(column) for column in columns.values()] + [shape[-1]] * bool(columns)
+    scalars = [value for value in parameters if not isinstance(value, tuple)]
 
     def launch(
         prediction: int, target: int, weights: int, gradient: int, values: int, factor: float
     ) -> float:
         if blocks == 1:  # its sum is what the kernel returns
             return factor * run(
-                0, 1, size, prediction, target, weights, gradient, values, _NOWHERE, factor,
-                *parameters,
+                0, 1, size, prediction, target, weights, gradient, values, _NOWHERE, *repeated,
+                factor, *scalars,
             )  # fmt: skip
         partial = np.empty(blocks)
-        rest = (size, prediction, target, weights, gradient, values, address(partial), factor)
-        pool.run(run, blocks, pool.parts(size // 2), *rest, *parameters)
+        rest = (size, prediction, target, weights, gradient, values, address(partial), *repeated)
+        pool.run(run, blocks, pool.parts(size // 2), *rest, factor, *scalars)
         return factor * float(partial.sum())
 
+    launch.columns = columns  # type: ignore[attr-defined]  # kept alive with their addresses
     return launch if blocks else _nothing
 
 

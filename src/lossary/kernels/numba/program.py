@@ -88,7 +88,12 @@ class Pointwise:
         self, shape: Shape, dtype: str, target_shape: Shape, target_dtype: str,
         parameters: Mapping[str, Any],
     ) -> str | None:  # fmt: skip
-        return pointwise.decline(self.loss, shape, dtype, target_shape, target_dtype, parameters)
+        # One number for each index of the last axis is read as an array.
+        given = {
+            name: 1.0 if isinstance(value, tuple) and shape[-1:] == (len(value),) else value
+            for name, value in parameters.items()
+        }
+        return pointwise.decline(self.loss, shape, dtype, target_shape, target_dtype, given)
 
     def unit_axes(self, shape: Shape, parameters: Mapping[str, Any]) -> tuple[int, ...]:
         return ()

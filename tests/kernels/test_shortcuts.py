@@ -1,0 +1,167 @@
+"""Calls without detours: what is remembered of the first call must hold for the next ones."""
+
+import numpy as np
+import pytest
+import torch
+
+import lossary.torch
+from lossary import Loss, LossError, evaluate
+
+LOGITS = torch.randn(96, 10, generator=torch.Generator().manual_seed(0))
+LABELS = torch.randint(0, 10, (96,), generator=torch.Generator().manual_seed(1))
+REDUCTIONS = ["none", "sum", "mean", "mean_over_batch", "batch_mean"]
+
+
+def with_slope(loss, prediction, target, **more):
+    leaf = prediction.clone().requires_grad_()
+    value = loss(leaf, target, **more)
+    pull = torch.linspace(0.5, 1.5, value.numel()).view(value.shape)
+    value.backward(pull)
+    with torch.no_grad():
+        torch.testing.assert_close(loss(prediction, target, **more), value)
+    return value.detach(), leaf.grad
+
+
+@pytest.fixture
+def no_detours(monkeypatch):
+    def refuse(*arguments):
+        raise AssertionError("the call took the long way")
+
+    return lambda: monkeypatch.setattr(evaluate, "prepare", refuse)
+
+
+@pytest.mark.parametrize("weighed", [False, True], ids=["alike", "class weights"])
+@pytest.mark.parametrize("ignored", [0, 5, 96])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_ignored_classes(reduction, ignored, weighed, no_detours):
+    target = LABELS.clone()
+    target[:ignored] = -100
+    logits = LOGITS.clone()
+    logits[:ignored] = torch.nan  # absent: no NaN comes through
+    more = {"class_weights": torch.linspace(0.0, 2.0, 10)} if weighed else {}
+    ours, truth = (
+        Loss("cross_entropy", ignore=-100, reduction=reduction, implementation=implementation)
+        for implementation in ("auto", "definition")
+    )
+    expected = with_slope(truth, logits, target, **more)
+    # Learned from a call of which nothing is ignored.
+    with_slope(ours, LOGITS, LABELS, **more)
+    no_detours()
+    torch.testing.assert_close(with_slope(ours, logits, target, **more), expected)
+
+
+def test_class_weights_are_read_again_when_they_have_changed():
+    weights = torch.ones(10)
+    loss = Loss("cross_entropy")
+    for _ in range(3):
+        loss(LOGITS, LABELS, class_weights=weights)
+    weights[3] = 5.0
+    truth = Loss("cross_entropy", implementation="definition")
+    expected = truth(LOGITS, LABELS, class_weights=weights)
+    torch.testing.assert_close(loss(LOGITS, LABELS, class_weights=weights), expected)
+    other = torch.linspace(0.1, 1.0, 10)
+    expected = truth(LOGITS, LABELS, class_weights=other)
+    torch.testing.assert_close(loss(LOGITS, LABELS, class_weights=other), expected)
+
+
+@pytest.mark.parametrize("wrong", [-1, 10])
+@pytest.mark.parametrize("ignore", [None, -100])
+def test_a_class_that_does_not_exist_is_an_error_each_time(wrong, ignore):
+    target = LABELS.clone()
+    target[7] = wrong
+    loss = Loss("cross_entropy", ignore=ignore)
+    for more in ({}, {"class_weights": torch.ones(10)}):
+        loss(LOGITS, LABELS, **more)
+        for _ in range(2):
+            with pytest.raises(LossError, match="position 7"):
+                loss(LOGITS, target, **more)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", ["huber", "binary_cross_entropy", "focal_loss"])
+@pytest.mark.parametrize("size", [40, 5000])
+def test_unreduced(name, size, dtype, no_detours):
+    prediction = torch.linspace(-4, 4, size).to(dtype)
+    target = (torch.arange(size) % 2).to(dtype)
+    ours = Loss(name, reduction="none")
+    truth = Loss(name, reduction="none", implementation="definition")
+    expected = with_slope(truth, prediction, target)
+    exact = {} if dtype != torch.bfloat16 else {"rtol": 8e-3, "atol": 1e-6}
+    torch.testing.assert_close(with_slope(ours, prediction, target), expected, **exact)
+    # Smaller ones are the definition's, unless torch has an operation, which half precision has not.
+    if size > 256 and (name != "huber" or dtype != torch.bfloat16):
+        no_detours()
+        torch.testing.assert_close(with_slope(ours, prediction, target), expected, **exact)
+
+
+# -- one number for each class --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(300, 7), (5, 9, 257), (4, 5000), (3, 0)], ids=str)
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_a_positive_weight_for_each_class(shape, reduction):
+    numbers = tuple(np.linspace(0.25, 4.0, shape[-1]).tolist())
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=shape).astype("float32")
+    target = (rng.random(shape) > 0.5).astype("float32")
+    ours, truth = (
+        Loss(
+            "binary_cross_entropy", pos_weight=numbers, label_smoothing=0.1, reduction=reduction,
+            implementation=implementation,
+        )
+        for implementation in ("auto", "definition")
+    )  # fmt: skip
+    np.testing.assert_allclose(ours(logits, target), truth(logits, target), rtol=3e-6)
+    one, two = torch.from_numpy(logits), torch.from_numpy(target)
+    torch.testing.assert_close(with_slope(ours, one, two), with_slope(truth, one, two))
+    if one.numel():
+        assert ours.explain(one, two).splitlines()[0].endswith("numba")
+        assert ours.explain(logits, target).splitlines()[0].endswith("numba")
+        # In another order in memory, classes no longer lie next to each other.
+        one, two = (x.mT.contiguous().mT for x in (one, two))
+        torch.testing.assert_close(with_slope(ours, one, two), with_slope(truth, one, two))
+
+
+def test_the_modules_positive_weight_is_read_again_when_it_has_changed():
+    ours = lossary.torch.BCEWithLogitsLoss(pos_weight=torch.ones(10))
+    theirs = torch.nn.BCEWithLogitsLoss(pos_weight=torch.ones(10))
+    target = (LOGITS > 1).float()
+    for change in (
+        lambda module: None,
+        lambda module: module.pos_weight.mul_(3),
+        lambda module: module.load_state_dict({"pos_weight": torch.linspace(1, 2, 10)}),
+        lambda module: setattr(module, "pos_weight", torch.tensor([7.0])),
+        lambda module: setattr(module, "pos_weight", torch.rand(96, 10)),
+    ):
+        torch.manual_seed(0)
+        change(ours)
+        torch.manual_seed(0)
+        change(theirs)
+        for _ in range(2):
+            expected = with_slope(theirs, LOGITS, target)
+            torch.testing.assert_close(with_slope(ours, LOGITS, target), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("CrossEntropyLoss", {}),
+        ("CrossEntropyLoss", {"reduction": "none", "label_smoothing": 0.1}),
+        ("CrossEntropyLoss", {"weight": torch.rand(10)}),
+        ("BCEWithLogitsLoss", {"pos_weight": torch.tensor([3.0])}),
+        ("BCEWithLogitsLoss", {"reduction": "none"}),
+        ("BCELoss", {}),
+        ("MSELoss", {}),
+        ("PoissonNLLLoss", {"log_input": False}),
+        ("KLDivLoss", {"reduction": "batchmean"}),
+    ],
+)
+def test_modules_take_the_short_way(name, options, no_detours):
+    positive = name in ("BCELoss", "PoissonNLLLoss")
+    prediction = torch.sigmoid(LOGITS) if positive else LOGITS
+    target = LABELS if name == "CrossEntropyLoss" else (LOGITS > 0).float()
+    ours = getattr(lossary.torch, name)(**options)
+    expected = with_slope(getattr(torch.nn, name)(**options), prediction, target)
+    torch.testing.assert_close(with_slope(ours, prediction, target), expected)
+    no_detours()
+    torch.testing.assert_close(with_slope(ours, prediction, target), expected)
