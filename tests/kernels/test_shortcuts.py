@@ -88,7 +88,7 @@ def test_unreduced(name, size, dtype, no_detours):
     expected = with_slope(truth, prediction, target)
     exact = {} if dtype != torch.bfloat16 else {"rtol": 8e-3, "atol": 1e-6}
     torch.testing.assert_close(with_slope(ours, prediction, target), expected, **exact)
-    # Smaller ones are the definition's, unless torch has an operation, which half precision has not.
+    # Smaller ones are the definition's, or torch's operation's, which takes no half precision.
     if size > 256 and (name != "huber" or dtype != torch.bfloat16):
         no_detours()
         torch.testing.assert_close(with_slope(ours, prediction, target), expected, **exact)
