@@ -6,11 +6,11 @@ from typing import Any
 from array_api_compat.torch import *  # noqa: F403
 from torch import _C, Tensor, clamp, clone, compiler, cumsum, gather, lgamma, library, nn, ops
 from torch import expm1 as _expm1
-from torch import strided
 from torch import sign as _sign
 from torch import squeeze as _squeeze
 
 _PLAIN = (Tensor, nn.Parameter)
+_DENSE = Tensor().layout
 
 
 def signature(arrays: tuple[Any, ...], same: Any = None) -> tuple[Any, ...] | None:
@@ -19,7 +19,7 @@ def signature(arrays: tuple[Any, ...], same: Any = None) -> tuple[Any, ...] | No
         return None
     key: list[Any] = []
     for array in arrays:
-        if type(array) not in _PLAIN or array.layout is not strided or array.is_nested:
+        if type(array) not in _PLAIN or array.layout is not _DENSE or array.is_nested:
             return None
         key += (array.dtype, array.shape, array.is_cpu, array.is_contiguous())
     if same is not None:
