@@ -21,6 +21,19 @@ def _two_libraries() -> None:
     Loss("mse")(torch.zeros(4), REAL)
 
 
+def _sparse() -> None:
+    import torch
+
+    Loss("mse")(torch.zeros(4, 3), torch.eye(4, 3).to_sparse_csr())
+
+
+def _nested() -> None:
+    import torch
+
+    parts = [torch.zeros(2), torch.zeros(3)]
+    Loss("mse")(*[torch.nested.nested_tensor(parts, layout=torch.jagged)] * 2)
+
+
 # what is wrong, the call, what the message must say
 CASES: list[tuple[str, Callable[[], object], tuple[str, ...]]] = [
     (
@@ -33,6 +46,8 @@ CASES: list[tuple[str, Callable[[], object], tuple[str, ...]]] = [
         lambda: Loss("huber")(np.zeros((2, 3)), np.zeros((3, 2))),
         ("huber", "target", "(3, 2)", "(2, 3)", "transpose"),
     ),
+    ("sparse", _sparse, ("squared_error", "target", "sparse_csr", "dense", "to_dense")),
+    ("nested", _nested, ("squared_error", "prediction", "nested", "values()", "mask")),
     (
         "class index too large",
         lambda: Loss("cross_entropy")(LOGITS, np.array([0, 1, 2, 3])),

@@ -83,6 +83,17 @@ def check(contract: Contract, arrays: Arrays, parameters: Mapping[str, Any]) -> 
 
 def _check_dtype(xp: Any, contract: Contract, argument: str, array: Array) -> None:
     dtype = array.dtype
+    nested = getattr(array, "is_nested", None)  # None: not of PyTorch
+    if nested:
+        raise LossError(
+            f"{contract.name}: {argument} is nested, expected a tensor of one shape; pass its "
+            ".values(), or pad it and give a mask"
+        )
+    if nested is not None and "sparse" in str(array.layout):
+        raise LossError(
+            f"{contract.name}: {argument} is {array.layout}, expected a dense tensor; "
+            "pass its .to_dense()"
+        )
     if xp.isdtype(dtype, "complex floating"):
         raise LossError(
             f"{contract.name}: {argument} is {dtype}; losses take real numbers: pass its real "

@@ -10,6 +10,7 @@ from torch import sign as _sign
 from torch import squeeze as _squeeze
 
 _PLAIN = (Tensor, nn.Parameter)
+_DENSE = Tensor().layout
 
 
 def signature(arrays: tuple[Any, ...], same: Any = None) -> tuple[Any, ...] | None:
@@ -18,7 +19,7 @@ def signature(arrays: tuple[Any, ...], same: Any = None) -> tuple[Any, ...] | No
         return None
     key: list[Any] = []
     for array in arrays:
-        if type(array) not in _PLAIN:
+        if type(array) not in _PLAIN or array.layout is not _DENSE or array.is_nested:
             return None
         key += (array.dtype, array.shape, array.is_cpu, array.is_contiguous())
     if same is not None:

@@ -46,6 +46,18 @@ def _looking(part: str, real: str, target: torch.dtype) -> Callable[..., float]:
     return found
 
 
+def _launched(
+    launch: Launch, prediction: Tensor, target: Tensor, weights: Tensor | None,
+    gradient: Tensor | None, values: Tensor | None, factor: float,
+) -> Tensor:  # fmt: skip
+    total = launch(
+        prediction.data_ptr(), target.data_ptr(), 0 if weights is None else weights.data_ptr(),
+        0 if gradient is None else gradient.data_ptr(),
+        0 if values is None else values.data_ptr(), factor,
+    )  # fmt: skip
+    return torch.scalar_tensor(total, dtype=prediction.dtype)
+
+
 class _Memory:
     """Tensors as memory."""
 
@@ -179,13 +191,7 @@ class _Compiled(OnePass):
         real, kind = dtypes = self.dtypes(prediction, target)
         if self.straight(prediction, target, weights, parameters):
             launch = self.launch(prediction.shape, real, kind, purpose, parameters)
-            total = launch(
-                prediction.data_ptr(), target.data_ptr(),
-                0 if weights is None else weights.data_ptr(),
-                0 if gradient is None else gradient.data_ptr(),
-                0 if values is None else values.data_ptr(), factor,
-            )  # fmt: skip
-            return torch.scalar_tensor(total, dtype=prediction.dtype)
+            return _launched(launch, prediction, target, weights, gradient, values, factor)
         arrays, parameters = self.arranged(
             (prediction, target, weights, gradient, values), parameters
         )
@@ -228,20 +234,14 @@ class _Fixed(_Compiled):
             and target.is_contiguous()
             and (weights is None or weights.is_contiguous())
         ):
-            if self.straight(prediction, target, weights, parameters):
-                dtypes = self.dtypes(prediction, target)
-                self.straightly[purpose] = self.launch(
-                    prediction.shape, *dtypes, purpose, parameters
+            if not self.straight(prediction, target, weights, parameters):
+                return super().run(
+                    prediction, target, weights, gradient, values, factor, parameters
                 )
-            return super().run(
-                prediction, target, weights, gradient, values, factor, parameters
-            )  # fmt: skip
-        total = launch(
-            prediction.data_ptr(), target.data_ptr(), 0 if weights is None else weights.data_ptr(),
-            0 if gradient is None else gradient.data_ptr(),
-            0 if values is None else values.data_ptr(), factor,
-        )  # fmt: skip
-        return torch.scalar_tensor(total, dtype=prediction.dtype)
+            kinds = self.dtypes(prediction, target)
+            launch = self.launch(prediction.shape, *kinds, purpose, parameters)
+            self.straightly[purpose] = launch
+        return _launched(launch, prediction, target, weights, gradient, values, factor)
 
     def launch(
         self, shape: Shape, real: str, kind: str, purpose: Purpose, parameters: Any
