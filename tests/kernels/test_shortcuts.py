@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import lossary.torch
 from lossary import Loss, LossError, evaluate
@@ -165,3 +167,21 @@ def test_modules_take_the_short_way(name, options, no_detours):
     torch.testing.assert_close(with_slope(ours, prediction, target), expected)
     no_detours()
     torch.testing.assert_close(with_slope(ours, prediction, target), expected)
+
+
+def test_the_modules_positive_weight_where_no_number_can_be_read():
+    weight = torch.linspace(0.5, 2.0, 10)
+    module = lossary.torch.BCEWithLogitsLoss(pos_weight=weight)
+    target = (LOGITS > 0).float()
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert module(LOGITS.new_zeros(4, 10), LOGITS.new_zeros(4, 10)).shape == ()
+    expected = torch.nn.BCEWithLogitsLoss(pos_weight=weight)(LOGITS, target)
+    for seen in (
+        module,
+        torch.export.export(module, (LOGITS, target)).module(),
+        make_fx(module)(LOGITS, target),
+        torch.compile(module, fullgraph=True, backend="aot_eager"),
+    ):
+        torch.testing.assert_close(seen(LOGITS, target), expected)
+    rows = torch.func.vmap(module)(LOGITS, target)
+    torch.testing.assert_close(rows.mean(), expected)

@@ -93,7 +93,7 @@ class LossModule(nn.Module):
             if not of_class or weight.device != first.device:
                 return None
             return self._losses[way](first, target, class_weights=weight)
-        if weight is not None or positive.requires_grad or torch.compiler.is_compiling():
+        if weight is not None or positive.requires_grad or not _readable(positive):
             return None
         repeated = positive.numel() == 1 or positive.shape == first.shape[-1:]
         if not (repeated and positive.is_cpu and first.is_cpu):
@@ -284,6 +284,12 @@ class LossModule(nn.Module):
     def extra_repr(self) -> str:
         """What was chosen."""
         return ", ".join(f"{name}={value!r}" for name, value in self.chosen.items())
+
+
+def _readable(tensor: Tensor) -> bool:
+    """Whether its numbers can be read; not where something traces or fakes what is computed."""
+    traced = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
+    return type(tensor) is Tensor and not traced
 
 
 def replaced(loss: Loss, parameters: Mapping[str, Any]) -> Loss:
