@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 
 from benchmarks.matrices import contrast, contrast_alone, contrast_jax, linear, linear_jax
+from benchmarks.modules import MODULES
 from benchmarks.steps import (
     MissingError,
     Step,
@@ -181,7 +182,7 @@ def _cross_entropy(rows: int, classes: int, extra: bool) -> dict[str, Callable[[
 
     def ours_compiled() -> Step:
         z, t = arrays()
-        chosen = compiled(Loss("cross_entropy", **given))
+        chosen = compiled(Loss("cross_entropy", ignore=-100 if extra else None, **given))
         return torch_step(lambda: chosen(z, t), z)
 
     def scipy_composed() -> Step:
@@ -206,8 +207,7 @@ def _cross_entropy(rows: int, classes: int, extra: bool) -> dict[str, Callable[[
         return lambda: chosen.value_and_grad(z, t)
 
     found = {"lossary": ours, "torch eager": torch_eager, "torch.compile": torch_compiled}
-    if not extra:
-        found |= {"lossary, compiled": ours_compiled}
+    found |= {"lossary, compiled": ours_compiled}
     if rows * classes > 10_000:
         found |= {"optax jit": optax_jit}
     if classes == 1000:
@@ -350,6 +350,7 @@ WORKLOADS: dict[str, Workload] = {
         "InfoNCE, 131072 x 64", contrast_alone(131072, 64), 1, small=contrast_alone(256, 64),
         settings=(),
     ),
+    **MODULES,
     **{
         f"middle_{loss}": Workload(f"{loss}, 2^18", _pointwise(loss, 1 << 18), 60)
         for loss in _PEERS
