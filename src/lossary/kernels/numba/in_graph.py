@@ -141,7 +141,8 @@ def _reduced(prediction: Tensor, target: Tensor, class_weights: Tensor | None, w
     least = LARGE
     if rows or pointwise.computes(loss):
         least = LARGE_VALUE if value_alone else LARGE_COMPUTED
-    if rows and not prediction.movedim(axis, -1).is_contiguous():
+    classes_last = rows and guard_or_false(prediction.stride(axis) == 1)
+    if rows and not classes_last:
         least = LARGE_VALUE  # the compiler's loops are slow to spread units along an inner axis
     dense = prediction.is_contiguous() and target.is_contiguous()
     if reduction == "none" or not (rows or dense):
@@ -170,7 +171,7 @@ def _reduced(prediction: Tensor, target: Tensor, class_weights: Tensor | None, w
         if reduction == "none":
             return in_torch.values(prediction, target, formula)
         return in_torch.total(prediction, target, formula) / count
-    if indices and prediction.movedim(axis, -1).is_contiguous():
+    if indices and classes_last:  # as they lie, and so their gradient
         prediction, parameters["axis"] = prediction.movedim(axis, -1), -1
     value, both = _operations(loss)
     divisor = count if weights is None else 1
