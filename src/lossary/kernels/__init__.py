@@ -71,7 +71,7 @@ class Kernel:
     prepare: Callable[..., Callable[..., Any]] | None = None
     skips: bool = False  # ``values`` takes ``weights``, of which 0 means absent
     size: Callable[..., int] | None = None  # what ``from_size`` counts, if not prediction elements
-    counted: str = "elements"
+    counted: str = "elements"  # what ``explain`` calls these
     traced: bool = False  # runs inside of JAX's transformations
     halves: bool = False  # takes half precision as it is; computes and returns float32 values
 

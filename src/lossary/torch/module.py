@@ -101,7 +101,7 @@ class LossModule(nn.Module):
         numbers = tuple(positive.reshape(-1).tolist())
         if self._positive[0] != numbers:
             chosen = {"pos_weight": numbers[0] if len(numbers) == 1 else numbers}
-            ways = {way: replaced(loss, chosen) for way, loss in self._losses.items()}
+            ways = {way: _replaced(loss, chosen) for way, loss in self._losses.items()}
             self._positive = (numbers, ways)
         return self._positive[1][way](first, target)
 
@@ -292,7 +292,7 @@ def _readable(tensor: Tensor) -> bool:
     return type(tensor) is Tensor and not traced
 
 
-def replaced(loss: Loss, parameters: Mapping[str, Any]) -> Loss:
+def _replaced(loss: Loss, parameters: Mapping[str, Any]) -> Loss:
     """The loss with other parameters."""
     config = loss.config
     return Loss.from_config({**config, "parameters": {**config["parameters"], **parameters}})

@@ -221,14 +221,14 @@ class _Fixed(_Compiled):
     def __init__(self, loss: str) -> None:
         super().__init__(loss)
         self.launches: dict[Any, Launch] = {}
-        self.straightly: dict[Purpose, Launch] = {}
+        self.in_place: dict[Purpose, Launch] = {}  # for tensors that lie as most do
 
     def run(
         self, prediction: Tensor, target: Tensor, weights: Tensor | None,
         gradient: Tensor | None, values: Tensor | None, factor: float, parameters: Any,
     ) -> Tensor:  # fmt: skip
         purpose = (weights is not None, gradient is not None, values is not None)
-        launch = self.straightly.get(purpose)
+        launch = self.in_place.get(purpose)
         if launch is None or not (
             prediction.is_contiguous()
             and target.is_contiguous()
@@ -240,7 +240,7 @@ class _Fixed(_Compiled):
                 )
             kinds = self.dtypes(prediction, target)
             launch = self.launch(prediction.shape, *kinds, purpose, parameters)
-            self.straightly[purpose] = launch
+            self.in_place[purpose] = launch
         return _launched(launch, prediction, target, weights, gradient, values, factor)
 
     def launch(
