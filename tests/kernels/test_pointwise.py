@@ -285,6 +285,7 @@ ENDS = {
 @pytest.mark.parametrize("dtype", TINY)
 def test_the_ends_of_a_form_are_the_definitions_in_value_and_slope(name, dtype):
     import torch
+
     from lossary import Loss
 
     loss, _, way = name.partition("_of_")
