@@ -94,7 +94,7 @@ class Call(NamedTuple):
     weights: Array | None
     class_weights: Array | None
     mask: Array | None
-    plain: bool  # neither weights nor a mask came: a mask says what is ignored
+    beside: tuple[Array | None, Array | None]  # weights and mask as they came
 
     def kernel(self) -> Kernel | None:
         """The kernel that runs, or None for the definition."""
@@ -118,9 +118,9 @@ class Call(NamedTuple):
         )
 
     def remember(self, kernel: Kernel) -> None:
-        """Let the next plain call on such arrays go to the kernel without detours."""
+        """Let the next call on such arrays go to the kernel without detours."""
         loss, first = self.loss, next(iter(self.arrays.values()))
-        if not self.plain or self.plan.result != first.dtype:
+        if self.plan.result != first.dtype:
             return
         if kernel.prepare is None or kernel.ready is None or kernel is not self.plan.kernels[0]:
             return
@@ -135,8 +135,14 @@ class Call(NamedTuple):
             counted = loss.reduction in ("mean", "mean_over_batch")
             options["ignore"] = loss.ignore
             options["divisor"] = "weight" if weighed else "count" if counted else None
+        weights, mask = self.beside
+        if weights is not None or mask is not None:
+            if options.get("divisor") or loss.ignore is not None or not kernel.weighs:
+                return
+            means = {"mean": "weight", "mean_over_batch": "count"}
+            options["divisor"] = means.get(loss.reduction)
         factor = None if loss.reduction == "none" else self.plan.scale
-        key = signature(tuple(self.arrays.values()), self.class_weights)
+        key = signature(tuple(self.arrays.values()), self.class_weights, weights, mask)
         run = kernel.prepare(*self.arrays.values(), factor=factor, **options)
         if key is not None:
             if len(loss._shortcuts) >= 256:
@@ -264,8 +270,7 @@ def prepare(
     mask: Array | None = None,
 ) -> Call:
     """Everything that came, checked, in the dtype that is computed in."""
-    contract = loss.contract
-    plain = weights is None and mask is None
+    contract, beside = loss.contract, (weights, mask)
     bound = bind(loss, arrays, named)
     plan = plan_of(loss, bound)
     first = next(iter(bound.values()))
@@ -282,7 +287,7 @@ def prepare(
     if weights is not None:
         weights = companions.companion("weights", contract, weights, first)
     if plan.as_they_are and class_weights is None:
-        call = Call(loss, bound, plan, weights, None, mask, plain)
+        call = Call(loss, bound, plan, weights, None, mask, beside)
         if call.kernel() is not None:
             return call
     for name, dtype in plan.casts.items():
@@ -293,7 +298,7 @@ def prepare(
         kind = bound[contract.predictions[0]].dtype
         if class_weights.dtype != kind:  # a copy would be unknown to shortcuts
             class_weights = namespace(first).astype(class_weights, kind)
-    return Call(loss, bound, plan, weights, class_weights, mask, plain)
+    return Call(loss, bound, plan, weights, class_weights, mask, beside)
 
 
 def bind(loss: Loss, arrays: tuple[Array, ...], named: Mapping[str, Array]) -> dict[str, Array]:

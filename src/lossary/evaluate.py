@@ -118,15 +118,17 @@ class Loss:
         ``weights`` and ``mask`` (True counts) have the shape of the unreduced values or of their
         leading dimensions; ``class_weights`` has one number per class.
         """
-        if weights is None and mask is None and not named and arrays:
+        if not named and arrays:
             if self._traced is not None:
-                value = self._traced(arrays, class_weights)
+                value = self._traced(arrays, class_weights, weights, mask, None)
                 if value is not None:
                     return value
-            key = signature(arrays, class_weights)
+            key = signature(arrays, class_weights, weights, mask)
             shortcut = None if key is None else self._shortcuts.get(key)
             if shortcut is not None and shortcut.ready(*arrays):
-                return shortcut.run(*arrays)
+                if weights is None and mask is None:
+                    return shortcut.run(*arrays)
+                return shortcut.run(*arrays, weights=weights, mask=mask)
         call = prepare(self, arrays, named, weights, class_weights, mask)
         kernel = call.kernel()
         if kernel is not None and kernel.scaled_sum is not None and self.reduction != "none":
@@ -179,8 +181,11 @@ class Loss:
         kernel = call.kernel()
         if kernel is not None and kernel.value_and_grad is not None:
             share = call.share()
-            found = kernel.value_and_grad(*call.arrays.values(), **share, **self.parameters)
-            return _as(found[0], call.plan.result), _as(found[1], call.plan.result)
+            value, slopes = kernel.value_and_grad(*call.arrays.values(), **share, **self.parameters)
+            kind = call.plan.result
+            if isinstance(slopes, tuple):
+                return _as(value, kind), tuple(_as(slope, kind) for slope in slopes)
+            return _as(value, kind), _as(slopes, kind)
         companions = {"weights": weights, "class_weights": class_weights, "mask": mask}
 
         def function(*predictions: Array) -> Array:

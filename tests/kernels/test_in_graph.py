@@ -6,6 +6,7 @@ import pytest
 import torch
 from tests.kernels.test_pointwise import columns, domain
 
+import lossary.torch
 from lossary import Loss, kernels
 from lossary.contract import LossError
 from lossary.kernels import formulas, in_torch
@@ -70,6 +71,15 @@ def test_a_kernel_is_one_operation_of_the_graph(name, large, monkeypatch):
     assert "torch.compile: numba" in Loss(name, **given).explain(prediction, target)
 
 
+def inputs_of(name, prediction, target):
+    """The inputs of a loss, of which these are two."""
+    names = kernels.inputs_of(name)
+    if names == ("first", "second", "target"):
+        return prediction, 0.5 * prediction + 1.0, target
+    more = torch.linspace(0.25, 3.0, len(prediction))
+    return (prediction, target, *[more] * (len(names) - 2))
+
+
 FORMULAS = {
     name: {}
     for name, _ in inspect.getmembers(formulas, inspect.isfunction)
@@ -89,17 +99,19 @@ def test_a_formula_in_torch_is_the_kernels(name):
     prediction = torch.from_numpy(domain(name, prediction.numpy()))
     given = FORMULAS.get(name.partition("_of_")[0], {})
     parameters = Loss(name.partition("_of_")[0], **given).parameters
-    values, slopes = in_torch.formula(name, parameters)(prediction, target)
+    arrays = inputs_of(name, prediction, target)
+    values, *slopes = in_torch.formula(name, parameters)(*arrays)
     kernel = kernels.find(name, "torch", "numba")[0]
-    prediction, target = columns(parameters, prediction, target)
-    expected = kernel.values(prediction, target, **parameters)
-    values, slopes = values.reshape(expected.shape), slopes.reshape(prediction.shape)
+    arrays = columns(parameters, *arrays)
+    expected = kernel.values(*arrays, **parameters)
+    values = values.reshape(expected.shape)
     torch.testing.assert_close(values, expected, rtol=2e-6, atol=1e-37, equal_nan=True)
-    for i in range(len(prediction)):
-        _, slope = kernel.value_and_grad(
-            prediction[i : i + 1], target[i : i + 1], factor=1.0, **parameters
-        )
-        torch.testing.assert_close(slopes[i : i + 1], slope, rtol=2e-6, atol=1e-37, equal_nan=True)
+    for i in range(len(values)):
+        _, found = kernel.value_and_grad(*(x[i : i + 1] for x in arrays), factor=1.0, **parameters)
+        found = found if isinstance(found, tuple) else (found,)
+        for slope, other in zip(slopes, found, strict=True):
+            slope = slope.reshape(arrays[0].shape)[i : i + 1]
+            torch.testing.assert_close(slope, other, rtol=2e-6, atol=1e-37, equal_nan=True)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.125])
@@ -316,6 +328,74 @@ def test_forms_in_graphs(name, form, reduction, large, monkeypatch):
         call = torch.compile(loss, fullgraph=True, backend="aot_eager")
         leaf = prediction.clone().requires_grad_()
         value = (call if implementation == "auto" else loss)(leaf, target)
+        value.sum().backward()
+        found.append((value.detach(), leaf.grad))
+    torch.testing.assert_close(*found, rtol=2e-5, atol=1e-6)
+
+
+def _beside(name, what):
+    """Inputs of a loss, and weights of rows or a mask beside them; what is masked is no number."""
+    torch.manual_seed(3)
+    real, positive = torch.randn(2, 40, 7), torch.rand(40, 7) + 0.25
+    labels = torch.randint(0, 7, (40,))
+    arrays = {
+        "binary_cross_entropy": (real[0], torch.rand(40, 7)),
+        "huber": (real[0], real[1]),
+        "gaussian_nll": (real[0], real[1], positive),
+        "margin_ranking": (real[0], real[1], real[0].sign()),
+        "cross_entropy": (real[0], labels),
+    }[name]
+    units = (40,) if name == "cross_entropy" else (40, 7)
+    beside = {}
+    if "weights" in what:
+        beside["weights"] = torch.linspace(0.0, 2.0, 40)
+    if "mask" in what:
+        beside["mask"] = torch.rand(units) > 0.5
+        shown = beside["mask"].unsqueeze(1) if name == "cross_entropy" else beside["mask"]
+        arrays = (torch.where(shown, arrays[0], torch.nan), *arrays[1:])
+    return arrays, beside
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("reduction", ["mean", "mean_over_batch", "none"])
+@pytest.mark.parametrize("what", [("weights",), ("mask",), ("weights", "mask")], ids="-".join)
+@pytest.mark.parametrize(
+    "name", ["binary_cross_entropy", "huber", "gaussian_nll", "margin_ranking", "cross_entropy"]
+)
+def test_weights_and_masks_come_into_the_graph(name, what, reduction, large, monkeypatch):
+    if large:
+        _everything_is_large(monkeypatch)
+    arrays, beside = _beside(name, what)
+    found = []
+    for implementation in ("auto", "definition"):
+        loss = Loss(name, reduction=reduction, implementation=implementation)
+        backend = _Counting()
+        call = torch.compile(loss, fullgraph=True, backend=backend)
+        leaves = [
+            array.clone().requires_grad_(place in kernels.differentiated(name))
+            for place, array in enumerate(arrays)
+        ]
+        value = (call if implementation == "auto" else loss)(*leaves, **beside)
+        value.backward(torch.linspace(0.5, 1.5, value.numel()).view(value.shape))
+        found.append([value.detach(), *(leaf.grad for leaf in leaves if leaf.requires_grad)])
+        if implementation == "auto":  # its slopes come from a formula or a kernel, not from a tape
+            assert not any("backward" in target for target in backend.targets)
+    torch.testing.assert_close(*found, rtol=2e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("shape", [(), (1,), (7,), (3, 7)])
+def test_positive_weights_come_into_the_graph(shape, reduction):
+    (prediction, target), _ = _beside("binary_cross_entropy", ())
+    positive = torch.rand(shape) * 4
+    if shape == (3, 7):  # broadcast over rows of three: no such kernel
+        prediction, target = torch.randn(5, 3, 7), torch.rand(5, 3, 7)
+    found = []
+    for library in (lossary.torch, torch.nn):
+        module = library.BCEWithLogitsLoss(pos_weight=positive, reduction=reduction)
+        leaf = prediction.clone().requires_grad_()
+        call = torch.compile(module, fullgraph=True, backend="aot_eager")
+        value = call(leaf, target)
         value.sum().backward()
         found.append((value.detach(), leaf.grad))
     torch.testing.assert_close(*found, rtol=2e-5, atol=1e-6)

@@ -185,3 +185,56 @@ def test_the_modules_positive_weight_where_no_number_can_be_read():
         torch.testing.assert_close(seen(LOGITS, target), expected)
     rows = torch.func.vmap(module)(LOGITS, target)
     torch.testing.assert_close(rows.mean(), expected)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("what", [("weights",), ("mask",), ("weights", "mask")], ids="-".join)
+@pytest.mark.parametrize("name", ["cross_entropy", "binary_cross_entropy", "gaussian_nll"])
+def test_weights_and_masks(name, what, reduction, no_detours):
+    generator = torch.Generator().manual_seed(5)
+    more = {"cross_entropy": (LABELS,), "binary_cross_entropy": (LOGITS.sigmoid(),)}.get(
+        name, (LOGITS.flip(0), LOGITS.exp())
+    )
+    units = more[0].shape
+    first, again = {}, {}
+    for into in (first, again):  # weights of rows, a mask of units
+        if "weights" in what:
+            into["weights"] = torch.rand(96, generator=generator)
+        if "mask" in what:
+            into["mask"] = torch.rand(units, generator=generator) > 0.5
+    ours, truth = (
+        Loss(name, reduction=reduction, implementation=implementation)
+        for implementation in ("auto", "definition")
+    )
+    logits = LOGITS
+    if "mask" in what:
+        shown = again["mask"].unsqueeze(-1) if name == "cross_entropy" else again["mask"]
+        logits = torch.where(shown, LOGITS, torch.nan)
+
+    def call(loss):
+        return lambda prediction, _, **beside: loss(prediction, *more, **beside)
+
+    expected = with_slope(call(truth), logits, None, **again)
+    with_slope(call(ours), LOGITS, None, **first)
+    no_detours()
+    torch.testing.assert_close(with_slope(call(ours), logits, None, **again), expected)
+
+
+def test_nothing_counts_where_all_is_masked():
+    loss, mask = Loss("binary_cross_entropy"), torch.ones(96, dtype=torch.bool)
+    for shown in (mask, ~mask, ~mask):
+        leaf = LOGITS.clone().requires_grad_()
+        value = loss(leaf, LOGITS.sigmoid(), mask=shown)
+        value.backward()
+        assert bool(value == 0) == bool(leaf.grad.abs().sum() == 0) == (not shown.any())
+
+
+def test_weights_that_are_learned_get_their_gradient():
+    weights = torch.rand(96, generator=torch.Generator().manual_seed(6))
+    loss = Loss("binary_cross_entropy", reduction="sum")
+    for _ in range(2):
+        loss(LOGITS, LOGITS.sigmoid(), weights=weights)
+    learned = weights.clone().requires_grad_()
+    loss(LOGITS, LOGITS.sigmoid(), weights=learned).backward()
+    each = Loss("binary_cross_entropy", reduction="none")(LOGITS, LOGITS.sigmoid())
+    torch.testing.assert_close(learned.grad, each.sum(1))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from tests.kernels.test_pointwise import CASES, TARGETS, check_accuracy, mp
+from tests.kernels.test_pointwise import CASES, DIGITS, TARGETS, check_accuracy, mp
 from tests.kernels.test_softmax import assert_close, textbook
 
 from lossary import Loss, kernels
@@ -33,7 +33,7 @@ DOUBLE += ("binary_cross_entropy_of_probabilities", "poisson_nll_of_rates")
     + [(*case, np.float64) for case in FORMULAS if case[0] in DOUBLE],
 )
 def test_value_and_slope_are_right_to_4_ulp(name, given, dtype):
-    with mp.workdps(150 if name == "welsch" else 50):
+    with mp.workdps(DIGITS.get(name, 50)):
         check_accuracy(name, given, dtype, TARGETS.get(name, [0.0, 0.3]), _triton)
 
 

@@ -7,10 +7,10 @@ questions are asked:
 
 1. ``kernel.supports(*arrays, **parameters)``: None, or the one-line reason why not (dtype, layout,
    device, a toolchain that is missing, a transformation in progress). The arrays are the
-   definition's inputs in its order; most kernels are of losses of one prediction and one target.
-   It looks at shapes and flags, never at values. A kernel asked for by name that declines is an
-   error. One with ``kernel.halves`` takes half precision as it is: its values, and the weights, are
-   float32, and its gradients, of the prediction's dtype, are rounded once.
+   definition's inputs in its order. It looks at shapes and flags, never at values. A kernel asked
+   for by name that declines is an error. One with ``kernel.halves`` takes half precision as it is:
+   its values, and the weights, are float32, and its gradients, of the predictions' dtypes, are
+   rounded once.
 2. ``kernel.from_size``: ``auto`` takes the kernel from that many prediction elements on (or
    whatever ``kernel.size(*arrays)`` counts), as measured.
 3. What is wanted:
@@ -23,20 +23,21 @@ questions are asked:
      units; a unit of weight 0 is absent: its prediction and target are not read into the result,
      whatever they hold, so a mask or an ignored target is passed as weights and nothing needs to be
      blanked before (where units meet each other, as rows of a batch, it still meets them);
-   - ``kernel.value_and_grad(prediction, target, *, factor, weights=None, **parameters)``: (that
-     sum, gradient by the prediction) for libraries without a tape of their own: NumPy and eager
-     JAX.
+   - ``kernel.value_and_grad(*arrays, factor, weights=None, **parameters)``: (that sum, its gradient
+     by the prediction, or a tuple if there are several) for libraries without a tape of their own:
+     NumPy and eager JAX.
 
 Each of the three is None where a kernel does not offer it. A kernel that ``skips`` takes weights
 of 1 and 0 for ``values``, too: 0 is absent, its value is 0. A kernel may offer a shortcut besides:
-``kernel.prepare(prediction, target, *, factor, ignore=None, divisor=None, **parameters)`` returns
-a function of (prediction, target): the scaled sum for arrays of these shapes and dtypes, or the
-values if ``factor`` is None. It is called where ``kernel.ready(prediction, target)``, the part of
-``supports`` that shapes and dtypes do not decide, is true. Units whose class index is ``ignore``
-are absent; ``divisor`` says that the sum is divided by the others' "count" or "weight" (of their
-class) instead. Second derivatives, ``vmap`` and ``jvp`` go through the definition, which the
-kernels find in the registry by the loss's name; a kernel that is ``traced`` (by JAX) does them
-itself.
+``kernel.prepare(*arrays, factor, ignore=None, divisor=None, **parameters)`` returns a function of
+such arrays: the scaled sum for arrays of these shapes and dtypes, or the values if ``factor`` is
+None. It is called where ``kernel.ready(*arrays)``, the part of ``supports`` that shapes and dtypes
+do not decide, is true. Units whose class index is ``ignore`` are absent; ``divisor`` says that the
+sum is divided by the others' "count" or "weight" (of their class) instead. Where the kernel
+``weighs``, that function takes ``weights`` and a ``mask`` of the units' leading dimensions, and
+divides by the count or weight of the units that count. Second derivatives, ``vmap`` and ``jvp`` go
+through the definition, which the kernels find in the registry by the loss's name; a kernel that is
+``traced`` (by JAX) does them itself.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ class Kernel:
     ready: Callable[..., bool] | None = None
     prepare: Callable[..., Callable[..., Any]] | None = None
     skips: bool = False  # ``values`` takes ``weights``, of which 0 means absent
+    weighs: bool = False  # what ``prepare`` returns takes ``weights`` and ``mask``
     size: Callable[..., int] | None = None  # what ``from_size`` counts, if not prediction elements
     counted: str = "elements"  # what ``explain`` calls these
     traced: bool = False  # runs inside of JAX's transformations
@@ -94,7 +96,8 @@ def manifest() -> dict[tuple[str, str], tuple[str, ...]]:
         for library in ("numpy", "torch", "jax")
     }
     for loss in {*_formulas()} - {*WHOLE_ARRAY} | {"cross_entropy"}:
-        rows[loss, "torch"] += ("triton.on_torch",)
+        if len(inputs_of(loss)) == 2:
+            rows[loss, "torch"] += ("triton.on_torch",)
     for key, modules in NATIVE.items():
         rows[key] = (*rows[key], *modules)
     for loss in CHUNKED:
@@ -110,6 +113,13 @@ WHOLE_ARRAY: dict[str, str] = {
     "jensen_shannon": "divergences",
     "kl_divergence_of_log_probabilities": "divergences",
     "dice_cross_entropy": "dice",
+    "cross_entropy_of_log_probabilities": "picked",
+    "multi_margin": "margins",
+    "multilabel_margin": "margins",
+    "triplet": "distances",
+    "cosine_embedding": "distances",
+    "contrastive": "distances",
+    "ctc": "ctc",
 }
 # Losses whose largest intermediate is made slice by slice.
 CHUNKED = ("linear_cross_entropy", "info_nce", "siglip", "supervised_contrastive")
@@ -118,6 +128,19 @@ NATIVE: dict[tuple[str, str], tuple[str, ...]] = {
     (loss, "torch"): ("native.on_torch",)
     for loss in ("squared_error", "absolute_error", "huber", "smooth_l1")
 }
+
+
+@functools.cache
+def inputs_of(name: str) -> tuple[str, ...]:
+    """The arrays of the loss that the manifest calls ``name``, in the definition's order."""
+    return tuple(contract_of(name.partition("_of_")[0]).inputs)
+
+
+@functools.cache
+def differentiated(name: str) -> tuple[int, ...]:
+    """Which of its arrays kernels differentiate by: the places of the predictions."""
+    contract = contract_of(name.partition("_of_")[0])
+    return tuple(tuple(contract.inputs).index(each) for each in contract.predictions)
 
 
 def definition(name: str) -> Callable[..., Any]:

@@ -24,6 +24,7 @@ SINGLE = SimpleNamespace(
     ln2_high=0.693359375, ln2_low=-2.1219444005469057e-4,
     log_high=0.693145751953125, log_low=1.4286068203094172e-6,
     lowest=-104.0, highest=89.0, flat=-18.0, smallest=2.0**-126, below_one=1.0 - 2.0**-24,
+    heads=-(1 << 12), lift=2.0**62, log_lift=62 * math.log(2),
     exponential=(0.5000000081998259, 0.16666525425770717, 0.04166623332751649,
                  0.008368283525128207, 0.0013949117811800713),
     unit=(0.6666652876039442, 0.4001610625951662, 0.2807945980061605, 0.27668360473066644),
@@ -35,6 +36,7 @@ DOUBLE = SimpleNamespace(
     ln2_high=0.6931471803691238, ln2_low=1.9082149292705877e-10,
     log_high=0.6931471803691238, log_low=1.9082149292705877e-10,
     lowest=-746.0, highest=710.0, flat=-38.0, smallest=2.0**-1022, below_one=1.0 - 2.0**-53,
+    heads=-(1 << 27), lift=2.0**510, log_lift=510 * math.log(2),
     exponential=(0.5, 0.16666666666666667, 0.041666666666666677, 0.008333333333333334,
                  0.0013888888888878985, 0.0001984126984126324, 2.4801587336679384e-5,
                  2.7557319247376794e-6, 2.7557263025575629e-7, 2.5052070925322047e-8,
@@ -61,8 +63,8 @@ def polynomial(coefficients: tuple[float, ...]) -> str:
 def constants(precision: SimpleNamespace) -> tuple[dict[str, float], dict[str, int]]:
     """(numbers of the precision, integers of its width) by the names used below."""
     reals = ("shifter", "ln2_high", "ln2_low", "log_high", "log_low", "lowest", "highest", "flat")
-    reals += LIMITS[:2]
-    integers = ("mantissa", "bias", "origin", "one_bits", "root_half")
+    reals += ("lift", "log_lift", *LIMITS[:2])
+    integers = ("mantissa", "bias", "origin", "one_bits", "root_half", "heads")
     lift = 64  # the smallest results are computed 2^64 times as large
     numbers = {name: getattr(precision, name) for name in reals}
     patterns = {name: getattr(precision, name) for name in integers}
@@ -110,7 +112,7 @@ def exp_below(x):
 
 
 def expm1(x):
-    """exp(x) - 1 for x <= 0."""
+    """exp(x) - 1 for x <= 1."""
     x = where(x < flat, flat, x)
     shifted = x * log2e + shifter
     n = shifted - shifter
@@ -119,11 +121,29 @@ def expm1(x):
     return (power - 1.0) + power * (r + r * r * exponential(r))
 
 
+def exp_gap(x):
+    """exp(x) - 1 - x for x in [-1.38, 1.38]: x^2/2 near 0."""
+    r = 0.25 * x
+    gap = r * r * exponential(r)
+    # e^2r - 1 - 2r = (e^r - 1)^2 + 2 (e^r - 1 - r), twice.
+    power = r + gap
+    gap = power * power + 2.0 * gap
+    power = 2.0 * r + gap
+    return power * power + 2.0 * gap
+
+
 def log1p_unit(u):
     """log(1 + u) for u in [0, 1]."""
     s = ratio(u, 2.0 + u)
     z = s * s
     return u - s * (u - z * unit(z))
+
+
+def log1p_gap(u):
+    """u - log(1 + u) for u in [-1/2, 1]: u^2/2 near 0."""
+    s = ratio(u, 2.0 + u)
+    z = s * s
+    return s * (u - z * unit(z))
 
 
 def log1p(u):
@@ -155,3 +175,60 @@ def log(x):
     tail = s * (square + z * reduced(z)) + n * log_low
     result = n * log_high + (m - (square - tail))
     return where(x < infinity, result, x)
+
+
+def log_any(x):
+    """log(x) for any x: minus infinity at 0, NaN below."""
+    small = x < smallest
+    result = log(where(small, 18446744073709551616.0 * x, x)) - where(small, 44.36141955583650, 0.0)
+    return where(x > 0.0, result, where(x == 0.0, -infinity, infinity - infinity))
+
+
+def log_ratio(a, b):
+    """log(a / b) for a >= 0 and b > 0, also where the quotient is no number."""
+    low = a < b / lift
+    high = b < a / lift
+    a = where(low, lift * a, where(high, a / lift, a))
+    b = where(low, b / lift, where(high, lift * b, b))
+    moved = where(low, -2.0 * log_lift, where(high, 2.0 * log_lift, 0.0))
+    return log_any(a / b) + moved
+
+
+def power_of(x, rest, exponent):
+    """(x + rest)^exponent for x > 0; the rest is what rounding took from x.
+
+    To 3 ulp where the result lies between 1e-40 and 1e40.
+    """
+    small = x < smallest
+    moved = integer(bits(where(small, 18446744073709551616.0 * x, x)) + (one_bits - root_half))
+    n = real(integer((moved >> mantissa) - bias)) - where(small, 64.0, 0.0)
+    u = from_bits(integer((moved & fraction) + root_half)) - 1.0
+    # The logarithm in two parts, for the exponential sees its absolute error. Products of heads,
+    # numbers without their last bits, are exact.
+    s_head = from_bits(integer(bits(ratio(u, 2.0 + u)) & heads))
+    u_head = from_bits(integer(bits(u) & heads))
+    left = ((u - 2.0 * s_head) - s_head * u_head) - s_head * (u - u_head)
+    s_tail = ratio(left, 2.0 + u)
+    s = s_head + s_tail
+    z = s * s
+    tail = 2.0 * s_tail + s * (z * reduced(z)) + (n * log_low + rest / x)
+    whole = n * log_high
+    head = from_bits(integer(bits(whole + 2.0 * s_head) & heads))
+    tail = ((whole - head) + 2.0 * s_head) + tail
+    exponent = where(x < infinity, exponent, x)  # NaN goes through
+    exponent_head = from_bits(integer(bits(exponent) & heads))
+    growth = exponent_head * head
+    more = exponent_head * tail + (exponent - exponent_head) * (head + tail)
+    nothing = growth + more < lowest
+    most = growth + more > highest
+    growth = where(nothing, lowest, where(most, highest, growth))
+    more = where(nothing, 0.0, where(most, 0.0, more))
+    shifted = (growth + more) * log2e + shifter
+    n = shifted - shifter
+    r = ((growth - n * ln2_high) + more) - n * ln2_low
+    k = integer(bits(shifted) - origin)
+    first = integer(k >> shift_one)
+    second = integer(k - first)
+    value = 1.0 + (r + r * r * exponential(r))
+    value = value * from_bits(integer((first + bias) << mantissa))
+    return where(nothing, 0.0, value) * from_bits(integer((second + bias) << mantissa))

@@ -1,10 +1,13 @@
 """Value and slope of every pointwise loss that has a fused kernel: each loss once, as mathematics.
 
-A formula takes the numbers (prediction, target) and the loss's parameters under their own names; it
-returns (value, derivative by the prediction). ``<loss>_of_<form>`` is of predictions that arrive in
-another form. The toolchains compile these functions with their own
-``where``, ``exp``, ``exp_below`` and ``expm1`` (of numbers <= 0), ``log`` (of normal numbers > 0),
-``log1p`` (of numbers > -1), ``log1p_unit`` (of numbers in [0, 1]), ``ratio`` (by numbers near 1),
+A formula takes the loss's inputs and its parameters as numbers, under their own names; it returns
+the value and its derivative by each prediction. ``<loss>_of_<form>`` is of predictions that arrive
+in another form. The toolchains compile these functions with their own
+``where``, ``exp``, ``exp_below`` and ``expm1`` (of numbers <= 1), ``log`` (of normal numbers > 0)
+and ``log_any`` (of all),
+``log1p`` (of numbers > -1), ``log1p_unit`` (of numbers in [0, 1]), ``log1p_gap`` and ``exp_gap``
+(what the first term of the series leaves, near 0), ``log_ratio`` and ``power_of`` (of positive
+numbers), ``ratio`` (by numbers near 1),
 ``sqrt``, ``absolute`` and ``sign`` (0 at 0), ``infinity``, ``smallest`` (the first normal number)
 and ``below_one`` (the number before 1), in single and double precision.
 Forms are chosen so that no difference cancels, both tails are right, NaN goes through and an
@@ -35,6 +38,21 @@ def percentage_error(prediction, target, scale, floor):
     size = absolute(target)
     size = where(size < floor, floor, size)
     return scale * (absolute(residual) / size), scale * (sign(residual) / size)
+
+
+def symmetric_percentage_error(prediction, target, scale):
+    size = absolute(prediction)
+    other = absolute(target)
+    # Halves, so that their sum cannot overflow.
+    whole = 0.5 * size + 0.5 * other
+    whole = where(whole == 0.0, 1.0, whole)
+    far = whole == infinity
+    share = absolute(0.5 * prediction - 0.5 * target) / whole
+    share = where(far, where(prediction == target, 0.0, 1.0), share)
+    # Of different signs the distance is the whole, whatever the prediction is.
+    alike = ((prediction > 0.0) & (target > 0.0)) | ((prediction < 0.0) & (target < 0.0))
+    steep = where(alike & (whole < infinity), scale * (other / whole) / whole, 0.0)
+    return 2.0 * scale * share, steep * sign(prediction - target)
 
 
 def squared_logarithmic_error(prediction, target):
@@ -138,6 +156,82 @@ def welsch(prediction, target, scale):
     return -expm1(fall), where(absolute(z) > 1e9, 0.0, z * exp(fall)) / scale
 
 
+def barron(prediction, target, alpha, scale):
+    z = (prediction - target) / scale
+    size = absolute(z)
+    if alpha == 2.0:
+        value = 0.5 * (z * z)
+        slope = z
+    if alpha == 1.0:
+        far = size > 1e17
+        root = where(far, size, sqrt(1.0 + z * z))
+        value = where(far, size, z * (z / (1.0 + root)))
+        slope = where(far, sign(z), z / root)
+    if alpha == -2.0:
+        share = 1.0 / (1.0 + 0.25 * (z * z))
+        value = where(size > 1e17, 2.0, 0.5 * (z * z) * share)
+        slope = z * share * share
+    if alpha < -1e20:
+        fall = -0.5 * (z * z)
+        value = -expm1(fall)
+        slope = where(size > 1e9, 0.0, z * exp(fall))
+    if alpha > 1e20:
+        rise = 0.5 * (z * z)
+        growth = exp(rise)
+        value = -expm1(-rise) * growth
+        slope = z * growth
+    # The others in two forms, so that no power overflows before the result does.
+    if (alpha * alpha != 4.0 and alpha != 1.0) and (alpha >= -1e20 and alpha <= 1e20):
+        bend = where(alpha < 2.0, 2.0 - alpha, alpha - 2.0)
+        bend = where(bend == 0.0, 1e-9, bend)  # single precision has no numbers so near 2
+        square = z * (z / bend)
+        far = square > 1e30
+        root = sqrt(where(far, bend, 1.0))
+        y = size / root
+        base = where(far, y, 1.0 + square)
+        rest = where(far, 0.0, square - (base - 1.0))
+        none = alpha * alpha < 1e-36
+        times = bend / where(none, 1.0, alpha)
+        lever = where(far, root * sign(z), z)
+    if (alpha < 1.0 and alpha != -2.0) and (alpha >= -1e20):
+        raised = power_of(base, rest, where(far, alpha, 0.5 * alpha))
+        whole = times * raised
+        slope = lever / base * raised
+    if (alpha > 1.0 and alpha != 2.0) and (alpha <= 1e20):
+        raised = power_of(base, rest, where(far, alpha - 1.0, 0.5 * alpha - 1.0))
+        whole = times * base * raised
+        slope = lever * raised
+    if (alpha * alpha != 4.0 and alpha != 1.0) and (alpha >= -1e20 and alpha <= 1e20):
+        # From the logarithm where the power is near 1.
+        log_base = log1p(where(far, y, square)) * where(far, 2.0, 1.0)
+        growth = 0.5 * alpha * log_base
+        near = absolute(growth) <= 1.0
+        value = where(near, times * expm1(where(near, growth, 0.0)), whole - times)
+        value = where(none, 0.5 * bend * log_base, value)
+        value = where(size < 1e-9, 0.5 * (z * z), value)
+        # Infinitely far out the powers are products of 0 and infinity.
+        value = where(size == infinity, where(alpha < 0.0, -times, infinity), value)
+        slope = where(size == infinity, sign(z) * where(alpha > 1.0, 1.0, 0.0), slope)
+    return value, slope / scale
+
+
+# -- noise that is predicted too -------------------------------------------------------------------
+
+
+def gaussian_nll(prediction, target, variance, full):
+    residual = prediction - target
+    pull = residual / variance
+    square = residual * pull
+    value = 0.5 * (log_any(variance) + square) + where(full > 0.0, 0.9189385332046727, 0.0)
+    return value, pull, 0.5 * ((1.0 - square) / variance)
+
+
+def laplace_nll(prediction, target, scale):
+    residual = prediction - target
+    distance = absolute(residual) / scale
+    return log_any(2.0 * scale) + distance, sign(residual) / scale, (1.0 - distance) / scale
+
+
 # -- counts ---------------------------------------------------------------------------------------
 
 
@@ -149,16 +243,96 @@ def poisson_nll(prediction, target):
 
 
 def poisson_nll_of_rates(prediction, target):
-    # The logarithm takes normal numbers: small rates are multiplied by 2^64.
-    small = prediction < 1e-30
-    lifted = where(small, 18446744073709551616.0 * prediction, prediction)
-    log_rate = log(lifted) - where(small, 44.36141955583650, 0.0)
-    edge = where(prediction == 0.0, -infinity, infinity - infinity)
-    log_rate = where(prediction > 0.0, log_rate, edge)
+    log_rate = log_any(prediction)
     # Far up the rate alone is infinite.
     plain = (target == 0.0) | (prediction == infinity)
     slope = where(plain, 1.0, (prediction - target) / prediction)
     return prediction - where(plain, 0.0, target * log_rate), slope
+
+
+def poisson_deviance(prediction, target, half):
+    excess = (prediction - target) / target
+    near = (excess >= -0.5) & (excess <= 1.0)
+    gap = log1p_gap(where(near, excess, 0.0))
+    apart = (prediction - target) - target * log_ratio(prediction, target)
+    plain = (target == 0.0) | (prediction == infinity)
+    value = where(plain, prediction, where(near, target * gap, apart))
+    slope = where(plain, 1.0, (prediction - target) / prediction)
+    times = where(half > 0.0, 1.0, 2.0)
+    return times * value, times * slope
+
+
+def gamma_deviance(prediction, target, half):
+    excess = (target - prediction) / prediction
+    near = (excess >= -0.5) & (excess <= 1.0)
+    gap = log1p_gap(where(near, excess, 0.0))
+    apart = where(excess == infinity, excess, excess - log_ratio(target, prediction))
+    far = prediction == infinity
+    value = where(far, prediction, where(near, gap, apart))
+    slope = where(far, 1.0, -excess / prediction)
+    times = where(half > 0.0, 1.0, 2.0)
+    return times * value, times * slope
+
+
+def tweedie_deviance(prediction, target, power, half):
+    none = target == 0.0
+    amount = where(none, 1.0, target)
+    if power == 1.5:
+        root = sqrt(prediction)
+        gap = (target - prediction) / (sqrt(target) + root)
+        value = where(none, 2.0 * root, 2.0 * gap * (gap / root))
+        slope = where(none, 1.0, (prediction - target) / prediction) / root
+        limit = prediction
+    # Each of two forms divides by what is not small.
+    if power < 1.5:
+        exponent = 1.0 - power
+        excess = (prediction - amount) / amount
+        log_near = -log1p(where(excess < 1.0, where(excess > -0.5, excess, 0.0), 0.0))
+    if power > 1.5:
+        exponent = 2.0 - power
+        excess = (amount - prediction) / prediction
+        log_near = log1p(where(excess < 1.0, where(excess > -0.5, excess, 0.0), 0.0))
+    if power != 1.5:
+        flat = exponent * exponent < 1e-36
+        divisor = where(flat, 1.0, exponent)
+        growth = exponent * log_near
+        near = ((excess > -0.5) & (excess < 1.0)) & (absolute(growth) <= 1.38)
+        bend = log1p_gap(where(near, excess, 0.0))
+        curve = where(flat, 0.0, exp_gap(where(near, growth, 0.0)) / divisor)
+        scale = power_of(prediction, 0.0, exponent)
+        own = power_of(amount, 0.0, exponent)
+        log_gain = log_ratio(amount, prediction)
+        growth = exponent * log_gain
+        slow = absolute(growth) <= 1.0
+        gain = where(slow, scale * expm1(where(slow, growth, 0.0)), own - scale) / divisor
+        gain = where(flat, scale * log_gain, gain)
+    if power < 1.5:
+        apart = amount * (gain - scale) + scale * prediction
+        value = where(near, scale * amount * (bend + curve), apart)
+        value = where(none, scale * prediction, value) / (2.0 - power)
+        slope = scale * where(none, 1.0, (prediction - target) / prediction)
+        limit = prediction
+    if power > 1.5:
+        apart = scale * (amount - prediction) / prediction - gain
+        apart = where(scale == infinity, infinity, apart)
+        value = where(near, scale * (bend - curve), apart) / (power - 1.0)
+        value = where(excess == 0.0, 0.0, value)
+        slope = scale * where(none, 1.0, (prediction - target) / prediction) / prediction
+        slope = where(excess == 0.0, 0.0, slope)
+    if power > 1.5 and power < 2.0:
+        value = where(none, scale / exponent, value)
+        limit = prediction
+    if power >= 2.0:
+        value = where(none, infinity, value)
+        limit = where(flat, infinity, own / (divisor * (divisor - 1.0)))
+        limit = where(none, infinity, limit)
+    # The ends, where the powers are products of 0 and infinity.
+    value = where(prediction == infinity, limit, value)
+    slope = where(prediction == infinity, 0.0, slope)
+    value = where((prediction == 0.0) & (target > 0.0), infinity, value)
+    value = where((prediction < 0.0) | (target < 0.0), infinity - infinity, value)
+    times = where(half > 0.0, 1.0, 2.0)
+    return times * value, times * slope
 
 
 # -- yes or no ------------------------------------------------------------------------------------
@@ -262,6 +436,20 @@ def soft_margin(prediction, target):
     sure = ratio(1.0, 1.0 + odds)
     value = log1p_unit(odds) + where(z > 0.0, 0.0, -z)
     return value, -side * where(z > 0.0, odds * sure, sure)
+
+
+def hinge_embedding(prediction, target, margin):
+    alike = target == 1.0
+    short = margin - prediction
+    apart = where(short <= 0.0, 0.0, short)
+    return where(alike, prediction, apart), where(alike, 1.0, where(short <= 0.0, 0.0, -1.0))
+
+
+def margin_ranking(first, second, target, margin):
+    side = where(target == 0.0, -1.0, target)
+    short = margin - side * (first - second)
+    pull = where(short <= 0.0, 0.0, side)
+    return where(short <= 0.0, 0.0, short), -pull, pull
 
 
 # -- distributions --------------------------------------------------------------------------------

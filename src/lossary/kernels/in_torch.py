@@ -19,16 +19,16 @@ from torch import exp, inf, int64, log1p, where
 from lossary.kernels import elementary, formulas, pointwise
 
 Tensor = torch.Tensor
-Formula = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+Arrays = tuple[Tensor, ...]
+Formula = Callable[..., Arrays]  # of the inputs: values, and slopes by each prediction
 
 
 def formula(
     loss: str, parameters: Mapping[str, Any], weights: Tensor | None = None
 ) -> Formula | None:
-    """(values, slopes) of single-precision tensors; None where there is no such form.
+    """Of single-precision tensors; None where there is no such form.
 
-    ``weights`` are of units with class indices: numbers, of which 0 means absent, or whether a unit
-    counts.
+    ``weights`` are numbers, of which 0 means absent, or whether a unit counts.
     """
     if loss == "cross_entropy":
         axis, smoothing = parameters.get("axis", -1), float(parameters.get("label_smoothing", 0.0))
@@ -38,43 +38,69 @@ def formula(
         return functools.partial(cross_entropy, axis=axis, weights=weights)
     if not hasattr(formulas, loss):
         return None
-    compute, numbers = _in_torch(loss), pointwise.numbers(loss, parameters)
-    return lambda prediction, target: compute(prediction, target, *numbers)
+    given = {
+        name: _Repeated(value) if isinstance(value, Tensor) else value
+        for name, value in parameters.items()
+    }
+    compute, numbers = _in_torch(loss), pointwise.numbers(loss, given)
+
+    return lambda *arrays: tuple(_weighed(each, weights) for each in compute(*arrays, *numbers))
 
 
-def total(prediction: Tensor, target: Tensor, formula: Formula) -> Tensor:
-    """The sum of the values, differentiable by the prediction."""
-    return _Total.apply(prediction, target, formula)
+class _Repeated:
+    """A parameter with one number for each index of the last axis: like no single number."""
+
+    def __init__(self, numbers: Tensor) -> None:
+        self.numbers = numbers
+
+    def __rmul__(self, other: Tensor) -> Tensor:
+        return other * self.numbers
 
 
-def values(prediction: Tensor, target: Tensor, formula: Formula) -> Tensor:
-    """The values, one per number of the target, differentiable by the prediction."""
-    return _Values.apply(prediction, target, formula)
+def total(arrays: Arrays, formula: Formula, places: tuple[int, ...]) -> Tensor:
+    """The sum of the values, differentiable by the predictions, which stand at these places."""
+    return _Total.apply(formula, places, *arrays)
+
+
+def values(arrays: Arrays, formula: Formula, places: tuple[int, ...], shape: Any) -> Tensor:
+    """The values, one per unit, differentiable by the predictions."""
+    return _Values.apply(formula, places, shape, *arrays)
 
 
 class _Total(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, prediction: Tensor, target: Tensor, formula: Formula) -> Tensor:
-        values, slopes = formula(prediction, target)
-        ctx.save_for_backward(slopes)
+    def forward(ctx: Any, formula: Formula, places: tuple[int, ...], *arrays: Tensor) -> Tensor:
+        values, *slopes = formula(*arrays)
+        ctx.places, ctx.inputs = places, len(arrays)
+        ctx.save_for_backward(*slopes)
         return values.sum()
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Any:
-        return ctx.saved_tensors[0] * upstream, None, None
+        return None, None, *_by_place(ctx, upstream)
 
 
 class _Values(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, prediction: Tensor, target: Tensor, formula: Formula) -> Tensor:
-        values, slopes = formula(prediction, target)
-        ctx.shape = values.shape
-        ctx.save_for_backward(slopes)
-        return values.reshape(target.shape)
+    def forward(
+        ctx: Any, formula: Formula, places: tuple[int, ...], shape: Any, *arrays: Tensor
+    ) -> Tensor:
+        values, *slopes = formula(*arrays)
+        ctx.shape, ctx.places, ctx.inputs = values.shape, places, len(arrays)
+        ctx.save_for_backward(*slopes)
+        return values.reshape(shape)
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Any:
-        return ctx.saved_tensors[0] * upstream.reshape(ctx.shape), None, None
+        return None, None, None, *_by_place(ctx, upstream.reshape(ctx.shape))
+
+
+def _by_place(ctx: Any, upstream: Tensor) -> list[Tensor | None]:
+    """One gradient for each input, None for those that have none."""
+    found: list[Tensor | None] = [None] * ctx.inputs
+    for place, slope in zip(ctx.places, ctx.saved_tensors, strict=True):
+        found[place] = slope * upstream
+    return found
 
 
 def _softmax(logits: Tensor, target: Tensor, axis: int) -> tuple[Tensor, ...]:
@@ -133,17 +159,37 @@ def _where(condition, yes, no):
     return where(condition, yes, no)
 
 
+def _power_of(x, rest, exponent):
+    return torch.pow(x, exponent) * exp(exponent * rest / x)
+
+
+def _horner(coefficients, x):
+    total = coefficients[-1]
+    for coefficient in reversed(coefficients[:-1]):
+        total = coefficient + x * total
+    return total
+
+
+_NUMBERS = elementary.constants(elementary.SINGLE)[0]
+_POLYNOMIALS = {
+    name: functools.partial(_horner, getattr(elementary.SINGLE, name))
+    for name in ("exponential", "unit")
+}
+# Words that are made of others; "lift" and "log_lift" are words of these.
+_COMPOSED = ("sign", "log1p_gap", "exp_gap", "log_ratio")
 _WORDS: dict[str, Any] = {
     "where": _where, "absolute": torch.abs, "sqrt": torch.sqrt, "ratio": torch.div,
     "exp": torch.exp, "exp_below": torch.exp, "expm1": torch.expm1, "log": torch.log,
-    "log1p": torch.log1p, "log1p_unit": torch.log1p,
-    **{name: elementary.constants(elementary.SINGLE)[0][name] for name in elementary.LIMITS},
+    "log_any": torch.log, "log1p": torch.log1p, "log1p_unit": torch.log1p,
+    "power_of": _power_of, **_POLYNOMIALS,
+    **{name: _NUMBERS[name] for name in (*elementary.LIMITS, "lift", "log_lift")},
 }  # fmt: skip
 
 
 @functools.cache
-def _in_torch(loss: str) -> Callable[..., tuple[Tensor, Tensor]]:
+def _in_torch(loss: str) -> Formula:
     """The formula, whose words are torch's functions."""
     words: dict[str, Any] = {"__builtins__": builtins, **_WORDS}
-    words["sign"] = FunctionType(elementary.sign.__code__, words)
+    for name in _COMPOSED:
+        words[name] = FunctionType(getattr(elementary, name).__code__, words)
     return FunctionType(getattr(formulas, loss).__code__, words)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lossary.kernels import elementary, formulas
+from lossary.kernels import elementary, formulas, inputs_of
 
 _FUNCTIONS = {name for name, _ in inspect.getmembers(elementary, inspect.isfunction)} - {"sign"}
 
@@ -15,7 +15,8 @@ _FUNCTIONS = {name for name, _ in inspect.getmembers(elementary, inspect.isfunct
 @functools.cache
 def parameter_names(loss: str) -> tuple[str, ...]:
     """The names of a formula's parameters, in order."""
-    return tuple(inspect.signature(getattr(formulas, loss)).parameters)[2:]
+    names = inspect.signature(getattr(formulas, loss)).parameters
+    return tuple(name for name in names if name not in inputs_of(loss))
 
 
 @functools.cache
@@ -35,18 +36,22 @@ def numbers(loss: str, parameters: Mapping[str, Any]) -> tuple[Any, ...]:
 def _number(value: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(map(float, value))
-    return -1.0 if value is None else float(value)
+    if isinstance(value, int):  # True and False, too
+        return float(value)
+    return -1.0 if value is None else value
 
 
 def decline(
-    loss: str, shape: tuple[int, ...], dtype: Any, target_shape: tuple[int, ...],
-    target_dtype: Any, parameters: Mapping[str, Any],
+    loss: str, shapes: Sequence[tuple[int, ...]], dtypes: Sequence[Any],
+    parameters: Mapping[str, Any],
 ) -> str | None:  # fmt: skip
-    """Why the formula cannot stand in for the loss here; None if it can."""
-    if target_dtype != dtype:
-        return f"the target is {target_dtype}, the prediction {dtype}"
-    if target_shape != shape:
-        return f"the target has shape {target_shape}, the prediction {shape}"
+    """Why the formula cannot stand in for the loss on such inputs; None if it can."""
+    first, *others = inputs_of(loss)
+    for name, shape, dtype in zip(others, shapes[1:], dtypes[1:], strict=False):
+        if dtype != dtypes[0]:
+            return f"the {name} is {dtype}, the {first} {dtypes[0]}"
+        if shape != shapes[0]:
+            return f"the {name} has shape {shape}, the {first} {shapes[0]}"
     names = parameter_names(loss)
     for name, value in parameters.items():
         unused = value is None or value is False

@@ -114,15 +114,13 @@ class Conventions:
 
     @property
     def changes_inputs(self) -> bool:
-        """Whether a call's tensors are changed before, or the values after, the loss."""
-        return (
-            self.each_class
-            or self.each_label
-            or self.log_target
-            or self.least_variance is not None
-            or self.time_first
-            or self.labels_by_index
-        )
+        """Whether a call's inputs are not the loss's, or its values are reduced in two steps."""
+        return self.each_label or self.time_first or self.labels_by_index
+
+    @property
+    def prepares_inputs(self) -> bool:
+        """Whether a call's inputs become the loss's by a change of each."""
+        return self.each_class or self.log_target or self.least_variance is not None
 
     @classmethod
     def of(cls, contract: Contract, key: str, given: Mapping[str, Any]) -> Conventions:

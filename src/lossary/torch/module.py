@@ -67,33 +67,59 @@ class LossModule(nn.Module):
             }
         except LossError as error:
             raise TorchLossError(str(error)) from None
+        names, target = list(self.contract.inputs), self.contract.target_name
+        self._target_at = 0 if target is None else names.index(target)
         self._direct_from = self._axes_of_inputs_taken_as_they_are()
+        # How many inputs go to the loss as they are; 0 where they are looked at first.
+        as_they_are = self._direct_from <= 2 and not self.conventions.prepares_inputs
+        self._quick = len(names) if as_they_are else 0
         self._positive: tuple[Any, dict[tuple[bool, bool], Loss]] = (None, {})
 
     def _axes_of_inputs_taken_as_they_are(self) -> float:
         """From how many axes on the loss itself takes what a call without companions brings."""
         own, chosen = self.contract, self.conventions
-        plain = tuple(own.inputs) == (*own.predictions, own.target_name)
         changed = chosen.changes_inputs or self.distance_function is not None or own.learned
-        if not plain or changed or own.inputs[own.predictions[0]].layout == "steps":
+        if changed or own.inputs[own.predictions[0]].layout == "steps":
             return math.inf
         return 0 if own.unit is not None and own.unit.name == "element" else 2
 
-    def _shortly(self, first: Tensor, target: Tensor) -> Tensor | None:
+    def _shortly(self, inputs: tuple[Tensor, ...]) -> Tensor | None:
         """What most calls come to, without detours; None for others."""
-        if first.ndim < self._direct_from:
+        first = inputs[0]
+        if first.ndim < self._direct_from or len(inputs) != len(self.contract.inputs):
             return None
-        way = (first.ndim > 1, target.ndim == first.ndim)
+        least = self.conventions.least_variance
+        if least is not None:
+            variance = inputs[-1]
+            if not isinstance(variance, Tensor) or variance.shape != first.shape:
+                return None
+            if not _readable(variance) or not float(variance.detach().min()) >= least:
+                return None
+        if self.conventions.log_target:
+            inputs = (first, inputs[1].exp())
+        if self.conventions.each_class:
+            inputs = (first.unsqueeze(-1), inputs[1].unsqueeze(-1))
+        soft = inputs[self._target_at].ndim == inputs[0].ndim
+        way = (first.ndim > 1, soft)
         weight, positive = self._buffers.get("weight"), self._buffers.get("pos_weight")
         if weight is None and positive is None:
-            return self._losses[way](first, target)
+            return self._losses[way](*inputs)
+        if weight is not None and weight.device != first.device:
+            return None
         if positive is None:
             assert weight is not None
-            of_class = not self.conventions.element_weight and weight.shape == first.shape[1:2]
-            if not of_class or weight.device != first.device:
-                return None
-            return self._losses[way](first, target, class_weights=weight)
-        if weight is not None or positive.requires_grad or not _readable(positive):
+            if not self.conventions.element_weight:
+                if weight.shape != first.shape[1:2]:
+                    return None
+                return self._losses[way](*inputs, class_weights=weight)
+            return self._losses[way](*inputs, weights=self._spread(weight, first))
+        if weight is not None or positive.requires_grad:
+            return None
+        target = inputs[1]
+        if torch.compiler.is_compiling():
+            traced = self._losses[way]._traced
+            return None if traced is None else traced(inputs, None, None, None, positive)
+        if not _readable(positive):
             return None
         repeated = positive.numel() == 1 or positive.shape == first.shape[-1:]
         if not (repeated and positive.is_cpu and first.is_cpu):
@@ -140,6 +166,15 @@ class LossModule(nn.Module):
         self, *inputs: Tensor, weights: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
         """The reduced loss; ``none`` keeps one value per unit."""
+        if weights is None and mask is None and len(inputs) == self._quick:
+            first, buffers = inputs[0], self._buffers
+            bare = buffers.get("weight") is None and buffers.get("pos_weight") is None
+            if bare and first.is_cpu and first.ndim > 1 and not torch.is_autocast_enabled("cpu"):
+                soft = inputs[self._target_at].ndim == first.ndim
+                try:
+                    return self._losses[True, soft](*inputs)
+                except LossError as error:
+                    raise TorchLossError(str(error)) from None
         return self._run(False, inputs, weights, mask)
 
     def total(
@@ -163,14 +198,14 @@ class LossModule(nn.Module):
     def _compute(
         self, total: bool, inputs: tuple[Tensor, ...], weights: Tensor | None, mask: Tensor | None
     ) -> Any:
-        if not total and weights is None and mask is None and len(inputs) == 2:
-            value = self._shortly(*inputs)
+        if not total and weights is None and mask is None:
+            value = self._shortly(inputs)
             if value is not None:
                 return value
         arrays = self._arrays(inputs)
         first = arrays[self.contract.predictions[0]]
         target = arrays.get(str(self.contract.target_name))
-        soft = target is not None and target.ndim == first.ndim
+        soft = target is None or target.ndim == first.ndim
         loss = self._losses[inputs[0].ndim > 1, soft]
         companions: dict[str, Tensor | None] = {"mask": mask}
         # Buffers only: a learned matrix may go by the same name.
@@ -289,7 +324,8 @@ class LossModule(nn.Module):
 def _readable(tensor: Tensor) -> bool:
     """Whether its numbers can be read; not where something traces or fakes what is computed."""
     traced = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
-    return type(tensor) is Tensor and not traced
+    traced = traced or torch._C._are_functorch_transforms_active()
+    return type(tensor) in (Tensor, nn.Parameter) and not tensor.is_meta and not traced
 
 
 def _replaced(loss: Loss, parameters: Mapping[str, Any]) -> Loss:

@@ -38,7 +38,7 @@ _LIBRARIES = {
 }
 _FOUND: dict[type, ModuleType] = {}
 _NUMBERS = (bool, int, float, type(None), tuple)
-_SIGNATURES: dict[type, Callable[[tuple[Array, ...], Array | None], tuple[Any, ...] | None]] = {}
+_SIGNATURES: dict[type, Callable[..., tuple[Any, ...] | None]] = {}
 
 
 def namespace(*arrays: Array) -> Any:
@@ -132,17 +132,19 @@ def tracing(array: Array) -> bool:
     return name == "dask"
 
 
-def signature(arrays: tuple[Array, ...], same: Array | None = None) -> tuple[Any, ...] | None:
+def signature(
+    arrays: tuple[Array, ...], same: Array | None = None, *beside: Array | None
+) -> tuple[Any, ...] | None:
     """Libraries, dtypes, shapes, gaps and kind of device, as a key; None where values are traced.
 
     ``same`` is in the key by its values, as long as whoever keeps the key keeps the array: None
-    where a library does not say whether they have changed.
+    where a library does not say whether they have changed. ``beside`` are constants, or not there.
     """
     first = type(arrays[0])
     quick = _SIGNATURES.get(first)
     if quick is not None:
-        return quick(arrays, same)
-    if same is not None:
+        return quick(arrays, same, *beside)
+    if same is not None or any(array is not None for array in beside):
         return None
     try:
         if first in _NUMBERS or tracing(arrays[0]):

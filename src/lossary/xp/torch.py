@@ -13,7 +13,7 @@ _PLAIN = (Tensor, nn.Parameter)
 _DENSE = Tensor().layout
 
 
-def signature(arrays: tuple[Any, ...], same: Any = None) -> tuple[Any, ...] | None:
+def signature(arrays: tuple[Any, ...], same: Any = None, *beside: Any) -> tuple[Any, ...] | None:
     """As ``xp.signature``, for arrays of which the first is a plain tensor: every call asks."""
     if compiler.is_compiling() or _C._are_functorch_transforms_active():
         return None
@@ -26,6 +26,11 @@ def signature(arrays: tuple[Any, ...], same: Any = None) -> tuple[Any, ...] | No
         if type(same) not in _PLAIN or same.requires_grad or same.is_inference():
             return None
         key += (id(same), same._version)
+    for place, array in enumerate(beside):
+        if array is not None:
+            if type(array) not in _PLAIN or array.layout is not _DENSE or array.requires_grad:
+                return None
+            key += (place, array.dtype, array.shape, array.is_cpu, array.is_nested)
     return tuple(key)
 
 

@@ -21,7 +21,7 @@ from numba import intp, void
 
 from lossary.kernels.numba import pool, softmax, softmax_tiles, special
 from lossary.kernels.numba.memory import address, read
-from lossary.kernels.numba.program import INDEX, Launch, NoSuchClassError, Purpose, Shape
+from lossary.kernels.numba.program import INDEX, Launch, NoSuchClassError, Purpose, Shape, Shapes
 from lossary.kernels.numba.softmax_tiles import TILE, tile_highest
 
 
@@ -224,9 +224,9 @@ class DiceCrossEntropy:
     """Dice with cross-entropy of regions as a program."""
 
     def decline(
-        self, shape: Shape, dtype: str, target_shape: Shape, target_dtype: str,
-        parameters: Mapping[str, Any],
-    ) -> str | None:  # fmt: skip
+        self, shapes: Shapes, dtypes: tuple[str, ...], parameters: Mapping[str, Any]
+    ) -> str | None:
+        (shape, target_shape), (dtype, target_dtype) = shapes, dtypes
         if parameters.get("mask") is not None:
             return "a mask inside the regions has no compiled form"
         if len(shape) < 3 or parameters.get("axis", 1) % len(shape) != 1 or shape[1] < 2:
@@ -240,9 +240,10 @@ class DiceCrossEntropy:
         return tuple(range(1, len(shape)))
 
     def prepare(
-        self, shape: Shape, dtype: str, target_dtype: str, purpose: Purpose,
+        self, shapes: Shapes, dtypes: tuple[str, ...], purpose: Purpose,
         parameters: Mapping[str, Any],
     ) -> Launch:  # fmt: skip
+        shape, (dtype, target_dtype) = shapes[0], dtypes
         regions, classes, pixels = shape[0], shape[1], math.prod(shape[2:])
         real = np.float32 if dtype == "float32" else np.float64
         per_region = -(-pixels // TILE)

@@ -6,9 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from lossary.kernels import Kernel
+from lossary.kernels import Kernel, differentiated, inputs_of
 from lossary.kernels.numba import available, memory, slices
-from lossary.kernels.numba.program import REAL, Launch, Shape, from_size, program, unit_shape
+from lossary.kernels.numba.program import (
+    REAL,
+    Launch,
+    Shape,
+    Shapes,
+    from_size,
+    program,
+    unit_shape,
+)
 
 Array = Any
 
@@ -56,62 +64,53 @@ class Direct:
             self.value_and_grad, from_size=from_size(self.library, self.loss), skips=True,
         )  # fmt: skip
 
-    def supports(self, prediction: Array, target: Array, **parameters: Any) -> str | None:
-        reason = self.strange("prediction", prediction) or self.strange("target", target)
-        reason = reason or available.why_not()
+    def supports(self, *arrays: Array, **parameters: Any) -> str | None:
+        names = inputs_of(self.loss)
+        reasons = (self.strange(*pair) for pair in zip(names, arrays, strict=True))
+        reason = next(filter(None, reasons), None) or available.why_not()
         if reason is not None:
             return reason
-        if prediction.dtype.name not in REAL:
-            return f"the prediction is {prediction.dtype}"
-        return program(self.loss).decline(
-            prediction.shape, prediction.dtype.name, target.shape, target.dtype.name, parameters
-        )
+        if arrays[0].dtype.name not in REAL:
+            return f"the {names[0]} is {arrays[0].dtype}"
+        shapes, dtypes = tuple(x.shape for x in arrays), tuple(x.dtype.name for x in arrays)
+        return program(self.loss).decline(shapes, dtypes, parameters)
 
-    def values(
-        self, prediction: Array, target: Array, *, weights: Array | None = None, **parameters: Any
-    ) -> Array:
-        shape = unit_shape(self.loss, prediction.shape, parameters)
-        values = memory.buffer(shape, prediction.dtype)
-        self._launch(prediction, target, weights, None, values, 1.0, parameters)
+    def values(self, *arrays: Array, weights: Array | None = None, **parameters: Any) -> Array:
+        shape = unit_shape(self.loss, arrays[0].shape, parameters)
+        values = memory.buffer(shape, arrays[0].dtype)
+        self._launch(arrays, weights, None, values, 1.0, parameters)
         return self.array(values)
 
     def scaled_sum(
-        self,
-        prediction: Array,
-        target: Array,
-        *,
-        factor: float,
-        weights: Array | None = None,
-        **parameters: Any,
+        self, *arrays: Array, factor: float, weights: Array | None = None, **parameters: Any
     ) -> Array:
-        total = self._launch(prediction, target, weights, None, None, factor, parameters)
-        return self.scalar(total, prediction)
+        total = self._launch(arrays, weights, None, None, factor, parameters)
+        return self.scalar(total, arrays[0])
 
     def value_and_grad(
-        self,
-        prediction: Array,
-        target: Array,
-        *,
-        factor: float,
-        weights: Array | None = None,
-        **parameters: Any,
-    ) -> tuple[Array, Array]:
-        gradient = memory.buffer(prediction.shape, prediction.dtype)
-        total = self._launch(prediction, target, weights, gradient, None, factor, parameters)
-        return self.scalar(total, prediction), self.array(gradient)
+        self, *arrays: Array, factor: float, weights: Array | None = None, **parameters: Any
+    ) -> tuple[Array, Array | tuple[Array, ...]]:
+        buffers = [
+            memory.buffer(arrays[place].shape, arrays[place].dtype)
+            for place in differentiated(self.loss)
+        ]
+        total = self._launch(arrays, weights, buffers, None, factor, parameters)
+        gradients = tuple(map(self.array, buffers))
+        return self.scalar(total, arrays[0]), gradients if gradients[1:] else gradients[0]
 
     def _launch(
-        self, prediction: Array, target: Array, weights: Array | None,
-        gradient: np.ndarray | None, values: np.ndarray | None, factor: float, parameters: Any,
+        self, arrays: tuple[Array, ...], weights: Array | None, gradients: list[np.ndarray] | None,
+        values: np.ndarray | None, factor: float, parameters: Any,
     ) -> float:  # fmt: skip
         if weights is not None:
-            weights = self.contiguous(weights, prediction.dtype)
-        purpose = (weights is not None, gradient is not None, values is not None)
-        real, kind = prediction.dtype.name, target.dtype.name
+            weights = self.contiguous(weights, arrays[0].dtype)
+        purpose = (weights is not None, gradients is not None, values is not None)
+        dtypes = tuple(array.dtype.name for array in arrays)
 
-        def launch(shape: Shape) -> Launch:
-            return program(self.loss).prepare(shape, real, kind, purpose, parameters)
+        def launch(shapes: Shapes) -> Launch:
+            return program(self.loss).prepare(shapes, dtypes, purpose, parameters)
 
-        lacking = program(self.loss).unit_axes(prediction.shape, parameters)
-        arrays = (prediction, target, weights, gradient, values)
-        return slices.run(self, arrays, (real, kind), lacking, launch, float(factor))
+        lacking = program(self.loss).unit_axes(arrays[0].shape, parameters)
+        nowhere = (None,) * len(differentiated(self.loss))
+        given = (*arrays, weights, *(gradients or nowhere), values)
+        return slices.run(self, given, dtypes, lacking, launch, float(factor))

@@ -28,7 +28,7 @@ from numba import float64, intp, void
 
 from lossary.kernels.numba import pointwise, pool, softmax, softmax_rows, special
 from lossary.kernels.numba.memory import address, read
-from lossary.kernels.numba.program import Launch, Purpose, Shape
+from lossary.kernels.numba.program import Launch, Purpose, Shape, Shapes
 
 
 def powers(z, e, n, high):
@@ -202,9 +202,9 @@ class Divergence:
         self.loss = loss
 
     def decline(
-        self, shape: Shape, dtype: str, target_shape: Shape, target_dtype: str,
-        parameters: Mapping[str, Any],
-    ) -> str | None:  # fmt: skip
+        self, shapes: Shapes, dtypes: tuple[str, ...], parameters: Mapping[str, Any]
+    ) -> str | None:
+        (shape, target_shape), (dtype, target_dtype) = shapes, dtypes
         if not shape or shape[-1] == 0:
             return f"a prediction of shape {shape} has no classes"
         if parameters.get("axis", -1) % len(shape) != len(shape) - 1:
@@ -217,9 +217,10 @@ class Divergence:
         return (parameters.get("axis", -1) % len(shape),)
 
     def prepare(
-        self, shape: Shape, dtype: str, target_dtype: str, purpose: Purpose,
+        self, shapes: Shapes, dtypes: tuple[str, ...], purpose: Purpose,
         parameters: Mapping[str, Any],
     ) -> Launch:  # fmt: skip
+        shape, dtype = shapes[0], dtypes[0]
         classes = shape[-1]
         samples = math.prod(shape) // classes
         names = ("WEIGHTED", "GRADIENT", "VALUES")
@@ -241,9 +242,10 @@ class OfLogProbabilities(Divergence):
     """The Kullback-Leibler divergence of log-probabilities: a sum over classes of a formula."""
 
     def prepare(
-        self, shape: Shape, dtype: str, target_dtype: str, purpose: Purpose,
+        self, shapes: Shapes, dtypes: tuple[str, ...], purpose: Purpose,
         parameters: Mapping[str, Any],
     ) -> Launch:  # fmt: skip
+        shape, dtype = shapes[0], dtypes[0]
         run = pointwise.prepared(self.loss, dtype, shape, purpose, ())
         weighted, _, valued = purpose
         classes, real = shape[-1], pointwise.REAL[dtype]

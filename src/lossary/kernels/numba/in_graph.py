@@ -44,14 +44,19 @@ _LIBRARY = torch.library.Library("lossary", "FRAGMENT")
 def traced(
     loss: str, reduction: str, parameters: Mapping[str, Any], ignore: float | None = None
 ) -> Traced | None:
-    """What a compiler is to trace for a loss of ((prediction, target), class weights or None).
+    """What a compiler is to trace for a loss of its inputs and what comes beside them.
 
     None: nothing; the function returns None, too, outside of a compiler and for tensors that no
-    kernel takes. It must be made before the compiler runs: this search cannot be traced.
+    kernel takes. It must be made before the compiler runs: this search cannot be traced. What may
+    come beside: class weights, weights and a mask of the units' leading dimensions, and one
+    ``pos_weight`` for each index of the last axis.
     """
     if ("numba.on_torch" not in kernels.manifest().get((loss, "torch"), ())) or available.why_not():
         return None
     rows, elementwise = loss in kernels.WHOLE_ARRAY, hasattr(formulas, loss)
+    places, inputs = kernels.differentiated(loss), len(kernels.inputs_of(loss))
+    if inputs != 2 and not elementwise:
+        return None
     softmax = loss == "cross_entropy"
     if (rows and not softmax and reduction == "none") or (ignore is not None and not softmax):
         return None
@@ -59,7 +64,7 @@ def traced(
         return None
     if kernels.WHOLE_ARRAY.get(loss) == "dice":  # its units depend on its parameters
         return None
-    if not rows and pointwise.decline(loss, (), "", (), "", parameters) is not None:
+    if not rows and pointwise.decline(loss, (), (), parameters) is not None:
         return None
     try:
         what = json.dumps([loss, reduction, dict(parameters), ignore, _version()])
@@ -70,7 +75,10 @@ def traced(
     _operations(loss)
 
     # A compiler asks again at each call for whatever it met from outside: so, as little as can be.
-    def call(arrays: tuple[Tensor, ...], class_weights: Tensor | None) -> Any:
+    def call(
+        arrays: tuple[Tensor, ...], class_weights: Tensor | None, weights: Tensor | None,
+        mask: Tensor | None, pos_weight: Tensor | None,
+    ) -> Any:  # fmt: skip
         if not compiling() or arrays[2:] or not arrays[1:] or transforming():
             return None
         prediction, target = arrays
@@ -86,6 +94,13 @@ def traced(
                 return None
             if smoothed or class_weights.requires_grad or class_weights.ndim != 1:
                 return None
+        beside = weights is not None or mask is not None
+        if beside and not ((indices or elementwise) and _lead(weights, mask, target.shape)):
+            return None
+        if pos_weight is not None and not elementwise:
+            return None
+        if pos_weight is not None and pos_weight.shape not in ((), (1,), target.shape[-1:]):
+            return None
         if indices:
             if axis is None or not -prediction.ndim <= axis < prediction.ndim:
                 return None
@@ -104,7 +119,7 @@ def traced(
             return None
         size = prediction.dtype.itemsize if prediction.is_floating_point() else 0
         if size not in (2, 4) or not (indices or elementwise):
-            if unreduced:
+            if unreduced or pos_weight is not None:
                 return None
             # Loaded with the compiler, which is the only one to come here.
             from torch.fx.experimental.symbolic_shapes import guard_or_false
@@ -113,9 +128,39 @@ def traced(
                 return None
             if not (prediction.is_contiguous() and target.is_contiguous()):
                 return None  # the definition reads it where it lies
-        return _operation(prediction, target, class_weights, what)
+        return _operation([prediction, target], class_weights, weights, mask, pos_weight, what)
 
-    return call
+    def several(
+        arrays: tuple[Tensor, ...], class_weights: Tensor | None, weights: Tensor | None,
+        mask: Tensor | None, pos_weight: Tensor | None,
+    ) -> Any:  # fmt: skip
+        if not compiling() or len(arrays) != inputs or transforming() or class_weights is not None:
+            return None
+        for place, array in enumerate(arrays):
+            if type(array).__name__ not in ("Tensor", "Parameter") or not array.is_cpu:
+                return None
+            if array.dtype != arrays[0].dtype or array.shape != arrays[0].shape:
+                return None
+            if array.requires_grad and place not in places:
+                return None
+        if not arrays[0].is_floating_point() or arrays[0].dtype.itemsize > 4:
+            return None
+        if not _lead(weights, mask, arrays[0].shape):
+            return None
+        return _operation(list(arrays), None, weights, mask, None, what)
+
+    return call if inputs == 2 else several
+
+
+def _lead(weights: Tensor | None, mask: Tensor | None, units: torch.Size) -> bool:
+    """Whether these are constants of the units' leading dimensions."""
+    for each in (weights, mask):
+        if each is not None:
+            if type(each).__name__ not in ("Tensor", "Parameter") or each.requires_grad:
+                return False
+            if each.shape != units[: each.ndim]:
+                return False
+    return True
 
 
 @functools.cache
@@ -126,18 +171,25 @@ def _version() -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _reduced(prediction: Tensor, target: Tensor, class_weights: Tensor | None, what: str) -> Tensor:
+def _reduced(
+    arrays: list[Tensor], class_weights: Tensor | None, weights: Tensor | None,
+    mask: Tensor | None, pos_weight: Tensor | None, what: str,
+) -> Tensor:  # fmt: skip
     """What the compiler takes ``lossary::reduced`` apart into."""
     from torch.fx.experimental.symbolic_shapes import guard_or_false
 
+    prediction, target, *more = arrays
     if prediction.dtype.itemsize == 2:
-        given = target.float() if target.is_floating_point() else target
-        return _reduced(prediction.float(), given, class_weights, what).to(prediction.dtype)
+        wide = [array.float() if array.is_floating_point() else array for array in arrays]
+        beside = (class_weights, weights, mask, pos_weight)
+        return _reduced(wide, *beside, what).to(prediction.dtype)
     loss, reduction, parameters, ignore, _ = json.loads(what)
+    places = kernels.differentiated(loss)
     rows, indices = loss in kernels.WHOLE_ARRAY, target.ndim < prediction.ndim
     axis, size = parameters.get("axis", -1), prediction.numel()
     classes = prediction.shape[axis] if rows else 1
-    value_alone = not (prediction.requires_grad and torch.is_grad_enabled())
+    derived = any(arrays[place].requires_grad for place in places)
+    value_alone = not (derived and torch.is_grad_enabled())
     least = LARGE
     if rows or pointwise.computes(loss):
         least = LARGE_VALUE if value_alone else LARGE_COMPUTED
@@ -145,18 +197,28 @@ def _reduced(prediction: Tensor, target: Tensor, class_weights: Tensor | None, w
     if rows and not classes_last:
         least = LARGE_VALUE  # the compiler's loops are slow to spread units along an inner axis
     dense = prediction.is_contiguous() and target.is_contiguous()
-    if reduction == "none" or not (rows or dense):
-        least = 1 << 62  # the compiler's loops read it where it lies
-    # Sizes that depend on data are the kernel's.
+    # The compiler's loops read it where it lies.
+    own = reduction == "none" or not (rows or dense) or pos_weight is not None or bool(more)
     traced = prediction.dtype == torch.float32 and (indices or hasattr(formulas, loss))
-    traced = traced and guard_or_false(size < least)
-    weights, count = None, torch.sym_max(size // classes, 1)
+    # Sizes that depend on data are the kernel's.
+    traced = traced and (own or guard_or_false(size < least))
+    count, kept, numbers = torch.sym_max(size // classes, 1), None, None
+    if mask is not None:
+        kept = _led(mask != 0, target)
     if ignore is not None:
-        weights = torch.ne(target, int(ignore))
-        target, count = where(weights, target, 0), weights.sum()
+        there = torch.ne(target, int(ignore))
+        kept = there if kept is None else kept & there
+    if kept is not None:
+        count = kept.sum()
+        target = where(kept, target, 0) if indices else target
     if class_weights is not None:
-        of_target = class_weights.to(prediction.dtype)[target.clamp(0, classes - 1)]
-        weights = of_target if weights is None else where(weights, of_target, 0.0)
+        numbers = class_weights.to(prediction.dtype)[target.clamp(0, classes - 1)]
+    if weights is not None:
+        led = _led(weights.to(prediction.dtype), target)
+        numbers = led if numbers is None else numbers * led
+    weights = kept
+    if numbers is not None:
+        weights = numbers if kept is None else where(kept, numbers, 0.0)
         count = weights.sum() if reduction == "mean" else count
     if isinstance(count, Tensor):
         count = where(count == 0, 1, count)
@@ -164,28 +226,32 @@ def _reduced(prediction: Tensor, target: Tensor, class_weights: Tensor | None, w
         count = torch.sym_max(prediction.shape[0], 1)
     elif reduction in ("sum", "none"):
         count = 1
+    if pos_weight is not None:
+        parameters["pos_weight"] = pos_weight.to(prediction.dtype)
     formula = in_torch.formula(loss, parameters, weights) if traced else None
     if formula is not None:
         if indices:
             target = _existing(target, classes)
+        inputs = (prediction, target, *more)
         if reduction == "none":
-            return in_torch.values(prediction, target, formula)
-        return in_torch.total(prediction, target, formula) / count
+            return in_torch.values(inputs, formula, places, target.shape)
+        return in_torch.total(inputs, formula, places) / count
     if indices and classes_last:  # as they lie, and so their gradient
         prediction, parameters["axis"] = prediction.movedim(axis, -1), -1
     value, both = _operations(loss)
     divisor = count if weights is None else 1
-    numbers = None if weights is None else weights.to(prediction.dtype)
-    more = (numbers, divisor, json.dumps(parameters))
+    numbers = None if weights is None else weights.to(prediction.dtype).contiguous()
+    rest = (numbers, divisor, json.dumps(parameters))
     if value_alone:
-        found = value(prediction, target, *more)
+        found = value(prediction, target, *rest)
     else:
-        found = in_torch.total(prediction, target, lambda *arrays: both(*arrays, *more))
+        found = in_torch.total((prediction, target), lambda *pair: both(*pair, *rest), places)
     return found if weights is None else found / count
 
 
 _LIBRARY.define(
-    "reduced(Tensor prediction, Tensor target, Tensor? class_weights, str what) -> Tensor"
+    "reduced(Tensor[] arrays, Tensor? class_weights, Tensor? weights, Tensor? mask, "
+    "Tensor? pos_weight, str what) -> Tensor"
 )
 _LIBRARY.impl("reduced", _reduced, "CompositeImplicitAutograd")
 _operation = torch.ops.lossary.reduced.default
@@ -230,7 +296,13 @@ def _run(
     gradient: Tensor | None, count: int, text: str,
 ) -> Tensor:  # fmt: skip
     bound, parameters = _bound(loss, prediction.shape, prediction.dtype, target.dtype, text)
-    return bound.run(prediction, target, weights, gradient, None, 1.0 / count, parameters)
+    into = None if gradient is None else (gradient,)
+    return bound.run((prediction, target), weights, into, None, 1.0 / count, parameters)
+
+
+def _led(numbers: Tensor, units: Tensor) -> Tensor:
+    """Numbers of the leading dimensions, one for each unit."""
+    return numbers.reshape(*numbers.shape, *(1,) * (units.ndim - numbers.ndim)).expand(units.shape)
 
 
 def _existing(target: Tensor, classes: Any) -> Tensor:

@@ -12,8 +12,8 @@ import torch
 
 from lossary.kernels import NATIVE, WHOLE_ARRAY, Kernel
 from lossary.kernels.numba import available, memory, slices
-from lossary.kernels.numba.program import Launch, Purpose, Shape, from_size, program
-from lossary.kernels.one_pass_torch import HALVES, OnePass, Tensor
+from lossary.kernels.numba.program import Launch, Purpose, Shape, Shapes, from_size, program
+from lossary.kernels.one_pass_torch import HALVES, Arrays, OnePass, Tensor
 
 _DTYPES = {
     "float32": torch.float32,
@@ -22,6 +22,8 @@ _DTYPES = {
     "int32": torch.int32,
 }
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+# How losses of single numbers, and those that read classes along any axis, are computed.
+_ANY_AXIS = (None, "softmax", "picked", "dice")
 
 
 def kernel(loss: str) -> Kernel:
@@ -47,15 +49,12 @@ def _looking(part: str, real: str, target: torch.dtype) -> Callable[..., float]:
 
 
 def _launched(
-    launch: Launch, prediction: Tensor, target: Tensor, weights: Tensor | None,
-    gradient: Tensor | None, values: Tensor | None, factor: float,
+    launch: Launch, arrays: Arrays, weights: Tensor | None, gradients: Sequence[Tensor | None],
+    values: Tensor | None, factor: float,
 ) -> Tensor:  # fmt: skip
-    total = launch(
-        prediction.data_ptr(), target.data_ptr(), 0 if weights is None else weights.data_ptr(),
-        0 if gradient is None else gradient.data_ptr(),
-        0 if values is None else values.data_ptr(), factor,
-    )  # fmt: skip
-    return torch.scalar_tensor(total, dtype=prediction.dtype)
+    memory = (*arrays, weights, *gradients, values)
+    total = launch(*[0 if each is None else each.data_ptr() for each in memory], factor)
+    return torch.scalar_tensor(total, dtype=arrays[0].dtype)
 
 
 class _Memory:
@@ -86,23 +85,25 @@ class _Compiled(OnePass):
     def __init__(self, loss: str) -> None:
         super().__init__(loss)
         self.way = WHOLE_ARRAY.get(loss)
+        self.nowhere = (None,) * len(self.places)
 
     def unavailable(self, device: str) -> str | None:
         return available.why_not()
 
-    def decline(self, prediction: Tensor, target: Tensor, parameters: Any) -> str | None:
-        (prediction, target), parameters = self.arranged((prediction, target), parameters)
-        real, kind = self.dtypes(prediction, target)
-        return program(self.loss).decline(
-            tuple(prediction.shape), real, tuple(target.shape), kind, parameters
-        )
+    def decline(self, arrays: Arrays, parameters: Any) -> str | None:
+        placed, parameters = self.arranged(arrays, parameters)
+        shapes = tuple(tuple(array.shape) for array in placed)
+        return program(self.loss).decline(shapes, self.dtypes(arrays), parameters)
 
-    def dtypes(self, prediction: Tensor, target: Tensor) -> tuple[str, str]:
-        """What the kernel computes in, and its type of target; slices are converted."""
-        real = _NAMES.get(prediction.dtype, "float32")
-        if target.dtype in HALVES:
-            return real, real
-        return real, _NAMES.get(target.dtype) or str(target.dtype)
+    def dtypes(self, arrays: Arrays) -> tuple[str, ...]:
+        """The inputs' types as the kernel reads them; slices in half precision are converted."""
+        real = _NAMES.get(arrays[0].dtype, "float32")
+        return tuple(
+            [
+                real if array.dtype in HALVES else _NAMES.get(array.dtype) or str(array.dtype)
+                for array in arrays
+            ]
+        )
 
     def arranged(
         self, arrays: Sequence[Tensor | None], parameters: Any
@@ -129,7 +130,7 @@ class _Compiled(OnePass):
             if way == "dice" or axis in (-1, last) or not -last <= axis + 1 <= last:
                 return arrays, parameters
             axis %= last + 1
-            if way == "softmax" and (prediction.is_contiguous() or prediction.stride(axis) != 1):
+            if way in _ANY_AXIS and (prediction.is_contiguous() or prediction.stride(axis) != 1):
                 return arrays, parameters
             order = [each for each in range(last + 1) if each != axis] + [axis]
             parameters = {**parameters, "axis": -1}
@@ -139,34 +140,32 @@ class _Compiled(OnePass):
             for each in arrays
         ], parameters
 
-    def unit_axes(self, prediction: Tensor, parameters: Any) -> tuple[int, ...]:
-        return program(self.loss).unit_axes(tuple(prediction.shape), parameters)
+    def unit_axes(self, first: Tensor, parameters: Any) -> tuple[int, ...]:
+        return program(self.loss).unit_axes(tuple(first.shape), parameters)
 
     def empty_like(self, tensor: Tensor) -> Tensor:
         if tensor.nbytes < memory.LARGE:  # small calls are short
             return torch.empty_like(tensor)
         return memory.tensor(tensor)
 
-    def scaled(self, gradient: Tensor, upstream: Tensor) -> Tensor | None:
+    def scaled(self, gradients: Arrays, upstream: Tensor) -> Arrays | None:
         factor = upstream.item()  # nearly always 1: one pass over memory less
         if factor == 1.0:
-            return gradient
-        if gradient.dtype in HALVES:
-            exact = gradient.dtype == torch.bfloat16 and abs(math.frexp(factor)[0]) == 0.5
-            return gradient.mul_(factor) if exact else None
-        return gradient.mul_(factor)
+            return gradients
+        for gradient in gradients:
+            if gradient.dtype in HALVES:
+                exact = gradient.dtype == torch.bfloat16 and abs(math.frexp(factor)[0]) == 0.5
+                if not exact:
+                    return None
+        return tuple([gradient.mul_(factor) for gradient in gradients])
 
-    def straight(
-        self, prediction: Tensor, target: Tensor, weights: Tensor | None, parameters: Any
-    ) -> bool:
+    def straight(self, arrays: Arrays, weights: Tensor | None, parameters: Any) -> bool:
         """Whether the kernel reads all of it where it lies, as most do: found out quickly."""
-        return (
-            prediction.is_contiguous()
-            and target.is_contiguous()
-            and prediction.dtype not in HALVES
-            and target.dtype not in HALVES
-            and (weights is None or _memory.whole(weights, _NAMES[prediction.dtype]))
-            and (self.way != "divergences" or parameters["axis"] in (-1, prediction.ndim - 1))
+        for array in arrays:
+            if not array.is_contiguous() or array.dtype in HALVES:
+                return False
+        return (weights is None or _memory.whole(weights, _NAMES[arrays[0].dtype])) and (
+            self.way in _ANY_AXIS or parameters.get("axis", -1) in (-1, arrays[0].ndim - 1)
         )
 
     def count(self, target: Tensor, index: int) -> int:
@@ -184,32 +183,35 @@ class _Compiled(OnePass):
         ))  # fmt: skip
 
     def run(
-        self, prediction: Tensor, target: Tensor, weights: Tensor | None,
-        gradient: Tensor | None, values: Tensor | None, factor: float, parameters: Any,
+        self, arrays: Arrays, weights: Tensor | None, gradients: Arrays | None,
+        values: Tensor | None, factor: float, parameters: Any,
     ) -> Tensor:  # fmt: skip
-        purpose = (weights is not None, gradient is not None, values is not None)
-        real, kind = dtypes = self.dtypes(prediction, target)
-        if self.straight(prediction, target, weights, parameters):
-            launch = self.launch(prediction.shape, real, kind, purpose, parameters)
-            return _launched(launch, prediction, target, weights, gradient, values, factor)
-        arrays, parameters = self.arranged(
-            (prediction, target, weights, gradient, values), parameters
-        )
+        purpose = (weights is not None, gradients is not None, values is not None)
+        dtypes, into = self.dtypes(arrays), gradients or self.nowhere
+        if self.straight(arrays, weights, parameters):
+            launch = self.launch(_shapes(arrays), dtypes, purpose, parameters)
+            return _launched(launch, arrays, weights, into, values, factor)
+        placed, parameters = self.arranged((*arrays, weights, *into, values), parameters)
+        lacking = program(self.loss).unit_axes(tuple(placed[0].shape), parameters)
         total = slices.run(
-            _memory, arrays, dtypes, self.unit_axes(arrays[0], parameters),
-            lambda shape: self.launch(shape, real, kind, purpose, parameters), factor,
+            _memory, placed, dtypes, lacking,
+            lambda shapes: self.launch(shapes, dtypes, purpose, parameters), factor,
         )  # fmt: skip
-        return torch.scalar_tensor(total, dtype=_DTYPES[real])
+        return torch.scalar_tensor(total, dtype=_DTYPES[dtypes[0]])
 
     def launch(
-        self, shape: Shape, real: str, kind: str, purpose: Purpose, parameters: Any
+        self, shapes: Shapes, dtypes: tuple[str, ...], purpose: Purpose, parameters: Any
     ) -> Launch:
-        return program(self.loss).prepare(shape, real, kind, purpose, parameters)
+        return program(self.loss).prepare(shapes, dtypes, purpose, parameters)
 
     def prepare(
-        self, prediction: Tensor, target: Tensor, *, factor: float | None, **parameters: Any
-    ) -> Callable[[Tensor, Tensor], Tensor]:
-        return OnePass.prepare(fixed(self.loss), prediction, target, factor=factor, **parameters)
+        self, *arrays: Tensor, factor: float | None, **parameters: Any
+    ) -> Callable[..., Tensor]:
+        return OnePass.prepare(fixed(self.loss), *arrays, factor=factor, **parameters)
+
+
+def _shapes(arrays: Sequence[Tensor]) -> Shapes:
+    return tuple([tuple(array.shape) for array in arrays])
 
 
 def fixed(loss: str) -> OnePass:
@@ -222,33 +224,39 @@ class _Fixed(_Compiled):
         super().__init__(loss)
         self.launches: dict[Any, Launch] = {}
         self.in_place: dict[Purpose, Launch] = {}  # for tensors that lie as most do
+        self.lacking: tuple[int, ...] | None = None
 
     def run(
-        self, prediction: Tensor, target: Tensor, weights: Tensor | None,
-        gradient: Tensor | None, values: Tensor | None, factor: float, parameters: Any,
+        self, arrays: Arrays, weights: Tensor | None, gradients: Arrays | None,
+        values: Tensor | None, factor: float, parameters: Any,
     ) -> Tensor:  # fmt: skip
-        purpose = (weights is not None, gradient is not None, values is not None)
+        purpose = (weights is not None, gradients is not None, values is not None)
         launch = self.in_place.get(purpose)
-        if launch is None or not (
-            prediction.is_contiguous()
-            and target.is_contiguous()
-            and (weights is None or weights.is_contiguous())
-        ):
-            if not self.straight(prediction, target, weights, parameters):
-                return super().run(
-                    prediction, target, weights, gradient, values, factor, parameters
-                )
-            kinds = self.dtypes(prediction, target)
-            launch = self.launch(prediction.shape, *kinds, purpose, parameters)
+        if launch is None or not _lie_as_most(arrays, weights):
+            if not self.straight(arrays, weights, parameters):
+                return super().run(arrays, weights, gradients, values, factor, parameters)
+            launch = self.launch(_shapes(arrays), self.dtypes(arrays), purpose, parameters)
             self.in_place[purpose] = launch
-        return _launched(launch, prediction, target, weights, gradient, values, factor)
+        return _launched(launch, arrays, weights, gradients or self.nowhere, values, factor)
+
+    def unit_axes(self, first: Tensor, parameters: Any) -> tuple[int, ...]:
+        if self.lacking is None:
+            self.lacking = super().unit_axes(first, parameters)
+        return self.lacking
 
     def launch(
-        self, shape: Shape, real: str, kind: str, purpose: Purpose, parameters: Any
+        self, shapes: Shapes, dtypes: tuple[str, ...], purpose: Purpose, parameters: Any
     ) -> Launch:
-        key = (shape, purpose, parameters.get("axis"))
+        key = (shapes, purpose, parameters.get("axis"))
         found = self.launches.get(key)
         if found is None:  # only now: who trains need not wait for the value's own kernel
-            found = super().launch(shape, real, kind, purpose, parameters)
+            found = super().launch(shapes, dtypes, purpose, parameters)
             self.launches[key] = found
         return found
+
+
+def _lie_as_most(arrays: Arrays, weights: Tensor | None) -> bool:
+    for array in arrays:
+        if not array.is_contiguous():
+            return False
+    return weights is None or weights.is_contiguous()

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numba import float64, intp
 
-from lossary.kernels import formulas
+from lossary.kernels import differentiated, formulas, inputs_of
 from lossary.kernels.numba import machine, pool, scalar, special
 from lossary.kernels.numba.memory import address
 from lossary.kernels.numba.source import inlined
@@ -63,21 +63,22 @@ def source(
     """The source of one kernel: a block loop that is vectorised, and the loop over blocks.
 
     Addresses come as integers, 0 for what the kernel does not use. ``partial`` receives one sum per
-    block; ``gradient`` the slopes times ``factor`` (and weight); ``values`` the unreduced values.
+    block; gradients the slopes times ``factor`` (and weight); ``values`` the unreduced values.
     Parameters among ``columns`` are arrays that repeat themselves after ``period`` numbers.
     """
-    arrays = ["prediction", "target"]
-    arrays += ["weights"] * weighted + ["gradient"] * gradient
+    inputs, slopes, gradients = _names(loss)
+    arrays = [*inputs, *["weights"] * weighted, *gradients * gradient]
     parameters = parameter_names(loss)
     scalars = [name for name in parameters if name not in columns]
     each = [f"{name}[i]" if name in columns else name for name in parameters]
-    call = ", ".join(["prediction[i]", "target[i]", *each])
-    body = [f"value, slope = formula({call})"]
+    call = ", ".join([*(f"{name}[i]" for name in inputs), *each])
+    body = [f"value, {', '.join(slopes)} = formula({call})"]
     if weighted:  # a weight of 0 means absent, whatever is there
         body += ["weight = weights[i]", "present = weight != zero"]
         body += ["value = where(present, value, zero)"]
-        body += ["slope = where(present, weight * slope, zero)"]
-    body += ["gradient[i] = slope * factor"] * gradient
+        body += [f"{slope} = where(present, weight * {slope}, zero)" for slope in slopes]
+    for into, slope in zip(gradients * gradient, slopes * gradient, strict=True):
+        body += [f"{into}[i] = {slope} * factor"]
     body += ["values[i] = value"] * values
     body += ["value = weight * value"] * weighted
     wide = gradient and not computes(loss)
@@ -99,12 +100,13 @@ def source(
         "        total += float64(part)",
         "    return total",
         "",
-        f"def {loss}(first, last, size, prediction_at, target_at, weights_at,",
-        f"    gradient_at, values_at, partial_at, {', '.join([*integers, 'factor', *scalars])}):",
+        f"def {loss}(begin, end, size, {', '.join(f'{name}_at' for name in inputs)}, weights_at,",
+        f"    {', '.join(f'{name}_at' for name in gradients)}, values_at, partial_at,",
+        f"    {', '.join([*integers, 'factor', *scalars])}):",
         *(f"    {name} = array_at({name}_at)" for name in arrays),
         "    partial = doubles_at(partial_at)",
         "    total = 0.0",
-        "    for index in range(first, last):",
+        "    for index in range(begin, end):",
         "        low = index * {block_size}",
         "        n = {block_size} if {block_size} < size - low else size - low",
         "        total = block("
@@ -115,6 +117,13 @@ def source(
         "    return total",
     ]
     return "\n".join(lines)
+
+
+def _names(loss: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Inputs, the slopes by those that are differentiated, and the gradients these go to."""
+    inputs = inputs_of(loss)
+    by = tuple(inputs[place] for place in differentiated(loss))
+    return inputs, tuple(f"{name}_slope" for name in by), tuple(f"{name}_gradient" for name in by)
 
 
 @functools.cache
@@ -140,7 +149,7 @@ def kernel(
     space["formula"] = special.bind(formula, space, special.EXACT, variant)
     space["block"] = special.bind(space["block"], space, special.LOOSE, variant)
     reals = 1 + len(parameter_names(loss)) - len(columns)
-    integers = 9 + len(columns) + bool(columns)
+    integers = 6 + len(inputs_of(loss)) + len(differentiated(loss)) + len(columns) + bool(columns)
     signature = float64(*[intp] * integers, *[float64] * reals)
     return special.entry(space[loss], space, signature, variant)
 
@@ -153,10 +162,10 @@ def prepared(
     purpose: tuple[bool, bool, bool],
     parameters: tuple[Any, ...],
 ) -> Callable[..., float]:
-    """A function of addresses (prediction, target, weights, gradient, values) and the factor.
+    """A function of addresses (inputs, weights, gradients, values) and the factor.
 
     It returns the (weighted) sum of the values times the factor; ``purpose`` says whether weights,
-    gradient and values are among them.
+    gradients and values are among them.
     """
     real, size = REAL[dtype], math.prod(shape)
     names = parameter_names(loss)
@@ -171,18 +180,14 @@ def prepared(
     repeated = [address(column) for column in columns.values()] + [shape[-1]] * bool(columns)
     scalars = [value for value in parameters if not isinstance(value, tuple)]
 
-    def launch(
-        prediction: int, target: int, weights: int, gradient: int, values: int, factor: float
-    ) -> float:
+    def launch(*memory: Any) -> float:
+        *places, factor = memory
         if blocks == 1:  # its sum is what the kernel returns
-            return factor * run(
-                0, 1, size, prediction, target, weights, gradient, values, _NOWHERE, *repeated,
-                factor, *scalars,
-            )  # fmt: skip
+            return factor * run(0, 1, size, *places, _NOWHERE, *repeated, factor, *scalars)  # type: ignore[no-any-return]
         partial = np.empty(blocks)
-        rest = (size, prediction, target, weights, gradient, values, address(partial), *repeated)
+        rest = (size, *places, address(partial), *repeated)
         pool.run(run, blocks, pool.parts(size // 2), *rest, factor, *scalars)
-        return factor * float(partial.sum())
+        return factor * float(partial.sum())  # type: ignore[no-any-return]
 
     launch.columns = columns  # type: ignore[attr-defined]  # kept alive with their addresses
     return launch if blocks else _nothing

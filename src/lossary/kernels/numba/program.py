@@ -7,37 +7,37 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from lossary.contract import LossError
+from lossary.contract import LossError, contract_of
 from lossary.kernels import WHOLE_ARRAY, manifest, pointwise
 
 Shape = tuple[int, ...]
+Shapes = tuple[Shape, ...]
 REAL = ("float32", "float64")
 INDEX = ("int32", "int64")
 
 
-# Whether weights, gradient and values are given.
+# Whether weights, gradients and values are given.
 Purpose = tuple[bool, bool, bool]
-# (addresses of prediction, target, weights, gradient, values: 0 for what is not given, factor) ->
-# factor * sum(weights * values); gradient receives factor * weight * slope.
-Launch = Callable[[int, int, int, int, int, float], float]
+# (addresses of the inputs, weights, a gradient for each prediction, values: 0 for what is not
+# given; factor) -> factor * sum(weights * values); gradients receive factor * weight * slope.
+Launch = Callable[..., float]
 
 
 class Program(Protocol):
     """One loss over contiguous CPU memory.
 
-    ``decline`` looks at shapes and dtype names; ``unit_axes`` are the axes of the prediction that
-    units lack, from the front; ``prepare`` returns the function that runs.
+    ``decline`` looks at the shapes and dtype names of the inputs; ``unit_axes`` are the axes of
+    the first input that units lack, from the front; ``prepare`` returns the function that runs.
     """
 
     def decline(
-        self, shape: Shape, dtype: str, target_shape: Shape, target_dtype: str,
-        parameters: Mapping[str, Any],
-    ) -> str | None: ...  # fmt: skip
+        self, shapes: Shapes, dtypes: tuple[str, ...], parameters: Mapping[str, Any]
+    ) -> str | None: ...
 
     def unit_axes(self, shape: Shape, parameters: Mapping[str, Any]) -> tuple[int, ...]: ...
 
     def prepare(
-        self, shape: Shape, dtype: str, target_dtype: str, purpose: Purpose,
+        self, shapes: Shapes, dtypes: tuple[str, ...], purpose: Purpose,
         parameters: Mapping[str, Any],
     ) -> Launch: ...  # fmt: skip
 
@@ -65,9 +65,12 @@ class NoSuchClassError(LossError):
     """A class index outside the classes."""
 
     def __init__(self, loss: str, position: int, classes: int) -> None:
+        target = contract_of(loss).target
+        # A class that is ignored is a sample's only one, and a label of a sequence is not.
+        alone = target is None or target.layout != "sequence"
         super().__init__(
             f"{loss}: the target's class index at position {position} is not in 0..{classes - 1}; "
-            "give such samples weight 0, or set ignore="
+            f"give such samples weight 0{', or set ignore=' if alone else ''}"
         )
         self.loss, self.position, self.classes = loss, position, classes
 
@@ -85,24 +88,23 @@ class Pointwise:
         self.loss = loss
 
     def decline(
-        self, shape: Shape, dtype: str, target_shape: Shape, target_dtype: str,
-        parameters: Mapping[str, Any],
-    ) -> str | None:  # fmt: skip
+        self, shapes: Shapes, dtypes: tuple[str, ...], parameters: Mapping[str, Any]
+    ) -> str | None:
         # One number for each index of the last axis is read as an array.
         given = {
-            name: 1.0 if isinstance(value, tuple) and shape[-1:] == (len(value),) else value
+            name: 1.0 if isinstance(value, tuple) and shapes[0][-1:] == (len(value),) else value
             for name, value in parameters.items()
         }
-        return pointwise.decline(self.loss, shape, dtype, target_shape, target_dtype, given)
+        return pointwise.decline(self.loss, shapes, dtypes, given)
 
     def unit_axes(self, shape: Shape, parameters: Mapping[str, Any]) -> tuple[int, ...]:
         return ()
 
     def prepare(
-        self, shape: Shape, dtype: str, target_dtype: str, purpose: Purpose,
+        self, shapes: Shapes, dtypes: tuple[str, ...], purpose: Purpose,
         parameters: Mapping[str, Any],
     ) -> Launch:  # fmt: skip
         from lossary.kernels.numba import pointwise as blocks
 
         numbers = pointwise.numbers(self.loss, parameters)
-        return blocks.prepared(self.loss, dtype, shape, purpose, numbers)
+        return blocks.prepared(self.loss, dtypes[0], shapes[0], purpose, numbers)

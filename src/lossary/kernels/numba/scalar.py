@@ -82,7 +82,7 @@ def functions(real: type) -> dict[str, Any]:
         if name in ("polynomial", "constants"):
             continue
         text = _written_out(inspect.getsource(function), precision)
-        plain = inlined(text, name, elementary.__file__, space, real)
+        plain = inlined(text, name, elementary.__file__, {**space, **found}, real)
         found[name] = njit(fastmath={"contract"}, **HELPER)(plain)
     return found | {name: space[name] for name in elementary.LIMITS}
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from lossary.kernels.numba.program import INDEX, Launch, NoSuchClassError, Shape
+from lossary.kernels.numba.program import INDEX, Launch, NoSuchClassError, Shape, Shapes
 
 SLICE = 1 << 20  # numbers that are copied at once: with fewer, threads meet more often
 PIECE = 1 << 16  # numbers from which a launch takes less time than copying them
@@ -38,24 +38,29 @@ class Library(Protocol):
 def run(
     library: Library,
     arrays: Sequence[Array],
-    dtypes: tuple[str, str],
+    dtypes: tuple[str, ...],
     lacking: tuple[int, ...],
-    launch: Callable[[Shape], Launch],
+    launch: Callable[[Shapes], Launch],
     factor: float,
 ) -> float:
-    """What ``launch`` of a slice's shape returns, summed.
+    """What ``launch`` of the shapes of a slice's inputs returns, summed.
 
-    ``arrays`` are prediction, target, weights, gradient and values, None where not given;
-    ``dtypes`` are the kernel's, of real numbers and of the target; units lack the axes ``lacking``.
+    ``arrays`` are the inputs, weights, gradients and values, None where not given; ``dtypes`` are
+    the kernel's, of the inputs; units lack the axes ``lacking`` of the first input.
     """
-    shape = tuple(arrays[0].shape)
-    kinds = (dtypes[0], dtypes[1], *dtypes[:1] * 3)
+    shape, inputs = tuple(arrays[0].shape), len(dtypes)
+    kinds = (*dtypes, *dtypes[:1] * (len(arrays) - inputs))
     scratch: list[Array] = [None] * len(arrays)
+
+    def one(arrays: Sequence[Array]) -> float:
+        shapes = tuple(tuple(array.shape) for array in arrays[:inputs])
+        return _one(library, arrays, kinds, inputs, scratch, launch(shapes), factor)
+
     block = shape
     if math.prod(shape) > SMALL:
         block = _piece(library, arrays, kinds, shape, lacking) or _block(shape, lacking)
     if block == shape:
-        return _one(library, arrays, kinds, scratch, launch(shape), factor)
+        return one(arrays)
     total = 0.0
     for start in itertools.product(*map(range, itertools.repeat(0), shape, block)):
         where = tuple(map(slice, start, map(int.__add__, start, block)))
@@ -65,8 +70,7 @@ def run(
             for array in arrays
         ]
         try:
-            size = tuple(parts[0].shape)
-            total += _one(library, parts, kinds, scratch, launch(size), factor)
+            total += one(parts)
         except NoSuchClassError as wrong:
             first = tuple(low for axis, low in enumerate(start) if axis not in lacking)
             place = _position(wrong.position, arrays[1].shape, parts[1].shape, first)
@@ -75,8 +79,8 @@ def run(
 
 
 def _one(
-    library: Library, arrays: Sequence[Array], kinds: Sequence[str], scratch: list[Array],
-    launch: Launch, factor: float,
+    library: Library, arrays: Sequence[Array], kinds: Sequence[str], inputs: int,
+    scratch: list[Array], launch: Launch, factor: float,
 ) -> float:  # fmt: skip
     places: list[int] = []
     written = []
@@ -89,13 +93,12 @@ def _one(
             room = scratch[role]
             if room is None or room.shape != array.shape:
                 room = scratch[role] = library.empty(array.shape, kind)
-            if role < 3:
+            if role <= inputs:  # weights come after the inputs
                 library.copy(room, array)
             else:
                 written.append((array, room))
         places.append(library.address(room))
-    prediction, target, weights, gradient, values = places
-    total = launch(prediction, target, weights, gradient, values, factor)
+    total = launch(*places, factor)
     for array, room in written:
         library.copy(array, room)
     return total

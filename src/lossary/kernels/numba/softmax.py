@@ -37,7 +37,7 @@ from lossary.kernels.numba import (
     special,
 )
 from lossary.kernels.numba.memory import address
-from lossary.kernels.numba.program import INDEX, Launch, NoSuchClassError, Purpose, Shape
+from lossary.kernels.numba.program import INDEX, Launch, NoSuchClassError, Purpose, Shape, Shapes
 from lossary.kernels.numba.softmax_lines import LINES, MOST, WHOLE
 from lossary.kernels.numba.softmax_tiles import TILE
 
@@ -128,9 +128,9 @@ class CrossEntropy:
     """Softmax cross-entropy as a program."""
 
     def decline(
-        self, shape: Shape, dtype: str, target_shape: Shape, target_dtype: str,
-        parameters: Mapping[str, Any],
-    ) -> str | None:  # fmt: skip
+        self, shapes: Shapes, dtypes: tuple[str, ...], parameters: Mapping[str, Any]
+    ) -> str | None:
+        (shape, target_shape), (dtype, target_dtype) = shapes, dtypes
         axis = parameters.get("axis", -1)
         if not shape or not -len(shape) <= axis < len(shape) or shape[axis] == 0:
             return f"a prediction of shape {shape} has no classes along axis {axis}"
@@ -148,9 +148,10 @@ class CrossEntropy:
         return (parameters.get("axis", -1) % len(shape),)
 
     def prepare(
-        self, shape: Shape, dtype: str, target_dtype: str, purpose: Purpose,
+        self, shapes: Shapes, dtypes: tuple[str, ...], purpose: Purpose,
         parameters: Mapping[str, Any],
     ) -> Launch:  # fmt: skip
+        shape, (dtype, target_dtype) = shapes[0], dtypes
         axis = parameters.get("axis", -1) % len(shape)
         classes, inner = shape[axis], math.prod(shape[axis + 1 :])
         samples = math.prod(shape) // classes

@@ -8,7 +8,7 @@ import torch
 
 from lossary.contract import LossError
 from lossary.kernels import Kernel, formulas, pointwise
-from lossary.kernels.one_pass_torch import OnePass, Tensor
+from lossary.kernels.one_pass_torch import Arrays, OnePass, Tensor
 from lossary.kernels.triton import available
 
 _NAMES = {torch.float32: "float32", torch.float64: "float64"}
@@ -30,13 +30,15 @@ class _Triton(OnePass):
         return available.why_not()
 
     def run(
-        self, prediction: Tensor, target: Tensor, weights: Tensor | None,
-        gradient: Tensor | None, values: Tensor | None, factor: float, parameters: Any,
+        self, arrays: Arrays, weights: Tensor | None, gradients: Arrays | None,
+        values: Tensor | None, factor: float, parameters: Any,
     ) -> Tensor:  # fmt: skip
-        arrays = (prediction.detach(), target, weights, gradient, values)
+        prediction, target = arrays
+        (gradient,) = gradients or (None,)
+        memory = (prediction.detach(), target, weights, gradient, values)
         # In memory, for as an argument it would arrive in single precision.
         scale = torch.full((), factor, dtype=prediction.dtype, device=prediction.device)
-        partial = self.launch(arrays, scale, parameters)
+        partial = self.launch(memory, scale, parameters)
         # Summed in double precision, pairwise, in an order that depends on nothing but the shape.
         return (partial.sum() * factor).to(prediction.dtype)
 
@@ -46,13 +48,11 @@ class _Triton(OnePass):
 
 
 class _Pointwise(_Triton):
-    def decline(self, prediction: Tensor, target: Tensor, parameters: Any) -> str | None:
-        return pointwise.decline(
-            self.loss, tuple(prediction.shape), prediction.dtype, tuple(target.shape),
-            target.dtype, parameters,
-        )  # fmt: skip
+    def decline(self, arrays: Arrays, parameters: Any) -> str | None:
+        shapes, dtypes = [tuple(x.shape) for x in arrays], [x.dtype for x in arrays]
+        return pointwise.decline(self.loss, shapes, dtypes, parameters)
 
-    def unit_axes(self, prediction: Tensor, parameters: Any) -> tuple[int, ...]:
+    def unit_axes(self, first: Tensor, parameters: Any) -> tuple[int, ...]:
         return ()
 
     def launch(self, arrays: tuple[Any, ...], factor: Tensor, parameters: Any) -> Tensor:
@@ -72,7 +72,8 @@ class _Pointwise(_Triton):
 class _Softmax(_Triton):
     """Softmax cross-entropy of class indices, class axis last."""
 
-    def decline(self, prediction: Tensor, target: Tensor, parameters: Any) -> str | None:
+    def decline(self, arrays: Arrays, parameters: Any) -> str | None:
+        prediction, target = arrays
         shape = tuple(prediction.shape)
         if not shape or shape[-1] == 0:
             return f"a prediction of shape {shape} has no classes"
@@ -82,8 +83,8 @@ class _Softmax(_Triton):
             return "the target is not one class index per sample"
         return None
 
-    def unit_axes(self, prediction: Tensor, parameters: Any) -> tuple[int, ...]:
-        return (prediction.ndim - 1,)
+    def unit_axes(self, first: Tensor, parameters: Any) -> tuple[int, ...]:
+        return (first.ndim - 1,)
 
     def launch(self, arrays: tuple[Any, ...], factor: Tensor, parameters: Any) -> Tensor:
         from lossary.kernels.triton import softmax
