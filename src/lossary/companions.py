@@ -76,6 +76,8 @@ def units(contract: Contract, prediction: Array, parameters: Mapping[str, Any]) 
         return prediction
     if contract.unit is not None and contract.unit.name == "region":
         return prediction[(slice(None), *(0,) * (prediction.ndim - 1))]
+    if contract.inputs[contract.predictions[0]].layout == "steps":
+        return prediction[:, 0, 0]
     index = [slice(None)] * prediction.ndim
     index[class_axis(contract, prediction, parameters)] = 0  # type: ignore[call-overload]
     return prediction[tuple(index)]

@@ -200,5 +200,5 @@ def multi_hot(target: Tensor, prediction: Tensor) -> Tensor:
         raise LossError("the prediction is one number, expected (labels,) or (batch, labels)")
     classes = prediction.shape[-1]
     written = torch.cumsum(target < 0, dim=-1) == 0
-    hot = torch.nn.functional.one_hot(torch.where(written, target, 0), classes)
-    return (hot * written.unsqueeze(-1)).sum(dim=-2)
+    hot = target.new_zeros((*target.shape[:-1], classes))
+    return hot.scatter_add(-1, torch.where(written, target, 0), written.to(hot.dtype))

@@ -126,6 +126,7 @@ def read_labels(room, target_at, wide, start, count, blank):
 
 def span(row, t):
     """From where to where a step's states are both reached and on a way to the end."""
+    always_inline()
     low = row.count - (row.running - 1 - t)
     low = low & -LANES if low > 0 else 0
     high = (t + 1 + LANES) & -LANES
@@ -134,11 +135,13 @@ def span(row, t):
 
 def states_before(room, row, t):
     """The states before step ``t``, of which a value alone needs two."""
+    always_inline()
     return past(room.alpha, (t if GRADIENT else t & 1) * 4 * row.stride)
 
 
 def go_forward(room, row, t):
     """The states after step ``t``."""
+    always_inline()
     stride, (low, top) = row.stride, span(row, t)
     a, bm = states_before(room, row, t), states_before(room, row, t + 1)
     be, ym, ye = past(bm, stride), past(bm, 2 * stride), past(bm, 3 * stride)

@@ -20,7 +20,8 @@ class Room(NamedTuple):
     """Scratch memory, reused by row after row.
 
     First what has a number for the blank and each label behind it, then what has one for each
-    step, then what has one for each class.
+    step, then what has one for each class. So many pointers take time to hand over: what is called
+    at each step is part of its caller.
     """
 
     x: Any  # distance from the step's largest logit
@@ -163,6 +164,7 @@ def fill(x, number, n):
 
 def look_up(z, labels, x, top, count):
     """Distances of the target's classes from the largest logit."""
+    always_inline()
     for i in range(count):
         here = float64(z[labels[i]])
         x[i] = 0.0 if here == top else here - top
@@ -184,12 +186,14 @@ def read_steps(room, row, d, t, n):
 
 def target_shares(room, row, t):
     """``shares`` of a step."""
+    always_inline()
     look_up(past(row.z, t * row.classes), room.labels, room.x, room.high[t], row.count + 1)
     return shares(room.x, room.firsts, room.m, room.e, room.q, room.others[t], row.width)
 
 
 def target_slopes(room, row, t, portion, low, end):
     """Slopes of the target's classes; that of a likely one from all others, whose sum it is."""
+    always_inline()
     g, held, unique = past(row.g, t * row.classes), room.held, room.unique
     for j in range(row.distinct):
         held[unique[j]] = 0.0
