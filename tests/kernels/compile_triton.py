@@ -30,7 +30,9 @@ def main() -> None:
         ("log_cosh", "float64", ()),
         ("cauchy", "float32", (1.0,)),
         ("binary_cross_entropy_of_probabilities", "float32", (0.0, 1.0)),
-        ("poisson_nll_of_rates", "float64", ()),
+        ("poisson_nll", "float32", (1.0,)),
+        ("poisson_nll_of_rates", "float64", (0.0,)),
+        ("poisson_nll_of_rates", "float64", (1.0,)),
     ]:
         code = build(
             pointwise.kernel(dtype), dtype,

@@ -66,7 +66,9 @@ def test_a_kernel_is_one_operation_of_the_graph(name, large, monkeypatch):
         value.backward()
         found.append((value.detach(), leaf.grad))
     torch.testing.assert_close(*found, rtol=2e-5, atol=1e-8)
-    expected = [f"lossary.{name}_sum_and_slope.default"] if large or name == "kl_divergence" else []
+    expected = (
+        [f"lossary.{name}_value_and_slopes.default"] if large or name == "kl_divergence" else []
+    )
     assert [name for name in backend.targets if "lossary" in name] == expected
     assert "torch.compile: numba" in Loss(name, **given).explain(prediction, target)
 
@@ -99,10 +101,9 @@ def test_a_formula_in_torch_is_the_kernels(name):
     prediction = torch.from_numpy(domain(name, prediction.numpy()))
     given = FORMULAS.get(name.partition("_of_")[0], {})
     parameters = Loss(name.partition("_of_")[0], **given).parameters
-    arrays = inputs_of(name, prediction, target)
+    arrays = columns(parameters, *inputs_of(name, prediction, target))
     values, *slopes = in_torch.formula(name, parameters)(*arrays)
     kernel = kernels.find(name, "torch", "numba")[0]
-    arrays = columns(parameters, *arrays)
     expected = kernel.values(*arrays, **parameters)
     values = values.reshape(expected.shape)
     torch.testing.assert_close(values, expected, rtol=2e-6, atol=1e-37, equal_nan=True)
@@ -344,23 +345,41 @@ def _beside(name, what):
         "gaussian_nll": (real[0], real[1], positive),
         "margin_ranking": (real[0], real[1], real[0].sign()),
         "cross_entropy": (real[0], labels),
+        "multi_margin": (real[0], labels),
+        "jensen_shannon": (real[0], real[1].softmax(-1)),
+        "triplet": (real[0], real[1], positive),
+        "cosine_embedding": (real[0], real[1], labels.float().sub(3.0).sign()),
     }[name]
-    units = (40,) if name == "cross_entropy" else (40, 7)
+    rows = {"cross_entropy", "multi_margin", "jensen_shannon", "triplet", "cosine_embedding"}
+    units = (40,) if name in rows else (40, 7)
     beside = {}
     if "weights" in what:
         beside["weights"] = torch.linspace(0.0, 2.0, 40)
     if "mask" in what:
         beside["mask"] = torch.rand(units) > 0.5
-        shown = beside["mask"].unsqueeze(1) if name == "cross_entropy" else beside["mask"]
+        shown = beside["mask"].unsqueeze(1) if name in rows else beside["mask"]
         arrays = (torch.where(shown, arrays[0], torch.nan), *arrays[1:])
     return arrays, beside
 
 
 @pytest.mark.parametrize("large", [False, True])
 @pytest.mark.parametrize("reduction", ["mean", "mean_over_batch", "none"])
-@pytest.mark.parametrize("what", [("weights",), ("mask",), ("weights", "mask")], ids="-".join)
 @pytest.mark.parametrize(
-    "name", ["binary_cross_entropy", "huber", "gaussian_nll", "margin_ranking", "cross_entropy"]
+    "what", [(), ("weights",), ("mask",), ("weights", "mask")], ids=lambda what: "-".join(what)
+)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "binary_cross_entropy",
+        "huber",
+        "gaussian_nll",
+        "margin_ranking",
+        "cross_entropy",
+        "multi_margin",
+        "jensen_shannon",
+        "triplet",
+        "cosine_embedding",
+    ],
 )
 def test_weights_and_masks_come_into_the_graph(name, what, reduction, large, monkeypatch):
     if large:
@@ -380,6 +399,8 @@ def test_weights_and_masks_come_into_the_graph(name, what, reduction, large, mon
         found.append([value.detach(), *(leaf.grad for leaf in leaves if leaf.requires_grad)])
         if implementation == "auto":  # its slopes come from a formula or a kernel, not from a tape
             assert not any("backward" in target for target in backend.targets)
+            if name in ("multi_margin", "jensen_shannon", "triplet", "cosine_embedding"):
+                assert f"lossary.{name}_value_and_slopes.default" in backend.targets
     torch.testing.assert_close(*found, rtol=2e-5, atol=1e-6)
 
 
@@ -399,3 +420,26 @@ def test_positive_weights_come_into_the_graph(shape, reduction):
         value.sum().backward()
         found.append((value.detach(), leaf.grad))
     torch.testing.assert_close(*found, rtol=2e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("axis", [-1, 1])
+def test_distributions_as_targets_come_into_the_graph(axis, reduction):
+    torch.manual_seed(4)
+    logits = torch.randn(9, 6, 6) * 5.0
+    logits[0, 0], logits[1, 0, 0] = 2.0, -torch.inf  # ties, and an impossible class
+    target = torch.randn(9, 6, 6).softmax(axis)
+    target[1, 0, 0] = 0.0
+    target[2] = torch.eye(6)
+    target[3] *= 2.0
+    found = []
+    for kind, implementation in ((torch.float32, "auto"), (torch.float64, "definition")):
+        loss = Loss("cross_entropy", axis=axis, reduction=reduction, implementation=implementation)
+        backend = _Counting()
+        call = torch.compile(loss, fullgraph=True, backend=backend)
+        leaf = logits.to(kind, copy=True).requires_grad_()
+        value = (call if implementation == "auto" else loss)(leaf, target.to(kind))
+        value.sum().backward()
+        found.append((value.detach().float(), leaf.grad.float()))
+        assert not any("backward" in target for target in backend.targets)
+    torch.testing.assert_close(*found, rtol=2e-6, atol=1e-7)

@@ -55,6 +55,14 @@ def _barron(p, t, alpha, scale):
     return bend / alpha * mp.expm1(mp.mpf(alpha) / 2 * mp.log1p(square / bend))
 
 
+def _poisson_nll(p, t, full):
+    return mp.exp(p) - t * p + (mp.loggamma(t + 1) if full else 0)
+
+
+def _poisson_nll_of_rates(p, t, full):
+    return p - t * mp.log(p) + (mp.loggamma(t + 1) if full else 0)
+
+
 def _poisson_deviance(p, t, half):
     value = p - t + (t * mp.log(t / p) if t else 0)
     return value if half else 2 * value
@@ -99,8 +107,8 @@ TEXTBOOK = {
     "tukey_biweight": _tukey,
     "cauchy": lambda p, t, scale: mp.log1p(((p - t) / scale) ** 2 / 2),
     "welsch": lambda p, t, scale: -mp.expm1(-(((p - t) / scale) ** 2) / 2),
-    "poisson_nll": lambda p, t: mp.exp(p) - t * p,
-    "poisson_nll_of_rates": lambda p, t: p - t * mp.log(p),
+    "poisson_nll": _poisson_nll,
+    "poisson_nll_of_rates": _poisson_nll_of_rates,
     "kl_divergence_of_log_probabilities": lambda p, t, axis: t * (mp.log(t or 1) - p),
     "binary_cross_entropy": _binary_cross_entropy,
     "binary_cross_entropy_of_probabilities": _binary_cross_entropy_of_probabilities,
@@ -121,6 +129,8 @@ PARAMETERS = {
             *[(alpha, 0.5) for alpha in (1.0, 0.5, 2.5, -1.5, 2.0 - 2.0**-20, 2.0**-30)],
         ]
     ],
+    "poisson_nll": [{"full": False}, {"full": True}],
+    "poisson_nll_of_rates": [{"full": False}, {"full": True}],
     "poisson_deviance": [{"half": False}, {"half": True}],
     "gamma_deviance": [{"half": False}, {"half": True}],
     "tweedie_deviance": [
@@ -159,8 +169,8 @@ TARGETS = {
         key: [-1.0, 1.0, 0.0]
         for key in ("hinge", "squared_hinge", "soft_margin", "hinge_embedding")
     },
-    "poisson_nll": [0.0, 3.0],
-    "poisson_nll_of_rates": [0.0, 3.0],
+    "poisson_nll": [0.0, 1.0, 3.0, 0.3, 12.5],
+    "poisson_nll_of_rates": [0.0, 1.0, 3.0, 0.3, 12.5],
     "binary_cross_entropy_of_probabilities": [0.0, 1.0, 0.3],
     "kl_divergence_of_log_probabilities": [0.0, 0.3, 1.0],
     "squared_logarithmic_error": [0.0, 2.5],
@@ -308,6 +318,28 @@ def test_value_and_slope_are_right_to_4_ulp(name, given, dtype):
     # Differences of 1 and a far tail need more digits to be differentiated numerically.
     with mp.workdps(DIGITS.get(name, 50)):
         check_accuracy(name, given, dtype, TARGETS.get(name, [0.0, 0.3]))
+
+
+COUNTS = [*range(1, 21), 50, 365, 12_345, 1e6, 1e-30, 1e-9, 1e-3, 0.05, 0.25, 0.5, 0.75, 0.9]
+COUNTS += [0.999, 1.001, 1.25, 1.5, 2.5, 3.3, 7.75]
+
+
+@pytest.mark.parametrize("name", ["poisson_nll", "poisson_nll_of_rates"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_no_part_of_the_surprise_at_a_count_cancels(name, dtype):
+    steps = [0.0, 1e-9, -1e-4, 0.01, -0.1, 0.5, 0.69, 0.7, -0.69, -0.7, 2.0, -5.0, 20.0, -30.0]
+    y, step = (x.ravel() for x in np.meshgrid(np.array(COUNTS, dtype), steps))
+    p = (np.log(np.float64(y)) + step).astype(dtype)
+    p = np.exp(p) if name.endswith("rates") else p
+    values = kernels.find(name, "numpy")[0].values(p, y, full=True)
+    with mp.workdps(100):  # seen from 1, a count of 1e-30 takes 30
+        for got, a, b in zip(values, p, y, strict=True):
+            a, b = mp.mpf(float(a)), mp.mpf(float(b))
+            exact = TEXTBOOK[name](a, b, full=True)
+            slope = a - b if name.endswith("rates") else a * (mp.exp(a) - b)
+            rise = b * (mp.digamma(b + 1) - (mp.log(a) if name.endswith("rates") else a))
+            allowed = 3 + (abs(slope) + abs(rise)) / exact  # what rounded inputs are worth
+            assert _ulps(got, exact, dtype) <= allowed, (a, b)
 
 
 EDGES = [np.inf, -np.inf, np.nan, 0.0, 1.0]

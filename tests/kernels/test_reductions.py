@@ -1,4 +1,4 @@
-"""Every kernel of torch under every reduction, with weights and masks: what the definition gives."""
+"""Every kernel of torch under every reduction, with weights and masks, against the definition."""
 
 import numpy as np
 import pytest

@@ -24,7 +24,7 @@ def _triton(name, p, t, given):
 
 FORMULAS = [case for case in CASES if kernels.find(case[0], "torch", "triton")]
 DOUBLE = ("huber", "log_cosh", "binary_cross_entropy", "cauchy", "squared_logarithmic_error")
-DOUBLE += ("binary_cross_entropy_of_probabilities", "poisson_nll_of_rates")
+DOUBLE += ("binary_cross_entropy_of_probabilities", "poisson_nll", "poisson_nll_of_rates")
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ Each once, as mathematics, in single or double precision; the toolchains compile
 and with the constants of the precision. Numba's ``exp`` and ``log1p`` call the system's scalar
 library, a GPU's multiply by log2(e) first and lose what that rounds. These are polynomials after
 the classical range reductions (Cody and Waite 1980; Tang 1990); the coefficients are minimax fits
-of (e^r - 1 - r) / r^2 on |r| <= 0.347 and of (log((1 + s) / (1 - s)) - 2 s) / s^3 in s^2. A product
-and a sum may be fused; reassociation would undo the corrections.
+of (e^r - 1 - r) / r^2 on |r| <= 0.347 and of (log((1 + s) / (1 - s)) - 2 s) / s^3 in s^2, and those
+of log-gammas that ``surprise_at_best`` says. A product and a sum may be fused; reassociation would
+undo the corrections.
 """
 
 # ruff: noqa: D103, F821  (the names of functions and constants are bound by the toolchains)
@@ -29,6 +30,11 @@ SINGLE = SimpleNamespace(
                  0.008368283525128207, 0.0013949117811800713),
     unit=(0.6666652876039442, 0.4001610625951662, 0.2807945980061605, 0.27668360473066644),
     reduced=(0.6666675507310892, 0.3997960870759053, 0.2982531334937359),
+    gamma_of_few=(0.7261468221027549, 1.487574612185056, 0.7352808067869494, 1.838485475485953,
+                  1.4391693728904276, 3.869061470133129, 1.7533097201396515),
+    gamma_of_many=(0.08333333708659905, 0.041666118974756576, 0.018068205580666165,
+                   0.0061447594858345875, 0.0022257307458851527, 0.0004643749310569024,
+                   0.0014768814464715886),
 )  # fmt: skip
 DOUBLE = SimpleNamespace(
     mantissa=52, bias=1023, shifter=6755399441055744.0,
@@ -46,9 +52,20 @@ DOUBLE = SimpleNamespace(
           0.094571632072114847, 0.092319442733682474, 0.052834122281372716, 0.14938828485979846),
     reduced=(0.66666666666666666, 0.4000000000000101, 0.28571428570722847, 0.22222222409839561,
              0.18181793722741448, 0.15386342949303698, 0.13266035693718339, 0.13114969366725221),
+    gamma_of_few=(0.7261468182015299, 1.4875746788214577, 0.7352956073418209, 1.8384543237631332,
+                  1.4305361371104572, 3.8384560043905984, 3.050795709129702, 9.472130803076057,
+                  6.6007145033433865, 25.766006275158205, 13.297507091028267, 75.90636535393249,
+                  22.923718077033726, 210.50254821519428, -332.41560142502846),
+    gamma_of_many=(0.08333333333333338, 0.041666666666622415, 0.018055555562747506,
+                   0.006249999534557238, 0.0018353334156165546, 0.0011157374604207726,
+                   0.001083505915054726, 0.0001720662452071696, -0.00042876060749865336,
+                   -0.0015539303990176818, 0.007853083130772551, -0.015332522460804332,
+                   0.018407642312856683, -0.014304550101459538, 0.006733926237417555,
+                   -0.0013628922773858965, -0.00022475923985877273, 0.0001270566724140349),
 )  # fmt: skip
 
 
+POLYNOMIALS = ("exponential", "unit", "reduced", "gamma_of_few", "gamma_of_many")
 LIMITS = ("smallest", "below_one", "infinity")  # what formulas ask of the precision
 
 
@@ -232,3 +249,25 @@ def power_of(x, rest, exponent):
     value = 1.0 + (r + r * r * exponential(r))
     value = value * from_bits(integer((first + bias) << mantissa))
     return where(nothing, 0.0, value) * from_bits(integer((second + bias) << mantissa))
+
+
+def relative_entropy(y, rate, log_rise):
+    """rate - y - y log(rate / y) for y > 0; the logarithm is read where rate and y lie apart."""
+    excess = (rate - y) / y
+    near = (excess >= -0.5) & (excess <= 1.0)
+    gap = log1p_gap(where(near, excess, 0.0))
+    return where(near, y * gap, (rate - y) - y * log_rise)
+
+
+def surprise_at_best(y):
+    """log(y!) - y log(y) + y for y > 0, a count's Poisson surprise under its own rate.
+
+    The polynomials: up to 1 (log(y!)/y + 0.577...)/y, in 1/(y + 2) - 7/16; beyond, what Stirling's
+    formula lacks over t = 1/(y + 1/2), in t.
+    """
+    few = y <= 1.0
+    t = 1.0 / (y + where(few, 2.0, 0.5))
+    s = t - 0.4375
+    log_count = log_any(y)
+    least = y * ((y * gamma_of_few(s) - log_count) + 0.42278433509846714)
+    return where(few, least, (0.5 * log_count + 0.9189385332046727) + t * gamma_of_many(t))

@@ -7,7 +7,8 @@ in another form. The toolchains compile these functions with their own
 and ``log_any`` (of all),
 ``log1p`` (of numbers > -1), ``log1p_unit`` (of numbers in [0, 1]), ``log1p_gap`` and ``exp_gap``
 (what the first term of the series leaves, near 0), ``log_ratio`` and ``power_of`` (of positive
-numbers), ``ratio`` (by numbers near 1),
+numbers), ``relative_entropy`` and ``surprise_at_best`` (of counts > 0), ``ratio`` (by numbers near
+1),
 ``sqrt``, ``absolute`` and ``sign`` (0 at 0), ``infinity``, ``smallest`` (the first normal number)
 and ``below_one`` (the number before 1), in single and double precision.
 Forms are chosen so that no difference cancels, both tails are right, NaN goes through and an
@@ -235,28 +236,38 @@ def laplace_nll(prediction, target, scale):
 # -- counts ---------------------------------------------------------------------------------------
 
 
-def poisson_nll(prediction, target):
+def poisson_nll(prediction, target, full):
     rate = exp(prediction)
-    # Far up the rate alone is infinite, and infinity less infinity would be no number.
-    plain = (target == 0.0) | (prediction > 1000.0)
-    return rate - where(plain, 0.0, target * prediction), rate - target
+    if full == 0.0:
+        # Far up the rate alone is infinite, and infinity less infinity would be no number.
+        plain = (target == 0.0) | (prediction > 1000.0)
+        value = rate - where(plain, 0.0, target * prediction)
+    else:
+        plain = (target == 0.0) | (rate == infinity)
+        # Far down the rate has lost its digits, far from the target nothing cancels.
+        low = prediction < -80.0
+        log_rise = where(low, prediction - log_any(target), log_ratio(rate, target))
+        value = relative_entropy(target, rate, log_rise) + surprise_at_best(target)
+        value = where(plain, rate - target, value)
+    return value, rate - target
 
 
-def poisson_nll_of_rates(prediction, target):
-    log_rate = log_any(prediction)
+def poisson_nll_of_rates(prediction, target, full):
     # Far up the rate alone is infinite.
     plain = (target == 0.0) | (prediction == infinity)
-    slope = where(plain, 1.0, (prediction - target) / prediction)
-    return prediction - where(plain, 0.0, target * log_rate), slope
+    if full == 0.0:
+        value = prediction - where(plain, 0.0, target * log_any(prediction))
+    else:
+        value = relative_entropy(target, prediction, log_ratio(prediction, target))
+        value = value + surprise_at_best(target)
+        value = where(plain, prediction - target, value)
+    return value, where(plain, 1.0, (prediction - target) / prediction)
 
 
 def poisson_deviance(prediction, target, half):
-    excess = (prediction - target) / target
-    near = (excess >= -0.5) & (excess <= 1.0)
-    gap = log1p_gap(where(near, excess, 0.0))
-    apart = (prediction - target) - target * log_ratio(prediction, target)
     plain = (target == 0.0) | (prediction == infinity)
-    value = where(plain, prediction, where(near, target * gap, apart))
+    value = relative_entropy(target, prediction, log_ratio(prediction, target))
+    value = where(plain, prediction, value)
     slope = where(plain, 1.0, (prediction - target) / prediction)
     times = where(half > 0.0, 1.0, 2.0)
     return times * value, times * slope
@@ -362,20 +373,22 @@ def binary_cross_entropy(prediction, target, label_smoothing, pos_weight):
 
 
 def binary_cross_entropy_of_probabilities(prediction, target, label_smoothing, pos_weight):
+    # Exactly 0 or 1 counts as the nearest number inside, and keeps its slope.
+    inside = where(prediction < smallest, smallest, prediction)
+    inside = where(inside > below_one, below_one, inside)
+    rest = 1.0 - inside
     if label_smoothing == 0.0 and pos_weight == 1.0:
         yes = target
         no = 1.0 - target
+        pull = inside - target
     else:
         keep = 1.0 - label_smoothing
         moved = 0.5 * label_smoothing
         yes = (target * keep + moved) * pos_weight
         no = (1.0 - target) * keep + moved
-    # Exactly 0 or 1 counts as the nearest number inside, and keeps its slope.
-    inside = where(prediction < smallest, smallest, prediction)
-    inside = where(inside > below_one, below_one, inside)
-    rest = 1.0 - inside
+        pull = no * inside - yes * rest
     value = -(yes * log(inside) + no * log1p(-inside))
-    return value, (no * inside - yes * rest) / (inside * rest)
+    return value, pull / (inside * rest)
 
 
 def binary_focal(prediction, target, gamma, alpha):

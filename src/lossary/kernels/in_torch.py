@@ -24,18 +24,18 @@ Formula = Callable[..., Arrays]  # of the inputs: values, and slopes by each pre
 
 
 def formula(
-    loss: str, parameters: Mapping[str, Any], weights: Tensor | None = None
+    loss: str, parameters: Mapping[str, Any], weights: Tensor | None = None, *, soft: bool = False
 ) -> Formula | None:
-    """Of single-precision tensors; None where there is no such form.
+    """Of single-precision tensors; None where there is no such form. ``soft``: no class indices.
 
     ``weights`` are numbers, of which 0 means absent, or whether a unit counts.
     """
-    if loss == "cross_entropy":
+    if loss in INDEXED:
         axis, smoothing = parameters.get("axis", -1), float(parameters.get("label_smoothing", 0.0))
-        weights = None if weights is None else weights.unsqueeze(axis)
+        given = {"axis": axis, "weights": None if weights is None else weights.unsqueeze(axis)}
         if smoothing:
-            return functools.partial(smoothed, axis=axis, weights=weights, smoothing=smoothing)
-        return functools.partial(cross_entropy, axis=axis, weights=weights)
+            return functools.partial(smoothed, **given, smoothing=smoothing)
+        return functools.partial(of_distributions if soft else INDEXED[loss], **given)
     if not hasattr(formulas, loss):
         return None
     given = {
@@ -44,7 +44,13 @@ def formula(
     }
     compute, numbers = _in_torch(loss), pointwise.numbers(loss, given)
 
-    return lambda *arrays: tuple(_weighed(each, weights) for each in compute(*arrays, *numbers))
+    axis = parameters.get("axis")
+
+    def found(*arrays: Tensor) -> Arrays:
+        values, *slopes = (_weighed(each, weights) for each in compute(*arrays, *numbers))
+        return (values if axis is None else values.sum(axis, keepdim=True)), *slopes
+
+    return found
 
 
 class _Repeated:
@@ -138,6 +144,39 @@ def cross_entropy(
     return _weighed(log1p(rest) - below, weights), slopes.scatter(axis, hit, _weighed(own, weights))
 
 
+def picked(
+    prediction: Tensor, target: Tensor, *, axis: int, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Of log-probabilities and class indices."""
+    hit = target.unsqueeze(axis).to(int64)
+    values = -prediction.gather(axis, hit)
+    slopes = torch.zeros_like(prediction)
+    own = _weighed(torch.full_like(values, -1.0), weights)
+    return _weighed(values, weights), slopes.scatter(axis, hit, own)
+
+
+# The losses of class indices.
+INDEXED = {"cross_entropy": cross_entropy, "cross_entropy_of_log_probabilities": picked}
+
+
+def of_distributions(
+    logits: Tensor, target: Tensor, *, axis: int, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Softmax cross-entropy of distributions; see ``numba.softmax`` for the form."""
+    high = logits.amax(axis, keepdim=True)
+    below = logits - high
+    powers, top = exp(below), below >= 0.0
+    others = where(top, 0.0, powers).sum(axis, keepdim=True)
+    rest = others + (where(top, 1.0, 0.0).sum(axis, keepdim=True) - 1.0)
+    mass = target.sum(axis, keepdim=True)
+    spread = where(target == 0.0, 0.0, target * below).sum(axis, keepdim=True)
+    lean = where(top, 0.0, target).sum(axis, keepdim=True)
+    share = 1.0 / (1.0 + rest)
+    alone = top & (rest < 1.0)
+    slopes = where(alone, (lean - target * rest) * share, powers * (mass * share) - target)
+    return _weighed(mass * log1p(rest) - spread, weights), _weighed(slopes, weights)
+
+
 def smoothed(
     logits: Tensor, target: Tensor, *, axis: int, smoothing: float, weights: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -173,10 +212,10 @@ def _horner(coefficients, x):
 _NUMBERS = elementary.constants(elementary.SINGLE)[0]
 _POLYNOMIALS = {
     name: functools.partial(_horner, getattr(elementary.SINGLE, name))
-    for name in ("exponential", "unit")
+    for name in elementary.POLYNOMIALS
 }
 # Words that are made of others; "lift" and "log_lift" are words of these.
-_COMPOSED = ("sign", "log1p_gap", "exp_gap", "log_ratio")
+_COMPOSED = ("sign", "log1p_gap", "exp_gap", "log_ratio", "relative_entropy", "surprise_at_best")
 _WORDS: dict[str, Any] = {
     "where": _where, "absolute": torch.abs, "sqrt": torch.sqrt, "ratio": torch.div,
     "exp": torch.exp, "exp_below": torch.exp, "expm1": torch.expm1, "log": torch.log,

@@ -16,6 +16,7 @@ import functools
 import hashlib
 import inspect
 import json
+import math
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -30,6 +31,7 @@ from torch.compiler import is_dynamo_compiling as compiling
 from lossary import kernels
 from lossary.kernels import elementary, formulas, in_torch, pointwise
 from lossary.kernels.numba import available, memory, on_torch
+from lossary.kernels.numba.program import REAL, program
 
 Tensor = torch.Tensor
 Traced = Callable[..., Any]
@@ -38,6 +40,7 @@ Traced = Callable[..., Any]
 # is new. Formulas that much is computed for, with slopes and without. And where there is only the
 # definition.
 LARGE, LARGE_COMPUTED, LARGE_VALUE, SMALLEST = 1 << 23, 1 << 20, 1 << 18, 1 << 15
+SMALLEST_ROWS = 1 << 8  # of units that read many numbers
 _LIBRARY = torch.library.Library("lossary", "FRAGMENT")
 
 
@@ -53,28 +56,39 @@ def traced(
     """
     if ("numba.on_torch" not in kernels.manifest().get((loss, "torch"), ())) or available.why_not():
         return None
-    rows, elementwise = loss in kernels.WHOLE_ARRAY, hasattr(formulas, loss)
-    places, inputs = kernels.differentiated(loss), len(kernels.inputs_of(loss))
-    if inputs != 2 and not elementwise:
+    elementwise, indexed = hasattr(formulas, loss), loss in in_torch.INDEXED
+    if ignore is not None and not (indexed and float(ignore).is_integer()):
         return None
-    softmax = loss == "cross_entropy"
-    if (rows and not softmax and reduction == "none") or (ignore is not None and not softmax):
+    if kernels.WHOLE_ARRAY.get(loss) in ("dice", "ctc"):  # what counts there is no row of numbers
         return None
-    if ignore is not None and not float(ignore).is_integer():
-        return None
-    if kernels.WHOLE_ARRAY.get(loss) == "dice":  # its units depend on its parameters
-        return None
-    if not rows and pointwise.decline(loss, (), (), parameters) is not None:
+    if loss not in kernels.WHOLE_ARRAY and pointwise.decline(loss, (), (), parameters) is not None:
         return None
     try:
         what = json.dumps([loss, reduction, dict(parameters), ignore, _version()])
     except TypeError:  # a parameter that is no plain number
         return None
-    axis = parameters.get("axis", -1) if softmax else None
-    smoothed, unreduced = bool(parameters.get("label_smoothing")), reduction == "none"
     _operations(loss)
+    if indexed and parameters.get("label_smoothing") and loss != "cross_entropy":
+        return None
+    if not (elementwise or indexed):
+        return _of_rows(loss, parameters, what)
+    if len(kernels.inputs_of(loss)) > 2:
+        return _of_numbers(loss, what)
+    return _of_pair(loss, reduction, parameters, ignore, what)
 
-    # A compiler asks again at each call for whatever it met from outside: so, as little as can be.
+
+# A compiler asks again at each call for whatever it met from outside: so, as little as can be.
+
+
+def _of_pair(
+    loss: str, reduction: str, parameters: Mapping[str, Any], ignore: float | None, what: str
+) -> Traced:
+    """Of a prediction and its target, for which there is a formula."""
+    elementwise, soft = hasattr(formulas, loss), loss == "cross_entropy"
+    axis = parameters.get("axis", -1) if loss in in_torch.INDEXED else None
+    smoothed, unreduced = bool(parameters.get("label_smoothing")), reduction == "none"
+    apart = loss not in kernels.WHOLE_ARRAY  # each number is a unit
+
     def call(
         arrays: tuple[Tensor, ...], class_weights: Tensor | None, weights: Tensor | None,
         mask: Tensor | None, pos_weight: Tensor | None,
@@ -95,9 +109,9 @@ def traced(
             if smoothed or class_weights.requires_grad or class_weights.ndim != 1:
                 return None
         beside = weights is not None or mask is not None
-        if beside and not ((indices or elementwise) and _lead(weights, mask, target.shape)):
+        if beside and not ((indices or apart) and _lead(weights, mask, target.shape)):
             return None
-        if pos_weight is not None and not elementwise:
+        if pos_weight is not None and not apart:
             return None
         if pos_weight is not None and pos_weight.shape not in ((), (1,), target.shape[-1:]):
             return None
@@ -113,12 +127,14 @@ def traced(
                 return None
             if not target.dtype.is_signed or target.dtype.itemsize < 4:
                 return None
-        elif target.dtype != prediction.dtype or target.shape != prediction.shape:
-            return None
+        else:
+            like = target.dtype == prediction.dtype and target.shape == prediction.shape
+            if not like or not (elementwise or soft):
+                return None
         if ignore is not None and not indices:
             return None
         size = prediction.dtype.itemsize if prediction.is_floating_point() else 0
-        if size not in (2, 4) or not (indices or elementwise):
+        if size not in (2, 4) or not (indices or elementwise or not smoothed):
             if unreduced or pos_weight is not None:
                 return None
             # Loaded with the compiler, which is the only one to come here.
@@ -130,26 +146,72 @@ def traced(
                 return None  # the definition reads it where it lies
         return _operation([prediction, target], class_weights, weights, mask, pos_weight, what)
 
-    def several(
+    return call
+
+
+def _of_numbers(loss: str, what: str) -> Traced:
+    """Of several predictions, for which there is a formula."""
+    inputs, places = len(kernels.inputs_of(loss)), kernels.differentiated(loss)
+
+    def call(
         arrays: tuple[Tensor, ...], class_weights: Tensor | None, weights: Tensor | None,
         mask: Tensor | None, pos_weight: Tensor | None,
     ) -> Any:  # fmt: skip
         if not compiling() or len(arrays) != inputs or transforming() or class_weights is not None:
             return None
+        first = arrays[0]
         for place, array in enumerate(arrays):
-            if type(array).__name__ not in ("Tensor", "Parameter") or not array.is_cpu:
+            if not _plain(array, place in places) or array.dtype != first.dtype:
                 return None
-            if array.dtype != arrays[0].dtype or array.shape != arrays[0].shape:
+            if array.shape != first.shape:
                 return None
-            if array.requires_grad and place not in places:
-                return None
-        if not arrays[0].is_floating_point() or arrays[0].dtype.itemsize > 4:
+        if not first.is_floating_point() or first.dtype.itemsize > 4:
             return None
-        if not _lead(weights, mask, arrays[0].shape):
+        if not _lead(weights, mask, first.shape):
             return None
         return _operation(list(arrays), None, weights, mask, None, what)
 
-    return call if inputs == 2 else several
+    return call
+
+
+def _of_rows(loss: str, parameters: Mapping[str, Any], what: str) -> Traced:
+    """Of units that read many numbers: the kernel, from a few rows on."""
+    inputs, places = len(kernels.inputs_of(loss)), kernels.differentiated(loss)
+    given, run = dict(parameters), program(loss)
+
+    def call(
+        arrays: tuple[Tensor, ...], class_weights: Tensor | None, weights: Tensor | None,
+        mask: Tensor | None, pos_weight: Tensor | None,
+    ) -> Any:  # fmt: skip
+        if not compiling() or len(arrays) != inputs or transforming() or class_weights is not None:
+            return None
+        shapes, dtypes = [], []
+        for place, array in enumerate(arrays):
+            if not _plain(array, place in places) or not array.is_contiguous():
+                return None
+            shapes.append(tuple(array.shape))
+            dtypes.append(str(array.dtype)[6:])  # without "torch."
+        from torch.fx.experimental.symbolic_shapes import guard_or_false
+
+        first = arrays[0]
+        if dtypes[0] not in REAL or guard_or_false(first.numel() < SMALLEST_ROWS):
+            return None
+        if run.decline(tuple(shapes), tuple(dtypes), given) is not None:
+            return None
+        lacking = run.unit_axes(shapes[0], given)
+        units = [length for axis, length in enumerate(shapes[0]) if axis not in lacking]
+        if not _lead(weights, mask, torch.Size(units)):
+            return None
+        return _operation(list(arrays), None, weights, mask, None, what)
+
+    return call
+
+
+def _plain(array: Tensor, differentiated: bool) -> bool:
+    """Whether this is a tensor that a kernel may read."""
+    if type(array).__name__ not in ("Tensor", "Parameter") or not array.is_cpu:
+        return False
+    return differentiated or not array.requires_grad
 
 
 def _lead(weights: Tensor | None, mask: Tensor | None, units: torch.Size) -> bool:
@@ -176,35 +238,103 @@ def _reduced(
     mask: Tensor | None, pos_weight: Tensor | None, what: str,
 ) -> Tensor:  # fmt: skip
     """What the compiler takes ``lossary::reduced`` apart into."""
-    from torch.fx.experimental.symbolic_shapes import guard_or_false
-
     prediction, target, *more = arrays
     if prediction.dtype.itemsize == 2:
         wide = [array.float() if array.is_floating_point() else array for array in arrays]
         beside = (class_weights, weights, mask, pos_weight)
         return _reduced(wide, *beside, what).to(prediction.dtype)
     loss, reduction, parameters, ignore, _ = json.loads(what)
-    places = kernels.differentiated(loss)
-    rows, indices = loss in kernels.WHOLE_ARRAY, target.ndim < prediction.ndim
-    axis, size = parameters.get("axis", -1), prediction.numel()
-    classes = prediction.shape[axis] if rows else 1
-    derived = any(arrays[place].requires_grad for place in places)
-    value_alone = not (derived and torch.is_grad_enabled())
+    places, derived = kernels.differentiated(loss), False
+    for place in places:
+        derived = derived or (arrays[place].requires_grad and torch.is_grad_enabled())
+    indices = loss in in_torch.INDEXED and target.ndim < prediction.ndim
+    lacking = _unit_axes(loss, prediction, parameters)
+    shape = [length for axis, length in enumerate(prediction.shape) if axis not in lacking]
+    weights, count, target = _weighed(
+        loss, reduction, ignore, prediction, target, shape, class_weights, weights, mask, indices
+    )
+    formula = None
+    if _to_the_compiler(loss, reduction, parameters, arrays, indices, derived, pos_weight):
+        if pos_weight is not None:
+            parameters["pos_weight"] = pos_weight.to(prediction.dtype)
+        formula = in_torch.formula(loss, parameters, weights, soft=not indices)
+    if formula is not None:
+        if indices:
+            target = _existing(target, prediction.shape[lacking[0]])
+        inputs = (prediction, target, *more)
+        if reduction == "none":
+            return in_torch.values(inputs, formula, places, shape)
+        return in_torch.total(inputs, formula, places) / count
+    if indices and prediction.stride(lacking[0]) == 1:  # as they lie, and so their gradient
+        prediction, parameters["axis"] = prediction.movedim(lacking[0], -1), -1
+        lacking = (prediction.ndim - 1,)
+    each = reduction == "none"
+    value, both = _operations(loss)
+    divisor = count if weights is None else 1
+    numbers = None
+    if weights is not None:
+        numbers = weights.to(prediction.dtype).contiguous()
+    rest = (numbers, divisor, each, json.dumps(parameters))
+    inputs = (prediction, target, *more)
+    if each:
+        units = [1 if axis in lacking else n for axis, n in enumerate(prediction.shape)]
+
+        def unreduced(*inputs: Tensor) -> tuple[Tensor, ...]:
+            values, *slopes = both(*inputs, *rest)
+            weighed = values if numbers is None else numbers * values  # as the slopes are
+            return weighed.reshape(units), *slopes
+
+        if derived:
+            return in_torch.values(inputs, unreduced, places, shape)
+        values = value(*inputs, *rest)
+        return values if numbers is None else numbers * values
+    if derived:
+        found = in_torch.total(inputs, lambda *inputs: both(*inputs, *rest), places)
+    else:
+        found = value(*inputs, *rest)
+    return found if weights is None else found / count
+
+
+def _unit_axes(loss: str, prediction: Tensor, parameters: Mapping[str, Any]) -> tuple[int, ...]:
+    if loss in kernels.WHOLE_ARRAY:
+        return program(loss).unit_axes(tuple(prediction.shape), parameters)
+    return ()
+
+
+def _to_the_compiler(
+    loss: str, reduction: str, parameters: Mapping[str, Any], arrays: list[Tensor], indices: bool,
+    derived: bool, pos_weight: Tensor | None,
+) -> bool:  # fmt: skip
+    """Whether the compiler's own loops are to compute the formula."""
+    from torch.fx.experimental.symbolic_shapes import guard_or_false
+
+    prediction, softmax = arrays[0], loss == "cross_entropy"
+    soft = softmax and not parameters["label_smoothing"]
+    if prediction.dtype != torch.float32 or not (indices or soft or hasattr(formulas, loss)):
+        return False
     least = LARGE
-    if rows or pointwise.computes(loss):
-        least = LARGE_VALUE if value_alone else LARGE_COMPUTED
-    classes_last = rows and guard_or_false(prediction.stride(axis) == 1)
-    if rows and not classes_last:
+    if softmax or loss in kernels.WHOLE_ARRAY or pointwise.computes(loss):
+        least = LARGE_COMPUTED if derived else LARGE_VALUE
+    if softmax and not guard_or_false(prediction.stride(parameters["axis"]) == 1):
         least = LARGE_VALUE  # the compiler's loops are slow to spread units along an inner axis
-    dense = prediction.is_contiguous() and target.is_contiguous()
-    # The compiler's loops read it where it lies.
-    own = reduction == "none" or not (rows or dense) or pos_weight is not None or bool(more)
-    traced = prediction.dtype == torch.float32 and (indices or hasattr(formulas, loss))
+    dense = all(array.is_contiguous() for array in arrays)
+    # What it reads where it lies, and what the kernel's operations do not take.
+    own = reduction == "none" or pos_weight is not None or len(arrays) > 2
+    own = own or loss == "cross_entropy_of_log_probabilities"
     # Sizes that depend on data are the kernel's.
-    traced = traced and (own or guard_or_false(size < least))
-    count, kept, numbers = torch.sym_max(size // classes, 1), None, None
+    return own or not (softmax or dense) or guard_or_false(prediction.numel() < least)
+
+
+def _weighed(
+    loss: str, reduction: str, ignore: float | None, prediction: Tensor, target: Tensor,
+    shape: list[Any], class_weights: Tensor | None, weights: Tensor | None, mask: Tensor | None,
+    indices: bool,
+) -> tuple[Tensor | None, Any, Tensor]:  # fmt: skip
+    """Weights of the units, what their sum is divided by, and the target where it counts."""
+    count: Any = torch.sym_max(math.prod(shape), 1)
+    kept, numbers = None, None
     if mask is not None:
-        kept = _led(mask != 0, target)
+        kept = _led(mask != 0, shape)
     if ignore is not None:
         there = torch.ne(target, int(ignore))
         kept = there if kept is None else kept & there
@@ -212,41 +342,21 @@ def _reduced(
         count = kept.sum()
         target = where(kept, target, 0) if indices else target
     if class_weights is not None:
-        numbers = class_weights.to(prediction.dtype)[target.clamp(0, classes - 1)]
+        numbers = class_weights.to(prediction.dtype)[target.clamp(0, len(class_weights) - 1)]
     if weights is not None:
-        led = _led(weights.to(prediction.dtype), target)
+        led = _led(weights.to(prediction.dtype), shape)
         numbers = led if numbers is None else numbers * led
-    weights = kept
+    found = kept
     if numbers is not None:
-        weights = numbers if kept is None else where(kept, numbers, 0.0)
-        count = weights.sum() if reduction == "mean" else count
+        found = numbers if kept is None else where(kept, numbers, 0.0)
+        count = found.sum() if reduction == "mean" else count
     if isinstance(count, Tensor):
         count = where(count == 0, 1, count)
     if reduction == "batch_mean":
         count = torch.sym_max(prediction.shape[0], 1)
     elif reduction in ("sum", "none"):
         count = 1
-    if pos_weight is not None:
-        parameters["pos_weight"] = pos_weight.to(prediction.dtype)
-    formula = in_torch.formula(loss, parameters, weights) if traced else None
-    if formula is not None:
-        if indices:
-            target = _existing(target, classes)
-        inputs = (prediction, target, *more)
-        if reduction == "none":
-            return in_torch.values(inputs, formula, places, target.shape)
-        return in_torch.total(inputs, formula, places) / count
-    if indices and classes_last:  # as they lie, and so their gradient
-        prediction, parameters["axis"] = prediction.movedim(axis, -1), -1
-    value, both = _operations(loss)
-    divisor = count if weights is None else 1
-    numbers = None if weights is None else weights.to(prediction.dtype).contiguous()
-    rest = (numbers, divisor, json.dumps(parameters))
-    if value_alone:
-        found = value(prediction, target, *rest)
-    else:
-        found = in_torch.total((prediction, target), lambda *pair: both(*pair, *rest), places)
-    return found if weights is None else found / count
+    return found, count, target
 
 
 _LIBRARY.define(
@@ -259,50 +369,64 @@ _operation = torch.ops.lossary.reduced.default
 
 @functools.cache
 def _operations(loss: str) -> tuple[Any, Any]:
-    """The kernel's operations: the sum divided by ``count``; and with its gradient beside it."""
+    """The kernel's operations: the sum divided by ``count``; and with its gradients beside it.
 
-    def value(
-        prediction: Tensor, target: Tensor, weights: Tensor | None, count: int, parameters: str
-    ) -> Tensor:
-        return _run(loss, prediction, target, weights, None, count, parameters)
+    With ``each`` they give the unreduced values instead of the sum.
+    """
+    places, inputs = kernels.differentiated(loss), kernels.inputs_of(loss)
 
-    def both(
-        prediction: Tensor, target: Tensor, weights: Tensor | None, count: int, parameters: str
-    ) -> Any:
-        gradient = memory.tensor(prediction, contiguous=True)
-        return _run(loss, prediction, target, weights, gradient, count, parameters), gradient
+    def value(*given: Any) -> Tensor:
+        return _run(loss, given, None)
 
-    def scalar(prediction: Tensor, *rest: Any) -> Tensor:
-        return prediction.new_empty(())
+    def both(*given: Any) -> Any:
+        gradients = tuple(memory.tensor(given[place], contiguous=True) for place in places)
+        return _run(loss, given, gradients), *gradients
 
-    def scalar_and_whole(prediction: Tensor, *rest: Any) -> Any:
-        whole = torch.empty_like(prediction, memory_format=torch.contiguous_format)
-        return prediction.new_empty(()), whole
+    def empty(*given: Any) -> Tensor:
+        *_, each, text = given
+        return _empty(loss, given[0], each, text)
 
-    given = "(Tensor prediction, Tensor target, Tensor? weights, SymInt count, str parameters)"
+    def empties(*given: Any) -> Any:
+        kind = torch.contiguous_format
+        return empty(*given), *(
+            torch.empty_like(given[place], memory_format=kind) for place in places
+        )
+
+    named = ", ".join(f"Tensor {name}" for name in inputs)
+    schema = f"({named}, Tensor? weights, SymInt count, bool each, str parameters)"
     for name, results, run, shapes in (
-        (f"{loss}_sum", "Tensor", value, scalar),
-        (f"{loss}_sum_and_slope", "(Tensor, Tensor)", both, scalar_and_whole),
+        (f"{loss}_value", "Tensor", value, empty),
+        (f"{loss}_value_and_slopes", f"(Tensor{', Tensor' * len(places)})", both, empties),
     ):
-        _LIBRARY.define(f"{name}{given} -> {results}")
+        _LIBRARY.define(f"{name}{schema} -> {results}")
         _LIBRARY.impl(name, run, "CPU")
         _LIBRARY.impl(name, shapes, "Meta")
     ours = torch.ops.lossary
-    return getattr(ours, f"{loss}_sum").default, getattr(ours, f"{loss}_sum_and_slope").default
+    return (
+        getattr(ours, f"{loss}_value").default,
+        getattr(ours, f"{loss}_value_and_slopes").default,
+    )
 
 
-def _run(
-    loss: str, prediction: Tensor, target: Tensor, weights: Tensor | None,
-    gradient: Tensor | None, count: int, text: str,
-) -> Tensor:  # fmt: skip
-    bound, parameters = _bound(loss, prediction.shape, prediction.dtype, target.dtype, text)
-    into = None if gradient is None else (gradient,)
-    return bound.run((prediction, target), weights, into, None, 1.0 / count, parameters)
+def _empty(loss: str, first: Tensor, each: bool, text: str) -> Tensor:
+    if not each:
+        return first.new_empty(())
+    lacking = _unit_axes(loss, first, json.loads(text))
+    return first.new_empty([n for axis, n in enumerate(first.shape) if axis not in lacking])
 
 
-def _led(numbers: Tensor, units: Tensor) -> Tensor:
+def _run(loss: str, given: tuple[Any, ...], gradients: tuple[Tensor, ...] | None) -> Tensor:
+    *arrays, weights, count, each, text = given
+    shapes, dtypes = tuple(x.shape for x in arrays), tuple(x.dtype for x in arrays)
+    bound, parameters = _bound(loss, shapes, dtypes, text)
+    values = _empty(loss, arrays[0], each, text) if each else None
+    total = bound.run(tuple(arrays), weights, gradients, values, 1.0 / count, parameters)
+    return total if values is None else values
+
+
+def _led(numbers: Tensor, shape: list[Any]) -> Tensor:
     """Numbers of the leading dimensions, one for each unit."""
-    return numbers.reshape(*numbers.shape, *(1,) * (units.ndim - numbers.ndim)).expand(units.shape)
+    return numbers.reshape(*numbers.shape, *(1,) * (len(shape) - numbers.ndim)).expand(shape)
 
 
 def _existing(target: Tensor, classes: Any) -> Tensor:
@@ -319,6 +443,6 @@ _NO_SUCH_CLASS = (
 
 
 @functools.lru_cache(maxsize=256)
-def _bound(loss: str, shape: Any, dtype: Any, target_dtype: Any, text: str) -> Any:
-    """The kernel for tensors of this shape and these dtypes, and its parameters."""
+def _bound(loss: str, shapes: Any, dtypes: Any, text: str) -> Any:
+    """The kernel for tensors of these shapes and dtypes, and its parameters."""
     return on_torch.fixed(loss), json.loads(text)

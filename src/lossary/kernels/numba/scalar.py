@@ -89,7 +89,7 @@ def functions(real: type) -> dict[str, Any]:
 
 def _written_out(text: str, precision: Any) -> str:
     """The source of a function with its polynomials in place."""
-    for name in ("exponential", "unit", "reduced"):
+    for name in elementary.POLYNOMIALS:
         polynomial = elementary.polynomial(getattr(precision, name))
         for variable in re.findall(rf"\b{name}\((\w+)\)", text):
             there = re.sub(r"\bx\b", variable, polynomial)

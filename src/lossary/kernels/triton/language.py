@@ -134,7 +134,7 @@ def words(dtype: str) -> dict[str, Any]:
     }  # fmt: skip
     numbers, patterns = elementary.constants(precision)
     found |= {name: tl.constexpr(value) for name, value in {**numbers, **patterns}.items()}
-    for name in ("exponential", "unit", "reduced"):
+    for name in elementary.POLYNOMIALS:
         text = elementary.polynomial(getattr(precision, name))
         found[name] = formal(f"def {name}(x):\n    return {text}\n", name, dtype, found)
     for name, function in inspect.getmembers(elementary, inspect.isfunction):
