@@ -135,14 +135,15 @@ class Call(NamedTuple):
             counted = loss.reduction in ("mean", "mean_over_batch")
             options["ignore"] = loss.ignore
             options["divisor"] = "weight" if weighed else "count" if counted else None
-        weights, mask = self.beside
-        if weights is not None or mask is not None:
+        alone = all(each is None for each in self.beside)
+        if not alone:
             if options.get("divisor") or loss.ignore is not None or not kernel.weighs:
                 return
             means = {"mean": "weight", "mean_over_batch": "count"}
             options["divisor"] = means.get(loss.reduction)
         factor = None if loss.reduction == "none" else self.plan.scale
-        key = signature(tuple(self.arrays.values()), self.class_weights, weights, mask)
+        beside = () if alone else self.beside
+        key = signature(tuple(self.arrays.values()), self.class_weights, beside)
         run = kernel.prepare(*self.arrays.values(), factor=factor, **options)
         if key is not None:
             if len(loss._shortcuts) >= 256:

@@ -123,10 +123,11 @@ class Loss:
                 value = self._traced(arrays, class_weights, weights, mask, None)
                 if value is not None:
                     return value
-            key = signature(arrays, class_weights, weights, mask)
+            alone = weights is None and mask is None
+            key = signature(arrays, class_weights, () if alone else (weights, mask))
             shortcut = None if key is None else self._shortcuts.get(key)
             if shortcut is not None and shortcut.ready(*arrays):
-                if weights is None and mask is None:
+                if alone:
                     return shortcut.run(*arrays)
                 return shortcut.run(*arrays, weights=weights, mask=mask)
         call = prepare(self, arrays, named, weights, class_weights, mask)

@@ -115,7 +115,9 @@ class Conventions:
     @property
     def changes_inputs(self) -> bool:
         """Whether a call's inputs are not the loss's, or its values are reduced in two steps."""
-        return self.each_label or self.time_first or self.labels_by_index
+        # A mean over rows of means over labels is the mean of all.
+        means = self.each_label and self.reduction != "mean"
+        return means or self.time_first or self.labels_by_index
 
     @property
     def prepares_inputs(self) -> bool:

@@ -65,6 +65,7 @@ class LossModule(nn.Module):
                 for batched in (True, False)
                 for soft in (True, False)
             }
+            self._each = self._loss(given, True, True, unreduced=True)
         except LossError as error:
             raise TorchLossError(str(error)) from None
         names, target = list(self.contract.inputs), self.contract.target_name
@@ -131,7 +132,9 @@ class LossModule(nn.Module):
             self._positive = (numbers, ways)
         return self._positive[1][way](first, target)
 
-    def _loss(self, given: Mapping[str, Any], batched: bool, soft: bool) -> Loss:
+    def _loss(
+        self, given: Mapping[str, Any], batched: bool, soft: bool, unreduced: bool = False
+    ) -> Loss:
         """The loss for inputs with or without a batch, of class indices or soft targets."""
         chosen = self.conventions
         parameters = {name: given[name] for name in self.contract.parameters if name in given}
@@ -147,7 +150,7 @@ class LossModule(nn.Module):
             reduction = "mean_over_batch"
         return Loss(
             self.contract,
-            reduction="none" if chosen.each_label else reduction,
+            reduction="none" if unreduced else reduction,
             predictions=chosen.predictions,
             ignore=None if soft and self._by_class else given.get("ignore_index"),
             empty=given["empty"],
@@ -232,7 +235,7 @@ class LossModule(nn.Module):
                 )
             companions["class_weights"] = weight
         if self.conventions.each_label:
-            return self._over_labels(loss, total, arrays, weights, mask)
+            return self._over_labels(total, arrays, weights, mask)
         if self.conventions.time_first and self.conventions.reduction == "mean":
             factor = 1.0 / arrays["target_lengths"].clamp(min=1).to(first.dtype)
             weights = factor if weights is None else weights * factor
@@ -304,14 +307,13 @@ class LossModule(nn.Module):
 
     def _over_labels(
         self,
-        loss: Loss,
         total: bool,
         arrays: dict[str, Tensor],
         weights: Tensor | None,
         mask: Tensor | None,
     ) -> Any:
         """One value per row of labels: their mean."""
-        values = loss(**arrays, weights=weights, mask=mask).mean(dim=-1)
+        values = self._each(**arrays, weights=weights, mask=mask).mean(dim=-1)
         if total:
             return Total(values.sum(), values.new_tensor(float(values.numel())))
         return reduce(values, self.conventions.reduction)

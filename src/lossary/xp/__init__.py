@@ -133,7 +133,7 @@ def tracing(array: Array) -> bool:
 
 
 def signature(
-    arrays: tuple[Array, ...], same: Array | None = None, *beside: Array | None
+    arrays: tuple[Array, ...], same: Array | None = None, beside: tuple[Array | None, ...] = ()
 ) -> tuple[Any, ...] | None:
     """Libraries, dtypes, shapes, gaps and kind of device, as a key; None where values are traced.
 
@@ -143,7 +143,7 @@ def signature(
     first = type(arrays[0])
     quick = _SIGNATURES.get(first)
     if quick is not None:
-        return quick(arrays, same, *beside)
+        return quick(arrays, same, beside)
     if same is not None or any(array is not None for array in beside):
         return None
     try:

@@ -13,7 +13,9 @@ _PLAIN = (Tensor, nn.Parameter)
 _DENSE = Tensor().layout
 
 
-def signature(arrays: tuple[Any, ...], same: Any = None, *beside: Any) -> tuple[Any, ...] | None:
+def signature(
+    arrays: tuple[Any, ...], same: Any = None, beside: tuple[Any, ...] = ()
+) -> tuple[Any, ...] | None:
     """As ``xp.signature``, for arrays of which the first is a plain tensor: every call asks."""
     if compiler.is_compiling() or _C._are_functorch_transforms_active():
         return None
