@@ -334,6 +334,9 @@ def test_forms_in_graphs(name, form, reduction, large, monkeypatch):
     torch.testing.assert_close(*found, rtol=2e-5, atol=1e-6)
 
 
+BY_ROWS = ("multi_margin", "jensen_shannon", "triplet", "cosine_embedding", "ctc")
+
+
 def _beside(name, what):
     """Inputs of a loss, and weights of rows or a mask beside them; what is masked is no number."""
     torch.manual_seed(3)
@@ -349,15 +352,21 @@ def _beside(name, what):
         "jensen_shannon": (real[0], real[1].softmax(-1)),
         "triplet": (real[0], real[1], positive),
         "cosine_embedding": (real[0], real[1], labels.float().sub(3.0).sign()),
+        "ctc": (
+            torch.randn(40, 9, 7),
+            torch.randint(1, 7, (40, 3)),
+            torch.full((40,), 9),
+            torch.full((40,), 3),
+        ),
     }[name]
-    rows = {"cross_entropy", "multi_margin", "jensen_shannon", "triplet", "cosine_embedding"}
+    rows = {"cross_entropy", *BY_ROWS}
     units = (40,) if name in rows else (40, 7)
     beside = {}
     if "weights" in what:
         beside["weights"] = torch.linspace(0.0, 2.0, 40)
     if "mask" in what:
         beside["mask"] = torch.rand(units) > 0.5
-        shown = beside["mask"].unsqueeze(1) if name in rows else beside["mask"]
+        shown = beside["mask"].reshape(*units, *(1,) * (arrays[0].ndim - len(units)))
         arrays = (torch.where(shown, arrays[0], torch.nan), *arrays[1:])
     return arrays, beside
 
@@ -375,10 +384,7 @@ def _beside(name, what):
         "gaussian_nll",
         "margin_ranking",
         "cross_entropy",
-        "multi_margin",
-        "jensen_shannon",
-        "triplet",
-        "cosine_embedding",
+        *BY_ROWS,
     ],
 )
 def test_weights_and_masks_come_into_the_graph(name, what, reduction, large, monkeypatch):
@@ -399,7 +405,7 @@ def test_weights_and_masks_come_into_the_graph(name, what, reduction, large, mon
         found.append([value.detach(), *(leaf.grad for leaf in leaves if leaf.requires_grad)])
         if implementation == "auto":  # its slopes come from a formula or a kernel, not from a tape
             assert not any("backward" in target for target in backend.targets)
-            if name in ("multi_margin", "jensen_shannon", "triplet", "cosine_embedding"):
+            if name in BY_ROWS:
                 assert f"lossary.{name}_value_and_slopes.default" in backend.targets
     torch.testing.assert_close(*found, rtol=2e-5, atol=1e-6)
 

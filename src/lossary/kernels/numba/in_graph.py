@@ -59,7 +59,7 @@ def traced(
     elementwise, indexed = hasattr(formulas, loss), loss in in_torch.INDEXED
     if ignore is not None and not (indexed and float(ignore).is_integer()):
         return None
-    if kernels.WHOLE_ARRAY.get(loss) in ("dice", "ctc"):  # what counts there is no row of numbers
+    if kernels.WHOLE_ARRAY.get(loss) == "dice":  # what counts there are places inside of units
         return None
     if loss not in kernels.WHOLE_ARRAY and pointwise.decline(loss, (), (), parameters) is not None:
         return None
@@ -178,6 +178,7 @@ def _of_rows(loss: str, parameters: Mapping[str, Any], what: str) -> Traced:
     """Of units that read many numbers: the kernel, from a few rows on."""
     inputs, places = len(kernels.inputs_of(loss)), kernels.differentiated(loss)
     given, run = dict(parameters), program(loss)
+    anywhere = loss == "ctc"  # the definition reads others where they lie
 
     def call(
         arrays: tuple[Tensor, ...], class_weights: Tensor | None, weights: Tensor | None,
@@ -187,7 +188,7 @@ def _of_rows(loss: str, parameters: Mapping[str, Any], what: str) -> Traced:
             return None
         shapes, dtypes = [], []
         for place, array in enumerate(arrays):
-            if not _plain(array, place in places) or not array.is_contiguous():
+            if not _plain(array, place in places) or not (anywhere or array.is_contiguous()):
                 return None
             shapes.append(tuple(array.shape))
             dtypes.append(str(array.dtype)[6:])  # without "torch."
