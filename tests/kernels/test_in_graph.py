@@ -449,3 +449,52 @@ def test_distributions_as_targets_come_into_the_graph(axis, reduction):
         found.append((value.detach().float(), leaf.grad.float()))
         assert not any("backward" in target for target in backend.targets)
     torch.testing.assert_close(*found, rtol=2e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("weighed", [False, True])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("pixels", [(), (4, 5)])
+def test_log_probabilities_come_into_the_graph(pixels, reduction, weighed):
+    torch.manual_seed(5)
+    prediction = torch.randn(60, 7, *pixels).log_softmax(1)
+    target = torch.randint(0, 7, (60, *pixels))
+    target[::7] = -100
+    weight = torch.linspace(0.0, 2.0, 7) if weighed else None
+    found = []
+    for library in (lossary.torch, torch.nn):
+        backend = _Counting()
+        call = torch.compile(
+            library.NLLLoss(weight=weight, reduction=reduction), fullgraph=True, backend=backend
+        )
+        leaf = prediction.clone().requires_grad_()
+        value = call(leaf, target)
+        value.backward(torch.linspace(0.5, 1.5, value.numel()).view(value.shape))
+        found.append((value.detach(), leaf.grad))
+        if library is lossary.torch:
+            assert not any("gather_backward" in name or "index_add" in name
+                           for name in backend.targets)  # fmt: skip
+            assert "aten.scatter.src" in backend.targets
+    torch.testing.assert_close(*found, rtol=2e-6, atol=1e-7)
+    wrong = target.clone()
+    wrong[1] = 7
+    with pytest.raises(RuntimeError, match="class index"):
+        torch.compile(lossary.torch.NLLLoss(), backend="aot_eager")(prediction, wrong)
+
+
+def test_ignored_classes_of_margins_come_into_the_graph():
+    torch.manual_seed(6)
+    prediction, target = torch.randn(60, 7), torch.randint(0, 7, (60,))
+    target[::7] = -100
+    prediction[::7] = torch.nan
+    found = []
+    for implementation in ("auto", "definition"):
+        loss = Loss("multi_margin", ignore=-100, implementation=implementation)
+        backend = _Counting()
+        call = torch.compile(loss, fullgraph=True, backend=backend)
+        leaf = prediction.clone().requires_grad_()
+        value = (call if implementation == "auto" else loss)(leaf, target)
+        value.backward()
+        found.append((value.detach(), leaf.grad))
+        if implementation == "auto":
+            assert "lossary.multi_margin_value_and_slopes.default" in backend.targets
+    torch.testing.assert_close(*found)

@@ -30,12 +30,12 @@ def formula(
 
     ``weights`` are numbers, of which 0 means absent, or whether a unit counts.
     """
-    if loss in INDEXED:
+    if loss == "cross_entropy":
         axis, smoothing = parameters.get("axis", -1), float(parameters.get("label_smoothing", 0.0))
         given = {"axis": axis, "weights": None if weights is None else weights.unsqueeze(axis)}
         if smoothing:
             return functools.partial(smoothed, **given, smoothing=smoothing)
-        return functools.partial(of_distributions if soft else INDEXED[loss], **given)
+        return functools.partial(of_distributions if soft else cross_entropy, **given)
     if not hasattr(formulas, loss):
         return None
     given = {
@@ -101,6 +101,31 @@ class _Values(torch.autograd.Function):
         return None, None, None, *_by_place(ctx, upstream.reshape(ctx.shape))
 
 
+def picked(prediction: Tensor, target: Tensor, weights: Tensor | None, axis: int) -> Tensor:
+    """Cross-entropy of log-probabilities and class indices, one value per unit."""
+    return _Picked.apply(prediction, target.to(int64), weights, axis)
+
+
+class _Picked(torch.autograd.Function):
+    """The slopes are 0 but at the target: written once, when they are asked for."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, prediction: Tensor, target: Tensor, weights: Tensor | None, axis: int
+    ) -> Tensor:
+        ctx.axis, ctx.shape, ctx.weighted = axis, prediction.shape, weights is not None
+        ctx.save_for_backward(target, *([weights] if ctx.weighted else []))
+        values = -prediction.gather(axis, target.unsqueeze(axis)).squeeze(axis)
+        return _weighed(values, weights)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> Any:
+        target, *weights = ctx.saved_tensors
+        own = _weighed(-upstream, weights[0] if ctx.weighted else None).unsqueeze(ctx.axis)
+        slopes = upstream.new_zeros(ctx.shape).scatter(ctx.axis, target.unsqueeze(ctx.axis), own)
+        return slopes, None, None, None
+
+
 def _by_place(ctx: Any, upstream: Tensor) -> list[Tensor | None]:
     """One gradient for each input, None for those that have none."""
     found: list[Tensor | None] = [None] * ctx.inputs
@@ -142,21 +167,6 @@ def cross_entropy(
     if weights is not None:
         slopes = where(share != 0.0, slopes, 0.0)
     return _weighed(log1p(rest) - below, weights), slopes.scatter(axis, hit, _weighed(own, weights))
-
-
-def picked(
-    prediction: Tensor, target: Tensor, *, axis: int, weights: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Of log-probabilities and class indices."""
-    hit = target.unsqueeze(axis).to(int64)
-    values = -prediction.gather(axis, hit)
-    slopes = torch.zeros_like(prediction)
-    own = _weighed(torch.full_like(values, -1.0), weights)
-    return _weighed(values, weights), slopes.scatter(axis, hit, own)
-
-
-# The losses of class indices.
-INDEXED = {"cross_entropy": cross_entropy, "cross_entropy_of_log_probabilities": picked}
 
 
 def of_distributions(

@@ -41,6 +41,7 @@ Traced = Callable[..., Any]
 # definition.
 LARGE, LARGE_COMPUTED, LARGE_VALUE, SMALLEST = 1 << 23, 1 << 20, 1 << 18, 1 << 15
 SMALLEST_ROWS = 1 << 8  # of units that read many numbers
+INDEXED = ("cross_entropy", "cross_entropy_of_log_probabilities")  # of class indices
 _LIBRARY = torch.library.Library("lossary", "FRAGMENT")
 
 
@@ -56,8 +57,8 @@ def traced(
     """
     if ("numba.on_torch" not in kernels.manifest().get((loss, "torch"), ())) or available.why_not():
         return None
-    elementwise, indexed = hasattr(formulas, loss), loss in in_torch.INDEXED
-    if ignore is not None and not (indexed and float(ignore).is_integer()):
+    elementwise, indexed = hasattr(formulas, loss), loss in INDEXED
+    if ignore is not None and not float(ignore).is_integer():
         return None
     if kernels.WHOLE_ARRAY.get(loss) == "dice":  # what counts there are places inside of units
         return None
@@ -71,9 +72,9 @@ def traced(
     if indexed and parameters.get("label_smoothing") and loss != "cross_entropy":
         return None
     if not (elementwise or indexed):
-        return _of_rows(loss, parameters, what)
+        return _of_rows(loss, parameters, ignore, what)
     if len(kernels.inputs_of(loss)) > 2:
-        return _of_numbers(loss, what)
+        return None if ignore is not None else _of_numbers(loss, what)
     return _of_pair(loss, reduction, parameters, ignore, what)
 
 
@@ -85,7 +86,7 @@ def _of_pair(
 ) -> Traced:
     """Of a prediction and its target, for which there is a formula."""
     elementwise, soft = hasattr(formulas, loss), loss == "cross_entropy"
-    axis = parameters.get("axis", -1) if loss in in_torch.INDEXED else None
+    axis = parameters.get("axis", -1) if loss in INDEXED else None
     smoothed, unreduced = bool(parameters.get("label_smoothing")), reduction == "none"
     apart = loss not in kernels.WHOLE_ARRAY  # each number is a unit
 
@@ -174,7 +175,7 @@ def _of_numbers(loss: str, what: str) -> Traced:
     return call
 
 
-def _of_rows(loss: str, parameters: Mapping[str, Any], what: str) -> Traced:
+def _of_rows(loss: str, parameters: Mapping[str, Any], ignore: float | None, what: str) -> Traced:
     """Of units that read many numbers: the kernel, from a few rows on."""
     inputs, places = len(kernels.inputs_of(loss)), kernels.differentiated(loss)
     given, run = dict(parameters), program(loss)
@@ -195,6 +196,8 @@ def _of_rows(loss: str, parameters: Mapping[str, Any], what: str) -> Traced:
         from torch.fx.experimental.symbolic_shapes import guard_or_false
 
         first = arrays[0]
+        if ignore is not None and (inputs != 2 or arrays[1].ndim != first.ndim - 1):
+            return None  # what is ignored are class indices
         if dtypes[0] not in REAL or guard_or_false(first.numel() < SMALLEST_ROWS):
             return None
         if run.decline(tuple(shapes), tuple(dtypes), given) is not None:
@@ -248,12 +251,17 @@ def _reduced(
     places, derived = kernels.differentiated(loss), False
     for place in places:
         derived = derived or (arrays[place].requires_grad and torch.is_grad_enabled())
-    indices = loss in in_torch.INDEXED and target.ndim < prediction.ndim
+    indices = loss in INDEXED and target.ndim < prediction.ndim
     lacking = _unit_axes(loss, prediction, parameters)
     shape = [length for axis, length in enumerate(prediction.shape) if axis not in lacking]
     weights, count, target = _weighed(
         loss, reduction, ignore, prediction, target, shape, class_weights, weights, mask, indices
     )
+    alone = loss == "cross_entropy_of_log_probabilities" and prediction.dtype == torch.float32
+    if alone and indices:
+        target = _existing(target, prediction.shape[lacking[0]])
+        values = in_torch.picked(prediction, target, weights, lacking[0])
+        return values if reduction == "none" else values.sum() / count
     formula = None
     if _to_the_compiler(loss, reduction, parameters, arrays, indices, derived, pos_weight):
         if pos_weight is not None:
@@ -321,7 +329,6 @@ def _to_the_compiler(
     dense = all(array.is_contiguous() for array in arrays)
     # What it reads where it lies, and what the kernel's operations do not take.
     own = reduction == "none" or pos_weight is not None or len(arrays) > 2
-    own = own or loss == "cross_entropy_of_log_probabilities"
     # Sizes that depend on data are the kernel's.
     return own or not (softmax or dense) or guard_or_false(prediction.numel() < least)
 
