@@ -83,6 +83,8 @@ class OnePass:
 
     def empty(self, arrays: Arrays) -> Arrays:
         """Memory for the gradients."""
+        if self.places == (0,):
+            return (self.empty_like(arrays[0]),)
         return tuple([self.empty_like(arrays[place]) for place in self.places])
 
     def run(

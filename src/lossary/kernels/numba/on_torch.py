@@ -52,8 +52,16 @@ def _launched(
     launch: Launch, arrays: Arrays, weights: Tensor | None, gradients: Sequence[Tensor | None],
     values: Tensor | None, factor: float,
 ) -> Tensor:  # fmt: skip
-    memory = (*arrays, weights, *gradients, values)
-    total = launch(*[0 if each is None else each.data_ptr() for each in memory], factor)
+    if len(arrays) == 2 and len(gradients) == 1:  # as most are: every call comes here
+        (first, second), (gradient,) = arrays, gradients
+        total = launch(
+            first.data_ptr(), second.data_ptr(), 0 if weights is None else weights.data_ptr(),
+            0 if gradient is None else gradient.data_ptr(),
+            0 if values is None else values.data_ptr(), factor,
+        )  # fmt: skip
+    else:
+        memory = (*arrays, weights, *gradients, values)
+        total = launch(*[0 if each is None else each.data_ptr() for each in memory], factor)
     return torch.scalar_tensor(total, dtype=arrays[0].dtype)
 
 
