@@ -32,6 +32,13 @@ def traced(
     return in_graph.traced(name, reduction, parameters, ignore)
 
 
+def in_graphs(name: str) -> str:
+    """What runs inside of graphs of torch.compile, where something is traced."""
+    from lossary.kernels.numba import in_graph
+
+    return in_graph.where_it_runs(name)
+
+
 def name_of(contract: Contract, arrival: str | None) -> str:
     """The loss as the manifest calls it: with the form in which its predictions arrive."""
     return contract.name if arrival is None else f"{contract.name}_of_{arrival}"

@@ -212,7 +212,7 @@ class Loss:
         name = choose.name_of(self.contract, self.predictions)
         text = choose.explain(name, self.implementation, call.arrays, self.parameters)
         if self._traced is not None and library(*call.arrays.values()) == "torch":
-            text += "\n  in graphs of torch.compile: numba if large, else torch's own loops"
+            text += f"\n  in graphs of torch.compile: {choose.in_graphs(name)}"
         return text
 
     # -- the object ---------------------------------------------------------------------------

@@ -1,5 +1,8 @@
 """Calls without detours: what is remembered of the first call must hold for the next ones."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -238,3 +241,15 @@ def test_weights_that_are_learned_get_their_gradient():
     loss(LOGITS, LOGITS.sigmoid(), weights=learned).backward()
     each = Loss("binary_cross_entropy", reduction="none")(LOGITS, LOGITS.sigmoid())
     torch.testing.assert_close(learned.grad, each.sum(1))
+
+
+def test_definitions_that_ran_before_leave_the_short_way_open():
+    script = (
+        "import torch; from lossary import Loss, contract_of; from lossary import evaluate\n"
+        "x, t, w = torch.randn(96, 10), torch.zeros(96, dtype=torch.int64), torch.ones(10)\n"
+        "contract_of('cross_entropy').compute(x, t)\n"
+        "loss = Loss('cross_entropy'); loss(x, t, class_weights=w); del evaluate.prepare\n"
+        "print(float(loss(x, t, class_weights=w)) > 0)"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert found.stdout.strip() == "True", found.stderr

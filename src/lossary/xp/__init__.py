@@ -82,7 +82,7 @@ def _find(kind: type) -> ModuleType:
 def get_ready() -> None:
     """Find torch's namespace, if torch is loaded: its compiler cannot trace the first search."""
     torch = sys.modules.get("torch")
-    if torch is not None and hasattr(torch, "nn") and torch.Tensor not in _FOUND:
+    if torch is not None and hasattr(torch, "nn") and torch.Tensor not in _SIGNATURES:
         home: Any = _find(torch.Tensor)
         _find(torch.nn.Parameter)
         _SIGNATURES.update({torch.Tensor: home.signature, torch.nn.Parameter: home.signature})

@@ -81,6 +81,16 @@ def traced(
 # A compiler asks again at each call for whatever it met from outside: so, as little as can be.
 
 
+def where_it_runs(loss: str) -> str:
+    """What ``explain`` says of graphs."""
+    several = hasattr(formulas, loss) and len(kernels.inputs_of(loss)) > 2
+    if several or loss == "cross_entropy_of_log_probabilities":
+        return "torch's own loops"
+    if hasattr(formulas, loss) or loss in INDEXED:
+        return "numba if large, else torch's own loops"
+    return "numba, but for very small arrays"
+
+
 def _of_pair(
     loss: str, reduction: str, parameters: Mapping[str, Any], ignore: float | None, what: str
 ) -> Traced:
