@@ -292,11 +292,14 @@ def _real(first: Tensor) -> Any:
     return first.dtype if first.dtype in _REAL else torch.float32
 
 
-def _led(numbers: Tensor, units: torch.Size) -> Tensor:
+def led(numbers: Tensor, units: Sequence[Any]) -> Tensor:
     """Numbers of the units' leading dimensions, one for each unit."""
-    if numbers.shape != units:
-        numbers = numbers.reshape(*numbers.shape, *(1,) * (len(units) - numbers.ndim))
-        numbers = numbers.expand(units)
+    return numbers.reshape(*numbers.shape, *(1,) * (len(units) - numbers.ndim)).expand(units)
+
+
+def _led(numbers: Tensor, units: torch.Size) -> Tensor:
+    """The same, in memory if they are few."""
+    numbers = numbers if numbers.shape == units else led(numbers, units)
     return numbers if units.numel() > _MANY else numbers.contiguous()
 
 

@@ -28,7 +28,7 @@ from numba import float64, intp, void
 
 from lossary.kernels.numba import pointwise, pool, softmax, softmax_rows, special
 from lossary.kernels.numba.memory import address, read
-from lossary.kernels.numba.program import Launch, Purpose, Shape, Shapes
+from lossary.kernels.numba.program import Launch, Purpose, Shape, Shapes, no_classes
 
 
 def powers(z, e, n, high):
@@ -205,10 +205,9 @@ class Divergence:
         self, shapes: Shapes, dtypes: tuple[str, ...], parameters: Mapping[str, Any]
     ) -> str | None:
         (shape, target_shape), (dtype, target_dtype) = shapes, dtypes
-        if not shape or shape[-1] == 0:
-            return f"a prediction of shape {shape} has no classes"
-        if parameters.get("axis", -1) % len(shape) != len(shape) - 1:
-            return "the class axis is not the last"
+        reason = no_classes(shape, parameters.get("axis", -1), last=True)
+        if reason is not None:
+            return reason
         if target_dtype != dtype or target_shape != shape:
             return "the target is not a distribution of the prediction's shape and dtype"
         return None

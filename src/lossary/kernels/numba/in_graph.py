@@ -6,7 +6,7 @@ each call. What the operation is made of is decided when its graph is taken apar
 to a compiled kernel, an operation that makes value and slope in one pass; the compiler multiplies
 the slope in place, with whatever else it finds to do there. Other arrays go to the compiler itself,
 as the kernel's own formula of value and slope: to differentiate the definition would be twice the
-work.
+work. Losses whose units read many numbers, and have no formula, go to their kernel.
 Importing this loads neither Numba nor the compiler.
 """
 
@@ -32,6 +32,7 @@ from lossary import kernels
 from lossary.kernels import elementary, formulas, in_torch, pointwise
 from lossary.kernels.numba import available, memory, on_torch
 from lossary.kernels.numba.program import REAL, program
+from lossary.kernels.one_pass_torch import led
 
 Tensor = torch.Tensor
 Traced = Callable[..., Any]
@@ -352,7 +353,7 @@ def _weighed(
     count: Any = torch.sym_max(math.prod(shape), 1)
     kept, numbers = None, None
     if mask is not None:
-        kept = _led(mask != 0, shape)
+        kept = led(mask != 0, shape)
     if ignore is not None:
         there = torch.ne(target, int(ignore))
         kept = there if kept is None else kept & there
@@ -362,8 +363,8 @@ def _weighed(
     if class_weights is not None:
         numbers = class_weights.to(prediction.dtype)[target.clamp(0, len(class_weights) - 1)]
     if weights is not None:
-        led = _led(weights.to(prediction.dtype), shape)
-        numbers = led if numbers is None else numbers * led
+        given = led(weights.to(prediction.dtype), shape)
+        numbers = given if numbers is None else numbers * given
     found = kept
     if numbers is not None:
         found = numbers if kept is None else where(kept, numbers, 0.0)
@@ -440,11 +441,6 @@ def _run(loss: str, given: tuple[Any, ...], gradients: tuple[Tensor, ...] | None
     values = _empty(loss, arrays[0], each, text) if each else None
     total = bound.run(tuple(arrays), weights, gradients, values, 1.0 / count, parameters)
     return total if values is None else values
-
-
-def _led(numbers: Tensor, shape: list[Any]) -> Tensor:
-    """Numbers of the leading dimensions, one for each unit."""
-    return numbers.reshape(*numbers.shape, *(1,) * (len(shape) - numbers.ndim)).expand(shape)
 
 
 def _existing(target: Tensor, classes: Any) -> Tensor:

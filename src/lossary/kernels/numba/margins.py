@@ -21,7 +21,15 @@ from numba import float64, intp
 
 from lossary.kernels.numba import machine, pool, softmax, special
 from lossary.kernels.numba.memory import address
-from lossary.kernels.numba.program import INDEX, Launch, NoSuchClassError, Purpose, Shape, Shapes
+from lossary.kernels.numba.program import (
+    INDEX,
+    Launch,
+    NoSuchClassError,
+    Purpose,
+    Shape,
+    Shapes,
+    no_classes,
+)
 
 BLOCK = 1 << 14  # numbers of the rows whose sum is one of the partial sums
 GROUP = 512  # classes whose sum is made in any order
@@ -278,11 +286,10 @@ class Margins:
     def decline(
         self, shapes: Shapes, dtypes: tuple[str, ...], parameters: Mapping[str, Any]
     ) -> str | None:
-        shape, axis = shapes[0], parameters.get("axis", -1)
-        if not shape or shape[-1] == 0:
-            return f"a prediction of shape {shape} has no classes"
-        if axis not in (-1, len(shape) - 1):
-            return "the class axis is not the last"
+        shape = shapes[0]
+        reason = no_classes(shape, parameters.get("axis", -1), last=True)
+        if reason is not None:
+            return reason
         if self.loss == "multilabel_margin":
             if dtypes[1] != dtypes[0] or shapes[1] != shape:
                 return "the target is not multi-hot in the prediction's shape and dtype"

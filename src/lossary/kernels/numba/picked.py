@@ -22,7 +22,15 @@ from lossary.contract import LossError
 from lossary.kernels.numba import margins, pool, softmax, special
 from lossary.kernels.numba.margins import add, added
 from lossary.kernels.numba.memory import address
-from lossary.kernels.numba.program import INDEX, Launch, NoSuchClassError, Purpose, Shape, Shapes
+from lossary.kernels.numba.program import (
+    INDEX,
+    Launch,
+    NoSuchClassError,
+    Purpose,
+    Shape,
+    Shapes,
+    no_classes,
+)
 
 LOSS = "cross_entropy_of_log_probabilities"
 BLOCK = 4096  # samples whose sum is one of the partial sums
@@ -171,8 +179,9 @@ class OfLogProbabilities:
         shape, axis = shapes[0], parameters.get("axis", -1)
         if parameters.get("label_smoothing", 0.0) != 0.0:
             return "label smoothing has no compiled form here"
-        if not shape or not -len(shape) <= axis < len(shape) or shape[axis] == 0:
-            return f"a prediction of shape {shape} has no classes along axis {axis}"
+        reason = no_classes(shape, axis)
+        if reason is not None:
+            return reason
         units = shape[: axis % len(shape)] + shape[axis % len(shape) + 1 :]
         if dtypes[1] not in INDEX or shapes[1] != units:
             return (

@@ -61,6 +61,15 @@ def program(loss: str) -> Program:
     return Pointwise(loss)
 
 
+def no_classes(shape: Shape, axis: int, *, last: bool = False) -> str | None:
+    """Why a prediction holds no classes along this axis, or ``last``: not along the last."""
+    if not shape or not -len(shape) <= axis < len(shape) or shape[axis] == 0:
+        return f"a prediction of shape {shape} has no classes along axis {axis}"
+    if last and axis not in (-1, len(shape) - 1):
+        return "the class axis is not the last"
+    return None
+
+
 class NoSuchClassError(LossError):
     """A class index outside the classes."""
 

@@ -37,7 +37,15 @@ from lossary.kernels.numba import (
     special,
 )
 from lossary.kernels.numba.memory import address
-from lossary.kernels.numba.program import INDEX, Launch, NoSuchClassError, Purpose, Shape, Shapes
+from lossary.kernels.numba.program import (
+    INDEX,
+    Launch,
+    NoSuchClassError,
+    Purpose,
+    Shape,
+    Shapes,
+    no_classes,
+)
 from lossary.kernels.numba.softmax_lines import LINES, MOST, WHOLE
 from lossary.kernels.numba.softmax_tiles import TILE
 
@@ -132,8 +140,9 @@ class CrossEntropy:
     ) -> str | None:
         (shape, target_shape), (dtype, target_dtype) = shapes, dtypes
         axis = parameters.get("axis", -1)
-        if not shape or not -len(shape) <= axis < len(shape) or shape[axis] == 0:
-            return f"a prediction of shape {shape} has no classes along axis {axis}"
+        reason = no_classes(shape, axis)
+        if reason is not None:
+            return reason
         units = shape[: axis % len(shape)] + shape[axis % len(shape) + 1 :]
         if target_dtype in INDEX and target_shape == units:
             return None
