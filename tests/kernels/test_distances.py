@@ -144,6 +144,20 @@ def test_kinks_and_zero_vectors(loss, given, dtype):
         assert not gradients[0][same].any() and not gradients[1][same].any()
 
 
+@pytest.mark.parametrize("similar", [1.0, -1.0])
+def test_a_zero_vector_hides_no_nan(similar):
+    """No direction, no cosine: 1 - 0, but what lies beside it is seen."""
+    first, second = np.zeros((2, 3)), np.array([[1.0, 2.0, 2.0], [1.0, np.nan, 2.0]])
+    for arrays in ((first, second), (second, first)):
+        arrays = (*arrays, np.full(2, similar))
+        for compute in (
+            contract_of("cosine_embedding").compute,
+            _kernel("cosine_embedding").values,
+        ):
+            values = compute(*arrays, margin=0.0)
+            np.testing.assert_array_equal(values, [max(similar, 0.0), np.nan])
+
+
 @pytest.mark.parametrize("power", [-800, -480, 480, 800])
 def test_lengths_whose_squares_are_no_numbers(power):
     """Everything scales as it should; powers of 2 round nothing."""

@@ -105,6 +105,16 @@ def test_infinities_and_kinks_as_in_the_definition(p):
         np.testing.assert_array_equal(gradient, slopes)
 
 
+@pytest.mark.parametrize("p", [1, 2])
+def test_a_true_score_of_minus_infinity_costs_infinity(p):
+    z, target, given = np.array([[0.0, -INF, -2.0]]), np.array([1]), {**MULTI, "p": p}
+    values, slopes = of_definition("multi_margin", z, target, **given)
+    kernel = find("multi_margin")
+    assert values == kernel.values(z, target, **given) == INF
+    _, gradient = kernel.value_and_grad(z, target, factor=3.0, **given)
+    assert not np.isnan(slopes).any() and not np.isnan(gradient).any()
+
+
 def test_infinite_scores_of_labels_as_in_the_definition():
     targets = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 1], [1, 1, 1], [0.5, 0, 0.25], [NAN, 0, 1]])
     for row in ROWS[:-1]:

@@ -78,15 +78,17 @@ def soft_margin(prediction: Margin, target: Signs) -> PerElement:
     return softplus(-signs(target) * prediction)
 
 
-def _rivals(prediction: Array, target: Array, margin: float, axis: int) -> tuple[Array, Array]:
-    """(what each class scores against the margin, the true one's score); the true is no rival.
+def _rivals(
+    prediction: Array, target: Array, margin: float, axis: int
+) -> tuple[Array, Array, Array]:
+    """(what each class scores against the margin, the true one's score, which is the true one).
 
     For a distribution, the true score is the mean, and a class is owed the margin less its share.
     """
     xp = namespace(prediction, target)
     hot = one_hot(target, prediction, axis=axis)
     true = xp.sum(times(hot, prediction), axis=axis, keepdims=True)
-    return xp.where(hot == 1, -float("inf"), prediction - margin * hot), true
+    return prediction - margin * hot, true, hot == 1
 
 
 @loss(
@@ -116,9 +118,9 @@ def categorical_hinge(
     found as crammer_singer and multiclass_hinge (optax).
     """
     xp = namespace(prediction, target)
-    rivals, true = _rivals(prediction, target, margin, axis)
+    rivals, true, own = _rivals(prediction, target, margin, axis)
     # The strongest is found before margin and true score are added, which would round into ties.
-    strongest = xp.max(rivals, axis=axis, keepdims=True)
+    strongest = xp.max(xp.where(own, -float("inf"), rivals), axis=axis, keepdims=True)
     if zero_rival:
         strongest = positive_part(strongest)
     return xp.squeeze(positive_part(margin + (strongest - true)), axis=axis)
@@ -151,8 +153,9 @@ def multi_margin(
     likelier than all others together.
     """
     xp = namespace(prediction, target)
-    rivals, true = _rivals(prediction, target, margin, axis)
-    short = positive_part(margin + (rivals - true))
+    rivals, true, own = _rivals(prediction, target, margin, axis)
+    # The true one's own difference is no number where it is infinite.
+    short = positive_part(margin + xp.where(own, -float("inf"), rivals - true))
     total = xp.sum(xp.square(short) if p == 2 else short, axis=axis)
     return total / prediction.shape[axis] if divide_by_classes else total
 

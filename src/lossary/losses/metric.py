@@ -42,6 +42,7 @@ from lossary.numerics import (
     quotient,
     signs,
     softplus,
+    stop_gradient,
     unit_rows,
 )
 from lossary.xp import namespace
@@ -161,9 +162,10 @@ def cosine_embedding(
     xp = namespace(first, second, target)
     one, other = unit_rows(first), unit_rows(second)
     directed = xp.logical_and(xp.any(one != 0, axis=-1), xp.any(other != 0, axis=-1))
-    # Half a squared distance: 1 - cosine keeps no digit of a small angle.
-    apart = xp.where(directed, 0.5 * xp.sum(xp.square(one - other), axis=-1), 1.0)
     cosine = xp.sum(one * other, axis=-1)
+    # Half a squared distance: 1 - cosine keeps no digit of a small angle.
+    apart = 0.5 * xp.sum(xp.square(one - other), axis=-1)
+    apart = xp.where(directed, apart, 1.0 - stop_gradient(cosine))  # 0, or NaN beside a zero vector
     return xp.where(target == 1, apart, positive_part(cosine - margin))
 
 

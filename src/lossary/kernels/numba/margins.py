@@ -63,12 +63,12 @@ def clear(g, n):
 
 
 def rivals(z, g, hit, true, margin, scale, n):
-    """Sums of the values and of the slopes of all classes; the true one is a rival of -inf."""
+    """Sums of the values and of the slopes of all classes; the true one is no rival."""
     full_width()
     total, pull = 0.0, 0.0
     for i in range(n):
-        score = float64(z[i]) if i != hit else -math.inf
-        short = shortfall(score, true, margin)
+        short = shortfall(float64(z[i]), true, margin)
+        short = short if i != hit else -1.0
         # Adding "0 if within the margin" would say the same, but such a sum is not vectorised.
         counts = 0.0 if short <= 0.0 else 1.0
         short = -1.0 if short < -1.0 else short
