@@ -27,14 +27,14 @@ def traced(
 
     if (name, "torch") not in kernels.manifest():
         return None
-    from lossary.kernels.numba import in_graph
+    from lossary.kernels import in_graph
 
     return in_graph.traced(name, reduction, parameters, ignore)
 
 
 def in_graphs(name: str) -> str:
     """What runs inside of graphs of torch.compile, where something is traced."""
-    from lossary.kernels.numba import in_graph
+    from lossary.kernels import in_graph
 
     return in_graph.where_it_runs(name)
 

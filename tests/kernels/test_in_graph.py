@@ -9,8 +9,7 @@ from tests.kernels.test_pointwise import columns, domain
 import lossary.torch
 from lossary import Loss, kernels
 from lossary.contract import LossError
-from lossary.kernels import formulas, in_torch
-from lossary.kernels.numba import in_graph
+from lossary.kernels import formulas, in_graph, in_torch, lowered
 
 CASES = {
     "huber": (torch.randn(40_960), torch.randn(40_960), {"reduction": "sum", "delta": 0.5}),
@@ -47,7 +46,7 @@ class _Counting:
 
 def _everything_is_large(monkeypatch):
     for limit in ("LARGE", "LARGE_COMPUTED", "LARGE_VALUE"):
-        monkeypatch.setattr(in_graph, limit, 1)
+        monkeypatch.setattr(lowered, limit, 1)
 
 
 @pytest.mark.parametrize("large", [True, False])
@@ -226,7 +225,7 @@ def test_the_mean_of_nothing_is_zero_in_a_graph_too(name):
 
 @pytest.mark.parametrize("name", ["cross_entropy", "binary_cross_entropy"])
 def test_a_value_alone_is_one_operation_from_fewer_numbers_on(name, monkeypatch):
-    monkeypatch.setattr(in_graph, "LARGE_VALUE", 1000)
+    monkeypatch.setattr(lowered, "LARGE_VALUE", 1000)
     prediction = torch.randn(200, 10)
     target = torch.randint(0, 10, (200,)) if name == "cross_entropy" else torch.rand(200, 10)
     for rows, expected in ((200, 1), (50, 0)):
