@@ -39,6 +39,7 @@ from lossary.kernels.numba import (
 )
 from lossary.kernels.numba.memory import address
 from lossary.kernels.numba.program import REAL, Launch, Purpose, Shape, Shapes
+from lossary.kernels.numba.sums import add, added
 
 PART = 512  # numbers summed in one go; of longer rows, sums of parts keep what they round off
 BLOCK = 4096  # numbers of an input in the rows of one partial sum
@@ -54,20 +55,10 @@ def whole(a, b, c, count):
     for low in range(PART, count, PART):
         n = PART if count - low > PART else count - low
         u, v, w = part(past(a, low), past(b, low), past(c, low), n)
-        x, lost_x = plus(x, u, lost_x)
-        y, lost_y = plus(y, v, lost_y)
-        z, lost_z = plus(z, w, lost_z)
-    return x + lost_x, y + lost_y, z + lost_z
-
-
-def plus(total, more, lost):
-    """The sum, and what it and those before it lost (Knuth)."""
-    always_inline()
-    high = total + more
-    back = high - total
-    lost += (total - (high - back)) + (more - back)
-    # Of infinities nothing is lost.
-    return high, (lost if absolute(high) < infinity else 0.0)
+        x, lost_x = add(x, lost_x, u)
+        y, lost_y = add(y, lost_y, v)
+        z, lost_z = add(z, lost_z, w)
+    return added(x, lost_x), added(y, lost_y), added(z, lost_z)
 
 
 def blank(g, count):
@@ -138,7 +129,7 @@ def rows(
 
 
 # Of each loss: (the sums that it begins with, what else it compiles in their order, itself last).
-_COMMON = (plus, blank, farthest, scale_of, within)
+_COMMON = (add, added, blank, farthest, scale_of, within)
 _PARTS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "triplet": (
         triplets.sides,

@@ -30,6 +30,7 @@ from lossary.kernels.numba.program import (
     Shapes,
     no_classes,
 )
+from lossary.kernels.numba.sums import add, added
 
 BLOCK = 1 << 14  # numbers of the rows whose sum is one of the partial sums
 GROUP = 512  # classes whose sum is made in any order
@@ -40,21 +41,6 @@ WHOLE = 32  # what rows of doubles are filled up to: loops over them are unrolle
 def shortfall(score, true, margin):
     always_inline()
     return margin + (score - true)
-
-
-def add(whole, lost, term):
-    """(whole + term, and what all such additions have lost)."""
-    always_inline()
-    grown = whole + term  # Knuth's sum of two, whichever is larger
-    back = grown - whole
-    return grown, lost + ((whole - (grown - back)) + (term - back))
-
-
-def added(whole, lost):
-    """The sum; of infinities nothing is lost, though their difference is none."""
-    always_inline()
-    total = whole + lost
-    return total if total == total else whole
 
 
 def clear(g, n):

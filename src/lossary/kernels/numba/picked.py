@@ -19,8 +19,7 @@ import numpy as np
 from numba import float64, intp
 
 from lossary.contract import LossError
-from lossary.kernels.numba import margins, pool, softmax, special
-from lossary.kernels.numba.margins import add, added
+from lossary.kernels.numba import pool, softmax, special
 from lossary.kernels.numba.memory import address
 from lossary.kernels.numba.program import (
     INDEX,
@@ -31,6 +30,7 @@ from lossary.kernels.numba.program import (
     Shapes,
     no_classes,
 )
+from lossary.kernels.numba.sums import add, added
 
 LOSS = "cross_entropy_of_log_probabilities"
 BLOCK = 4096  # samples whose sum is one of the partial sums
@@ -161,7 +161,7 @@ def compiled(dtype: str, target: str, flags: tuple[str, ...]) -> Any:
         "__name__": __name__, "integer32": np.int32, "ROWS": "ROWS" in flags,
         "SPAN": SPAN, "NARROW": NARROW,
     }  # fmt: skip
-    digest = special.fingerprint(sys.modules[__name__], margins, softmax)
+    digest = special.fingerprint(sys.modules[__name__], softmax)
     variant = "_".join([digest, dtype, target, *(name.lower() for name in flags)])
     for exact in (add, added):
         names[exact.__name__] = special.bind(exact, names, special.EXACT, variant)

@@ -16,7 +16,7 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from lossary.kernels import elementary, formulas
-from lossary.kernels.numba import machine, scalar, source
+from lossary.kernels.numba import machine, scalar, source, sums
 from lossary.kernels.numba.machine import HELPER, njit
 
 # A sum may be reordered; a difference may not, and NaN and infinity keep their meaning.
@@ -27,7 +27,7 @@ EXACT = {"contract"}
 @functools.cache
 def fingerprint(*modules: ModuleType) -> str:
     """A short hash of the sources that a kernel is made of: part of its name in the disk cache."""
-    parts = (elementary, formulas, machine, scalar, source, *modules)
+    parts = (elementary, formulas, machine, scalar, source, sums, *modules)
     files = [module.__file__ for module in parts] + [__file__]
     contents = b"".join(Path(str(file)).read_bytes() for file in files)
     return hashlib.sha256(contents).hexdigest()[:12]
