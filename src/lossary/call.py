@@ -113,16 +113,17 @@ class Call(NamedTuple):
             if getattr(companion, "requires_grad", False):  # kernels differentiate predictions
                 return None
         parameters = {**self.loss.parameters, **self._inner("class_weights")}
-        return choose.choose(
-            contract.name, implementation, self.plan.kernels, self.arrays, parameters
-        )
+        kernels = self.plan.kernels
+        if any(each is not None for each in self.beside):  # first those that take them at once
+            kernels = tuple(sorted(kernels, key=lambda kernel: not kernel.weighs))
+        return choose.choose(contract.name, implementation, kernels, self.arrays, parameters)
 
     def remember(self, kernel: Kernel) -> None:
         """Let the next call on such arrays go to the kernel without detours."""
         loss, first = self.loss, next(iter(self.arrays.values()))
         if self.plan.result != first.dtype:
             return
-        if kernel.prepare is None or kernel.ready is None or kernel is not self.plan.kernels[0]:
+        if kernel.prepare is None or kernel.ready is None:
             return
         if self.class_weights is not None and "class_weights" not in loss.contract.accepts:
             return

@@ -64,7 +64,9 @@ def candidates(
         return found
     device = getattr(xp_device(next(iter(arrays.values()))), "type", "cpu")
     return tuple(
-        item for item in found if item.large(*arrays.values())[1] and item.device in (None, device)
+        item
+        for item in found
+        if item.device in (None, device) and item.declines_size(*arrays.values()) is None
     )
 
 
@@ -107,12 +109,13 @@ def explain(
     runs, lines = "the definition", []
     for kernel in kernels.find(name, where, named):
         reason = kernel.supports(*arrays.values(), **parameters)
-        size, pays = kernel.large(*arrays.values())
-        if reason is None and named is None and not pays:
-            reason = f"{size} {kernel.counted}; it pays from {kernel.from_size} on"
+        if reason is None and named is None:
+            reason = kernel.declines_size(*arrays.values())
+        if reason is None and runs != "the definition":
+            reason = f"{runs} is quicker for so few"
         if reason is not None:
             lines.append(f"  not {kernel.name}: {reason}")
-        elif runs == "the definition":
+        else:
             runs = kernel.name
     if runs == "the definition" and not lines:
         lines.append(f"  no kernel of this loss for {where} arrays")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lossary import kernels
+from lossary import Loss, kernels
 from lossary.contract import LossError
 
 LOSS = "cross_entropy_of_log_probabilities"
@@ -141,3 +141,63 @@ def test_sums_do_not_depend_on_the_number_of_threads(monkeypatch):
         for value, gradient in results[1:]:
             assert value == results[0][0]
             np.testing.assert_array_equal(gradient, results[0][1])
+
+
+def _native(reduction="mean", **given):
+    return Loss(
+        "cross_entropy", predictions="log_probabilities", reduction=reduction,
+        implementation="native", **given,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("reduction", ["mean", "mean_over_batch", "batch_mean", "sum", "none"])
+@pytest.mark.parametrize("ignore", [None, 3, -100])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_torchs_own_means_the_same(reduction, ignore, weighted):
+    """The first call and the short way of those after it; also where nothing counts."""
+    for rows, all_ignored in ((40, False), (1, False), (5, True)):
+        prediction = torch.randn(rows, 7).log_softmax(-1).requires_grad_()
+        target = torch.randint(0, 7, (rows,))
+        if ignore is not None:
+            target[torch.arange(rows) % 3 == 2] = ignore
+            target = torch.full_like(target, ignore) if all_ignored else target
+        beside = {"class_weights": torch.rand(7) + 0.5} if weighted else {}
+        ours = _native(reduction, ignore=ignore)
+        truth = Loss.from_config({**ours.config, "implementation": "definition"})
+        expected = truth(prediction, target, **beside)
+        slopes = torch.autograd.grad(expected.sum(), prediction)[0]
+        for _ in range(3):
+            value = ours(prediction, target, **beside)
+            torch.testing.assert_close(value, expected, rtol=3e-7, atol=0)
+            found = torch.autograd.grad(value.sum(), prediction)[0]
+            torch.testing.assert_close(found, slopes, rtol=3e-7, atol=0)
+        assert ours._shortcuts
+
+
+def test_torchs_own_adds_up_exactly_and_refuses_what_it_cannot():
+    prediction = -(torch.rand(200_000, 2) * 40 - 20).exp2()  # many scales
+    prediction[0], target = -math.inf, torch.randint(0, 2, (200_000,))
+    found = _native()(prediction[1:], target[1:])
+    exact = -prediction[1:].double().gather(1, target[1:, None]).mean()
+    torch.testing.assert_close(found.double(), exact, rtol=4 * 2.0**-23, atol=0)
+    assert _native()(prediction, target) == math.inf
+    weights = torch.tensor([0.0, 1.0])
+    with pytest.raises(LossError, match="a class of weight 0"):
+        _native()(prediction, target, class_weights=weights)
+    target[:1] = 0
+    chosen = Loss("cross_entropy", predictions="log_probabilities")
+    assert chosen(prediction, target, class_weights=weights) < math.inf
+    for _ in range(2):  # the checked and the short way
+        target[5] = 0
+        assert _native()(prediction[:9], target[:9]) == math.inf
+        target[5] = 2
+        with pytest.raises(LossError, match="position 5 is not in"):
+            chosen(prediction[:9], target[:9])
+
+
+def test_torchs_own_is_chosen_for_few():
+    chosen = Loss("cross_entropy", predictions="log_probabilities")
+    for rows, runs in ((100, "native"), (20_000, "numba")):
+        text = chosen.explain(torch.zeros(rows, 3), torch.zeros(rows, dtype=torch.int64))
+        other = {"native": "not numba: native is quicker", "numba": "not native: 20234 samples"}
+        assert f": {runs}\n" in text and other[runs] in text

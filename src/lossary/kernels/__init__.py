@@ -11,8 +11,9 @@ questions are asked:
    for by name that declines is an error. One with ``kernel.halves`` takes half precision as it is:
    its values, and the weights, are float32, and its gradients, of the predictions' dtypes, are
    rounded once.
-2. ``kernel.from_size``: ``auto`` takes the kernel from that many prediction elements on (or
-   whatever ``kernel.size(*arrays)`` counts), as measured.
+2. ``kernel.from_size`` and ``kernel.below``: ``auto`` takes the kernel from that many prediction
+   elements on (or whatever ``kernel.size(*arrays)`` counts) and for fewer than that many, as
+   measured.
 3. What is wanted:
 
    - ``kernel.values(*arrays, **parameters)``: the unreduced units, differentiable by the framework,
@@ -67,20 +68,23 @@ class Kernel:
     scaled_sum: Callable[..., Any] | None = None
     value_and_grad: Callable[..., Any] | None = None
     from_size: int = 0
+    below: float = math.inf
     device: str | None = None  # the only kind of device that it runs on
     ready: Callable[..., bool] | None = None
     prepare: Callable[..., Callable[..., Any]] | None = None
     skips: bool = False  # ``values`` takes ``weights``, of which 0 means absent
     weighs: bool = False  # what ``prepare`` returns takes ``weights`` and ``mask``
-    size: Callable[..., int] | None = None  # what ``from_size`` counts, if not prediction elements
+    size: Callable[..., int] | None = None  # what these two count, if not prediction elements
     counted: str = "elements"  # what ``explain`` calls these
     traced: bool = False  # runs inside of JAX's transformations
     halves: bool = False  # takes half precision as it is; computes and returns float32 values
 
-    def large(self, *arrays: Any) -> tuple[int, bool]:
-        """(the size of these arrays, whether the kernel pays from there)."""
+    def declines_size(self, *arrays: Any) -> str | None:
+        """Why ``auto`` leaves arrays of this size to others; None if it does not."""
         size = self.size(*arrays) if self.size else math.prod(arrays[0].shape)
-        return size, size >= self.from_size
+        if size < self.from_size:
+            return f"{size} {self.counted}; it pays from {self.from_size} on"
+        return f"{size} {self.counted}; it pays below {self.below}" if size >= self.below else None
 
 
 def _formulas() -> tuple[str, ...]:
@@ -98,8 +102,8 @@ def manifest() -> dict[tuple[str, str], tuple[str, ...]]:
     for loss in {*_formulas()} - {*WHOLE_ARRAY} | {"cross_entropy"}:
         if len(inputs_of(loss)) == 2:
             rows[loss, "torch"] += ("triton.on_torch",)
-    for key, modules in NATIVE.items():
-        rows[key] = (*rows[key], *modules)
+    for key in NATIVE:
+        rows[key] = ("native.on_torch", *rows[key])
     for loss in CHUNKED:
         for library in ("torch", "jax"):
             rows[loss, library] = (f"chunked.on_{library}",)
@@ -124,10 +128,16 @@ WHOLE_ARRAY: dict[str, str] = {
 # Losses whose largest intermediate is made slice by slice.
 CHUNKED = ("linear_cross_entropy", "info_nce", "siglip", "supervised_contrastive")
 # The frameworks' own operations of the same meaning that are exact; the small arrays' choice.
-NATIVE: dict[tuple[str, str], tuple[str, ...]] = {
-    (loss, "torch"): ("native.on_torch",)
-    for loss in ("squared_error", "absolute_error", "huber", "smooth_l1")
-}
+NATIVE: tuple[tuple[str, str], ...] = tuple(
+    (loss, "torch")
+    for loss in (
+        "squared_error",
+        "absolute_error",
+        "huber",
+        "smooth_l1",
+        "cross_entropy_of_log_probabilities",
+    )
+)
 
 
 @functools.cache

@@ -32,6 +32,15 @@ def transformed() -> str | None:
     return None
 
 
+def undisturbed() -> bool:
+    """Whether nothing looks at every operation or differentiates forward."""
+    return (
+        forward_ad._current_level < 0
+        and torch._C._len_torch_dispatch_stack() == 0
+        and torch._C._get_tracing_state() is None
+    )
+
+
 class OnePass:
     """The calls of one loss; a toolchain says how it runs over memory.
 
@@ -140,11 +149,7 @@ class OnePass:
         for place in self.fixed:
             if arrays[place].requires_grad:
                 return False
-        return (
-            forward_ad._current_level < 0
-            and torch._C._len_torch_dispatch_stack() == 0
-            and torch._C._get_tracing_state() is None
-        )
+        return undisturbed()
 
     def count(self, target: Tensor, index: int) -> int:
         """How often ``index`` stands in the target."""

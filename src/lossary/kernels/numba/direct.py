@@ -9,11 +9,11 @@ import numpy as np
 from lossary.kernels import Kernel, differentiated, inputs_of
 from lossary.kernels.numba import available, memory, slices
 from lossary.kernels.numba.program import (
+    FROM_SIZE,
     REAL,
     Launch,
     Shape,
     Shapes,
-    from_size,
     program,
     unit_shape,
 )
@@ -61,7 +61,7 @@ class Direct:
         """The manifest's object."""
         return Kernel(
             "numba", self.loss, self.library, self.supports, self.values, self.scaled_sum,
-            self.value_and_grad, from_size=from_size(self.library, self.loss), skips=True,
+            self.value_and_grad, from_size=FROM_SIZE, skips=True,
         )  # fmt: skip
 
     def supports(self, *arrays: Array, **parameters: Any) -> str | None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
 
-from lossary.kernels import NATIVE, WHOLE_ARRAY, Kernel
+from lossary.kernels import WHOLE_ARRAY, Kernel
 from lossary.kernels.numba import available, memory, slices
-from lossary.kernels.numba.program import Launch, Purpose, Shape, Shapes, from_size, program
+from lossary.kernels.numba.program import FROM_SIZE, Launch, Purpose, Shape, Shapes, program
 from lossary.kernels.one_pass_torch import HALVES, Arrays, OnePass, Tensor
 
 _DTYPES = {
@@ -28,16 +27,7 @@ _ANY_AXIS = (None, "softmax", "picked", "dice")
 
 def kernel(loss: str) -> Kernel:
     """The compiled kernel of ``loss`` for torch."""
-    found = _Compiled(loss).kernel(from_size("torch", loss))
-    if (loss, "torch") not in NATIVE:
-        return found
-    # torch's own loops read gaps as they are, where slices are copied first.
-    return replace(found, size=_in_one_piece, counted="elements in one piece")
-
-
-def _in_one_piece(prediction: Tensor, target: Tensor) -> int:
-    whole = prediction.is_contiguous() and target.is_contiguous()
-    return prediction.numel() if whole else 0
+    return _Compiled(loss).kernel(FROM_SIZE)
 
 
 @functools.cache

@@ -8,10 +8,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from lossary.contract import LossError, contract_of
-from lossary.kernels import WHOLE_ARRAY, manifest, pointwise
+from lossary.kernels import WHOLE_ARRAY, pointwise
 
 Shape = tuple[int, ...]
 Shapes = tuple[Shape, ...]
+# From how many elements on a compiled kernel is worth its call: below, the definition's few
+# operations are quicker than loading Numba.
+FROM_SIZE = 256
 REAL = ("float32", "float64")
 INDEX = ("int32", "int64")
 
@@ -40,16 +43,6 @@ class Program(Protocol):
         self, shapes: Shapes, dtypes: tuple[str, ...], purpose: Purpose,
         parameters: Mapping[str, Any],
     ) -> Launch: ...  # fmt: skip
-
-
-def from_size(library: str, loss: str) -> int:
-    """From how many elements on a compiled kernel is worth its call.
-
-    Below, the definition's few operations are quicker than loading Numba; where the framework has a
-    fused operation of its own, that stays ahead until the arrays leave the cache.
-    """
-    native = any(module.startswith("native.") for module in manifest()[loss, library])
-    return 1 << 17 if native else 256
 
 
 @functools.cache
