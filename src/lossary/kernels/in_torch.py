@@ -33,9 +33,9 @@ def formula(
     if loss == "cross_entropy":
         axis, smoothing = parameters.get("axis", -1), float(parameters.get("label_smoothing", 0.0))
         given = {"axis": axis, "weights": None if weights is None else weights.unsqueeze(axis)}
-        if smoothing:
+        if not soft:
             return functools.partial(smoothed, **given, smoothing=smoothing)
-        return functools.partial(of_distributions if soft else cross_entropy, **given)
+        return functools.partial(of_distributions, **given)
     if not hasattr(formulas, loss):
         return None
     given = {
@@ -101,29 +101,60 @@ class _Values(torch.autograd.Function):
         return None, None, None, *_by_place(ctx, upstream.reshape(ctx.shape))
 
 
-def picked(prediction: Tensor, target: Tensor, weights: Tensor | None, axis: int) -> Tensor:
-    """Cross-entropy of log-probabilities and class indices, one value per unit."""
-    return _Picked.apply(prediction, target.to(int64), weights, axis)
-
-
 class _Picked(torch.autograd.Function):
-    """The slopes are 0 but at the target: written once, when they are asked for."""
+    """The same of log-probabilities. Slopes, 0 but at the target, are written when asked for."""
 
     @staticmethod
     def forward(
         ctx: Any, prediction: Tensor, target: Tensor, weights: Tensor | None, axis: int
     ) -> Tensor:
+        hit = target.to(int64).unsqueeze(axis)
         ctx.axis, ctx.shape, ctx.weighted = axis, prediction.shape, weights is not None
-        ctx.save_for_backward(target, *([weights] if ctx.weighted else []))
-        values = -prediction.gather(axis, target.unsqueeze(axis)).squeeze(axis)
-        return _weighed(values, weights)
+        ctx.save_for_backward(hit, *([weights] if ctx.weighted else []))
+        return _weighed(-prediction.gather(axis, hit).squeeze(axis), weights)
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Any:
-        target, *weights = ctx.saved_tensors
+        hit, *weights = ctx.saved_tensors
         own = _weighed(-upstream, weights[0] if ctx.weighted else None).unsqueeze(ctx.axis)
-        slopes = upstream.new_zeros(ctx.shape).scatter(ctx.axis, target.unsqueeze(ctx.axis), own)
+        slopes = upstream.new_zeros(ctx.shape).scatter(ctx.axis, hit, own)
         return slopes, None, None, None
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """One value per unit; see ``numba.softmax`` for the form.
+
+    Slopes are made from the logits again: to keep them would take as much memory twice.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, target: Tensor, weights: Tensor | None, axis: int
+    ) -> Tensor:
+        high, _, rest, hit, below = _softmax(logits, target, axis)
+        share = 1.0 / (1.0 + rest)
+        own = where(below >= 0.0, -rest, exp(below) - (1.0 + rest)) * share
+        ctx.axis, ctx.weighted = axis, weights is not None
+        weights = weights.unsqueeze(axis) if weights is not None else None
+        share, own = _weighed(share, weights), _weighed(own, weights)
+        ctx.save_for_backward(logits, hit, high, share, own)
+        return _weighed(log1p(rest) - below, weights).squeeze(axis)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> Any:
+        logits, hit, high, share, own = ctx.saved_tensors
+        upstream = upstream.unsqueeze(ctx.axis)
+        slopes = exp(logits - high) * (share * upstream)
+        if ctx.weighted:  # absent logits may be NaN
+            slopes = where(share != 0.0, slopes, 0.0)
+        return slopes.scatter(ctx.axis, hit, own * upstream), None, None, None
+
+
+# Of class indices: (prediction, target, weights, axis) -> values, differentiable.
+OF_INDICES: dict[str, Callable[..., Tensor]] = {
+    "cross_entropy": _CrossEntropy.apply,
+    "cross_entropy_of_log_probabilities": _Picked.apply,
+}
 
 
 def _by_place(ctx: Any, upstream: Tensor) -> list[Tensor | None]:
@@ -153,20 +184,6 @@ def _weighed(numbers: Tensor, weights: Tensor | None) -> Tensor:
     if weights.dtype == torch.bool:
         return where(weights, numbers, 0.0)
     return where(weights != 0.0, weights * numbers, 0.0)
-
-
-def cross_entropy(
-    logits: Tensor, target: Tensor, *, axis: int, weights: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Of class indices; see ``numba.softmax`` for the form."""
-    _, powers, rest, hit, below = _softmax(logits, target, axis)
-    share = 1.0 / (1.0 + rest)
-    own = where(below >= 0.0, -rest, exp(below) - (1.0 + rest)) * share
-    share = _weighed(share, weights)  # once for each unit, not for each class
-    slopes = powers * share
-    if weights is not None:
-        slopes = where(share != 0.0, slopes, 0.0)
-    return _weighed(log1p(rest) - below, weights), slopes.scatter(axis, hit, _weighed(own, weights))
 
 
 def of_distributions(

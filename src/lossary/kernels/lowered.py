@@ -26,8 +26,8 @@ from lossary.kernels.one_pass_torch import led
 Tensor = torch.Tensor
 # From how many numbers the kernel's operations are worth their calls. Formulas that little is
 # computed for: where the C library keeps no buffers (above 32 MiB), so that each of the compiler's
-# is new. Formulas that much is computed for, with slopes and without.
-LARGE, LARGE_COMPUTED, LARGE_VALUE = 1 << 23, 1 << 20, 1 << 18
+# is new. Formulas that much is computed for, with slopes and without. Softmax, with and without.
+LARGE, LARGE_COMPUTED, LARGE_VALUE, LARGE_SOFTMAX = 1 << 23, 1 << 20, 1 << 18, 5 << 14
 INDEXED = ("cross_entropy", "cross_entropy_of_log_probabilities")  # of class indices
 
 
@@ -51,19 +51,17 @@ def _reduced(
     weights, count, target = _weighed(
         loss, reduction, ignore, prediction, target, shape, class_weights, weights, mask, indices
     )
-    alone = loss == "cross_entropy_of_log_probabilities" and prediction.dtype == torch.float32
-    if alone and indices:
-        target = _existing(target, prediction.shape[lacking[0]])
-        values = in_torch.picked(prediction, target, weights, lacking[0])
-        return values if reduction == "none" else values.sum() / count
     formula = None
     if _to_the_compiler(loss, reduction, parameters, arrays, indices, derived, pos_weight):
+        if indices:
+            target = _existing(target, prediction.shape[lacking[0]])
+        if indices and not parameters["label_smoothing"]:
+            values = in_torch.OF_INDICES[loss](prediction, target, weights, lacking[0])
+            return values if reduction == "none" else values.sum() / count
         if pos_weight is not None:
             parameters["pos_weight"] = pos_weight.to(prediction.dtype)
         formula = in_torch.formula(loss, parameters, weights, soft=not indices)
     if formula is not None:
-        if indices:
-            target = _existing(target, prediction.shape[lacking[0]])
         inputs = (prediction, target, *more)
         if reduction == "none":
             return in_torch.values(inputs, formula, places, shape)
@@ -103,17 +101,18 @@ def _to_the_compiler(
     derived: bool, pos_weight: Tensor | None,
 ) -> bool:  # fmt: skip
     """Whether the compiler's own loops are to compute the formula."""
+    # Loaded with the compiler, which is the only one to come here.
     from torch.fx.experimental.symbolic_shapes import guard_or_false
 
     prediction, softmax = arrays[0], loss == "cross_entropy"
+    if loss == "cross_entropy_of_log_probabilities":
+        return indices and prediction.dtype == torch.float32
     soft = softmax and not parameters["label_smoothing"]
     if prediction.dtype != torch.float32 or not (indices or soft or hasattr(formulas, loss)):
         return False
-    least = LARGE
-    if softmax or loss in kernels.WHOLE_ARRAY or pointwise.computes(loss):
+    least = LARGE_SOFTMAX if softmax else LARGE
+    if not softmax and (loss in kernels.WHOLE_ARRAY or pointwise.computes(loss)):
         least = LARGE_COMPUTED if derived else LARGE_VALUE
-    if softmax and not guard_or_false(prediction.stride(parameters["axis"]) == 1):
-        least = LARGE_VALUE  # the compiler's loops are slow to spread units along an inner axis
     dense = all(array.is_contiguous() for array in arrays)
     # What it reads where it lies, and what the kernel's operations do not take.
     own = reduction == "none" or pos_weight is not None or len(arrays) > 2
