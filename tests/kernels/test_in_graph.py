@@ -502,3 +502,24 @@ def test_ignored_classes_of_margins_come_into_the_graph():
         if implementation == "auto":
             assert "lossary.multi_margin_value_and_slopes.default" in backend.targets
     torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("reduction", ["batchmean", "mean", "sum", "none"])
+def test_targets_that_are_logarithms(reduction):
+    """Also where a probability is 0, and where it is too small for a number of its own."""
+    prediction = torch.randn(6, 5).log_softmax(-1)
+    target = torch.randn(6, 5).log_softmax(-1)
+    target[0, 2], target[1, 1], prediction[2, 3] = -torch.inf, -120.0, -torch.inf
+    exact = torch.where(target == -torch.inf, 0.0, target.exp() * (target - prediction)).double()
+    results = []
+    module = lossary.torch.KLDivLoss(reduction=reduction, log_target=True)
+    for run in (module, torch.compile(module, fullgraph=True, backend="aot_eager")):
+        leaf = prediction.clone().requires_grad_()
+        value = run(leaf, target)
+        (slopes,) = torch.autograd.grad(value.sum(), leaf)
+        results.append((value.detach(), slopes))
+    torch.testing.assert_close(*results, rtol=1e-6, atol=0.0)
+    divisor = {"batchmean": 6, "mean": 30}.get(reduction, 1)
+    reduced = exact if reduction == "none" else exact.sum() / divisor
+    torch.testing.assert_close(results[1][0].double(), reduced, rtol=1e-6, atol=0.0)
+    torch.testing.assert_close(results[1][1], -target.exp() / divisor, rtol=1e-6, atol=0.0)
