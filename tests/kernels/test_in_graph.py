@@ -120,13 +120,10 @@ def test_the_formula_of_cross_entropy_is_right_at_its_tails(gap, smoothing):
     rows = [[gap, 0.0, -torch.inf], [gap, gap, 0.0], [0.0, -gap, -2 * gap]]
     logits = torch.tensor(rows).repeat_interleave(2, 0)
     target = torch.tensor([0, 1] * 3)
-    if smoothing:
-        formula = in_torch.formula("cross_entropy", {"label_smoothing": smoothing})
-        values, slopes = formula(logits, target)
-    else:
-        leaf = logits.clone().requires_grad_()
-        values = in_torch.OF_INDICES["cross_entropy"](leaf, target, None, -1)
-        (slopes,) = torch.autograd.grad(values.sum(), leaf)
+    leaf = logits.clone().requires_grad_()
+    compute = in_torch.of_classes("cross_entropy", smoothing, soft=False)
+    values = compute(leaf, target, None, -1)
+    (slopes,) = torch.autograd.grad(values.sum(), leaf)
     exact = logits.double().requires_grad_()
     expected = Loss("cross_entropy", reduction="sum", label_smoothing=smoothing)(exact, target)
     expected.backward()

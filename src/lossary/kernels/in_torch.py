@@ -24,18 +24,12 @@ Formula = Callable[..., Arrays]  # of the inputs: values, and slopes by each pre
 
 
 def formula(
-    loss: str, parameters: Mapping[str, Any], weights: Tensor | None = None, *, soft: bool = False
+    loss: str, parameters: Mapping[str, Any], weights: Tensor | None = None
 ) -> Formula | None:
-    """Of single-precision tensors; None where there is no such form. ``soft``: no class indices.
+    """Of single-precision tensors; None where there is no such form.
 
     ``weights`` are numbers, of which 0 means absent, or whether a unit counts.
     """
-    if loss == "cross_entropy":
-        axis, smoothing = parameters.get("axis", -1), float(parameters.get("label_smoothing", 0.0))
-        given = {"axis": axis, "weights": None if weights is None else weights.unsqueeze(axis)}
-        if not soft:
-            return functools.partial(smoothed, **given, smoothing=smoothing)
-        return functools.partial(of_distributions, **given)
     if not hasattr(formulas, loss):
         return None
     given = {
@@ -124,37 +118,84 @@ class _Picked(torch.autograd.Function):
 class _CrossEntropy(torch.autograd.Function):
     """One value per unit; see ``numba.softmax`` for the form.
 
-    Slopes are made from the logits again: to keep them would take as much memory twice.
+    Slopes are made from the logits again: to keep them would take as much memory twice. Smoothing
+    is over the classes that are possible at all.
     """
+
+    @staticmethod
+    def forward(
+        ctx: Any, smoothing: float, logits: Tensor, target: Tensor, weights: Tensor | None,
+        axis: int,
+    ) -> Tensor:  # fmt: skip
+        high, below, rest = _softmax(logits, axis)
+        hit = target.unsqueeze(axis).to(int64)
+        own_below, share, moved = below.gather(axis, hit), 1.0 / (1.0 + rest), None
+        if smoothing:
+            possible = logits > -inf
+            count = where(possible, 1.0, 0.0).sum(axis, keepdim=True)
+            moved = smoothing / where(count < 1.0, 1.0, count)
+            spread = where(possible, -below, 0.0).sum(axis, keepdim=True)
+            values = log1p(rest) + (moved * spread - (1.0 - smoothing) * own_below)
+            kept = 1.0 - smoothing + where(own_below > -inf, moved, 0.0)
+            own = exp(own_below) * share - kept
+        else:
+            values = log1p(rest) - own_below
+            own = where(own_below >= 0.0, -rest, exp(own_below) - (1.0 + rest)) * share
+        ctx.axis, ctx.weighted = axis, weights is not None
+        weights = None if weights is None else weights.unsqueeze(axis)
+        slopes = (each if each is None else _weighed(each, weights) for each in (share, own, moved))
+        ctx.save_for_backward(logits, hit, high, *slopes)
+        return _weighed(values, weights).squeeze(axis)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> Any:
+        logits, hit, high, share, own, moved = ctx.saved_tensors
+        upstream = upstream.unsqueeze(ctx.axis)
+        slopes = exp(logits - high) * (share * upstream)
+        if moved is not None:
+            slopes = slopes - where(logits > -inf, moved * upstream, 0.0)
+        if ctx.weighted:  # absent logits may be NaN
+            slopes = where(share != 0.0, slopes, 0.0)
+        return None, slopes.scatter(ctx.axis, hit, own * upstream), None, None, None
+
+
+class _OfDistributions(torch.autograd.Function):
+    """The same of distributions."""
 
     @staticmethod
     def forward(
         ctx: Any, logits: Tensor, target: Tensor, weights: Tensor | None, axis: int
     ) -> Tensor:
-        high, _, rest, hit, below = _softmax(logits, target, axis)
-        share = 1.0 / (1.0 + rest)
-        own = where(below >= 0.0, -rest, exp(below) - (1.0 + rest)) * share
+        high, below, rest = _softmax(logits, axis)
+        mass = target.sum(axis, keepdim=True)
+        spread = where(target == 0.0, 0.0, target * below).sum(axis, keepdim=True)
+        lean = where(below >= 0.0, 0.0, target).sum(axis, keepdim=True)
         ctx.axis, ctx.weighted = axis, weights is not None
-        weights = weights.unsqueeze(axis) if weights is not None else None
-        share, own = _weighed(share, weights), _weighed(own, weights)
-        ctx.save_for_backward(logits, hit, high, share, own)
-        return _weighed(log1p(rest) - below, weights).squeeze(axis)
+        given = () if weights is None else (weights.unsqueeze(axis),)
+        ctx.save_for_backward(logits, target, high, rest, mass, lean, *given)
+        return _weighed((mass * log1p(rest) - spread).squeeze(axis), weights)
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Any:
-        logits, hit, high, share, own = ctx.saved_tensors
-        upstream = upstream.unsqueeze(ctx.axis)
-        slopes = exp(logits - high) * (share * upstream)
-        if ctx.weighted:  # absent logits may be NaN
-            slopes = where(share != 0.0, slopes, 0.0)
-        return slopes.scatter(ctx.axis, hit, own * upstream), None, None, None
+        logits, target, high, rest, mass, lean, *weights = ctx.saved_tensors
+        below, share = logits - high, 1.0 / (1.0 + rest)
+        alone = (below >= 0.0) & (rest < 1.0)
+        slopes = exp(below) * (mass * share) - target
+        slopes = where(alone, (lean - target * rest) * share, slopes)
+        slopes = _weighed(slopes, weights[0] if ctx.weighted else None)
+        return slopes * upstream.unsqueeze(ctx.axis), None, None, None
 
 
-# Of class indices: (prediction, target, weights, axis) -> values, differentiable.
-OF_INDICES: dict[str, Callable[..., Tensor]] = {
-    "cross_entropy": _CrossEntropy.apply,
-    "cross_entropy_of_log_probabilities": _Picked.apply,
-}
+def of_classes(loss: str, smoothing: float, *, soft: bool) -> Callable[..., Tensor]:
+    """A loss of class indices, or of ``soft`` targets: differentiable values, one per unit.
+
+    The function takes (prediction, target, weights, axis).
+    """
+    if loss == "cross_entropy_of_log_probabilities":
+        return _Picked.apply
+    if soft:
+        return _OfDistributions.apply
+    return functools.partial(_CrossEntropy.apply, smoothing)
 
 
 def _by_place(ctx: Any, upstream: Tensor) -> list[Tensor | None]:
@@ -165,17 +206,15 @@ def _by_place(ctx: Any, upstream: Tensor) -> list[Tensor | None]:
     return found
 
 
-def _softmax(logits: Tensor, target: Tensor, axis: int) -> tuple[Tensor, ...]:
-    """Highest logit, powers, their sum but for the highest one's, and what is sought of classes."""
+def _softmax(logits: Tensor, axis: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Highest logit, how far each is below, and the sum of powers but for the highest one's."""
     high = logits.amax(axis, keepdim=True)
-    powers = exp(logits - high)
+    below = logits - high
     # What shares the highest logit counts 1 each, and one of these is left out: counted apart from
     # the others, and in their dtype, for a loop over two widths takes no vectors.
     top = logits >= high
-    others = where(top, 0.0, powers).sum(axis, keepdim=True)
-    rest = others + (where(top, 1.0, 0.0).sum(axis, keepdim=True) - 1.0)
-    hit = target.unsqueeze(axis).to(int64)
-    return high, powers, rest, hit, logits.gather(axis, hit) - high
+    others = where(top, 0.0, exp(below)).sum(axis, keepdim=True)
+    return high, below, others + (where(top, 1.0, 0.0).sum(axis, keepdim=True) - 1.0)
 
 
 def _weighed(numbers: Tensor, weights: Tensor | None) -> Tensor:
@@ -184,39 +223,6 @@ def _weighed(numbers: Tensor, weights: Tensor | None) -> Tensor:
     if weights.dtype == torch.bool:
         return where(weights, numbers, 0.0)
     return where(weights != 0.0, weights * numbers, 0.0)
-
-
-def of_distributions(
-    logits: Tensor, target: Tensor, *, axis: int, weights: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Softmax cross-entropy of distributions; see ``numba.softmax`` for the form."""
-    high = logits.amax(axis, keepdim=True)
-    below = logits - high
-    powers, top = exp(below), below >= 0.0
-    others = where(top, 0.0, powers).sum(axis, keepdim=True)
-    rest = others + (where(top, 1.0, 0.0).sum(axis, keepdim=True) - 1.0)
-    mass = target.sum(axis, keepdim=True)
-    spread = where(target == 0.0, 0.0, target * below).sum(axis, keepdim=True)
-    lean = where(top, 0.0, target).sum(axis, keepdim=True)
-    share = 1.0 / (1.0 + rest)
-    alone = top & (rest < 1.0)
-    slopes = where(alone, (lean - target * rest) * share, powers * (mass * share) - target)
-    return _weighed(mass * log1p(rest) - spread, weights), _weighed(slopes, weights)
-
-
-def smoothed(
-    logits: Tensor, target: Tensor, *, axis: int, smoothing: float, weights: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """The same with label smoothing over the classes that are possible at all."""
-    high, powers, rest, hit, below = _softmax(logits, target, axis)
-    possible = logits > -inf
-    count = where(possible, 1.0, 0.0).sum(axis, keepdim=True)
-    moved = smoothing / where(count < 1.0, 1.0, count)
-    spread = where(possible, high - logits, 0.0).sum(axis, keepdim=True)
-    values = log1p(rest) + (moved * spread - (1.0 - smoothing) * below)
-    slopes = powers * (1.0 / (1.0 + rest)) - where(possible, moved, 0.0)
-    own = slopes.gather(axis, hit) - (1.0 - smoothing)
-    return _weighed(values, weights), _weighed(slopes.scatter(axis, hit, own), weights)
 
 
 def _where(condition, yes, no):

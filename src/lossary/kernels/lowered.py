@@ -53,14 +53,15 @@ def _reduced(
     )
     formula = None
     if _to_the_compiler(loss, reduction, parameters, arrays, indices, derived, pos_weight):
-        if indices:
-            target = _existing(target, prediction.shape[lacking[0]])
-        if indices and not parameters["label_smoothing"]:
-            values = in_torch.OF_INDICES[loss](prediction, target, weights, lacking[0])
+        if loss in INDEXED:
+            if indices:
+                target = _existing(target, prediction.shape[lacking[0]])
+            compute = in_torch.of_classes(loss, parameters["label_smoothing"], soft=not indices)
+            values = compute(prediction, target, weights, lacking[0])
             return values if reduction == "none" else values.sum() / count
         if pos_weight is not None:
             parameters["pos_weight"] = pos_weight.to(prediction.dtype)
-        formula = in_torch.formula(loss, parameters, weights, soft=not indices)
+        formula = in_torch.formula(loss, parameters, weights)
     if formula is not None:
         inputs = (prediction, target, *more)
         if reduction == "none":
@@ -107,13 +108,17 @@ def _to_the_compiler(
     prediction, softmax = arrays[0], loss == "cross_entropy"
     if loss == "cross_entropy_of_log_probabilities":
         return indices and prediction.dtype == torch.float32
-    soft = softmax and not parameters["label_smoothing"]
-    if prediction.dtype != torch.float32 or not (indices or soft or hasattr(formulas, loss)):
+    sharp = softmax and not parameters["label_smoothing"]
+    if prediction.dtype != torch.float32 or not (indices or sharp or hasattr(formulas, loss)):
         return False
     least = LARGE_SOFTMAX if softmax else LARGE
+    if softmax and not (indices and sharp):  # more sums, which the compiler makes at once
+        least *= 2
     if not softmax and (loss in kernels.WHOLE_ARRAY or pointwise.computes(loss)):
         least = LARGE_COMPUTED if derived else LARGE_VALUE
     dense = all(array.is_contiguous() for array in arrays)
+    if softmax and not dense:  # the gradient's gaps are filled in the same pass
+        least = LARGE
     # What it reads where it lies, and what the kernel's operations do not take.
     own = reduction == "none" or pos_weight is not None or len(arrays) > 2
     # Sizes that depend on data are the kernel's.
