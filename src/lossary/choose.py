@@ -112,7 +112,7 @@ def explain(
         if reason is None and named is None:
             reason = kernel.declines_size(*arrays.values())
         if reason is None and runs != "the definition":
-            reason = f"{runs} is quicker for so few"
+            reason = f"{runs} is quicker here"
         if reason is not None:
             lines.append(f"  not {kernel.name}: {reason}")
         else:

@@ -23,21 +23,16 @@ Arrays = tuple[Tensor, ...]
 Formula = Callable[..., Arrays]  # of the inputs: values, and slopes by each prediction
 
 
-def formula(
-    loss: str, parameters: Mapping[str, Any], weights: Tensor | None = None
-) -> Formula | None:
-    """Of single-precision tensors; None where there is no such form.
+def formula(loss: str, parameters: Mapping[str, Any], weights: Tensor | None = None) -> Formula:
+    """A loss of ``formulas``, of single-precision tensors.
 
     ``weights`` are numbers, of which 0 means absent, or whether a unit counts.
     """
-    if not hasattr(formulas, loss):
-        return None
     given = {
         name: _Repeated(value) if isinstance(value, Tensor) else value
         for name, value in parameters.items()
     }
     compute, numbers = _in_torch(loss), pointwise.numbers(loss, given)
-
     axis = parameters.get("axis")
 
     def found(*arrays: Tensor) -> Arrays:

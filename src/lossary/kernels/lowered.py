@@ -51,19 +51,19 @@ def _reduced(
     weights, count, target = _weighed(
         loss, reduction, ignore, prediction, target, shape, class_weights, weights, mask, indices
     )
-    formula = None
-    if _to_the_compiler(loss, reduction, parameters, arrays, indices, derived, pos_weight):
-        if loss in INDEXED:
-            if indices:
-                target = _existing(target, prediction.shape[lacking[0]])
-            compute = in_torch.of_classes(loss, parameters["label_smoothing"], soft=not indices)
-            values = compute(prediction, target, weights, lacking[0])
-            return values if reduction == "none" else values.sum() / count
+    to_the_compiler = _to_the_compiler(
+        loss, reduction, parameters, arrays, indices, derived, pos_weight
+    )
+    if to_the_compiler and loss in INDEXED:
+        if indices:
+            target = _existing(target, prediction.shape[lacking[0]])
+        compute = in_torch.of_classes(loss, parameters["label_smoothing"], soft=not indices)
+        values = compute(prediction, target, weights, lacking[0])
+        return values if reduction == "none" else values.sum() / count
+    if to_the_compiler:
         if pos_weight is not None:
             parameters["pos_weight"] = pos_weight.to(prediction.dtype)
-        formula = in_torch.formula(loss, parameters, weights)
-    if formula is not None:
-        inputs = (prediction, target, *more)
+        formula, inputs = in_torch.formula(loss, parameters, weights), (prediction, target, *more)
         if reduction == "none":
             return in_torch.values(inputs, formula, places, shape)
         return in_torch.total(inputs, formula, places) / count
