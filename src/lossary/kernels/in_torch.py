@@ -91,7 +91,7 @@ class _Values(torch.autograd.Function):
 
 
 class _Picked(torch.autograd.Function):
-    """The same of log-probabilities. Slopes, 0 but at the target, are written when asked for."""
+    """Of log-probabilities, one value per unit; slopes, 0 but at the target, when asked for."""
 
     @staticmethod
     def forward(
@@ -111,7 +111,7 @@ class _Picked(torch.autograd.Function):
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """One value per unit; see ``numba.softmax`` for the form.
+    """Of logits, one value per unit; see ``numba.softmax`` for the form.
 
     Slopes are made from the logits again: to keep them would take as much memory twice. Smoothing
     is over the classes that are possible at all.
