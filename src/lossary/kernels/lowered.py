@@ -3,9 +3,9 @@
 
 Large arrays go to a compiled kernel, an operation that makes value and slope in one pass; the
 compiler multiplies the slope in place, with whatever else it finds to do there. Other arrays go to
-the compiler itself, as the kernel's own formula of value and slope: to differentiate the definition
-would be twice the work. Losses whose units read many numbers, and have no formula, go to their
-kernel.
+the compiler itself, as the kernel's own formula of value and slope, or with slopes made from the
+inputs again: to differentiate the definition would be twice the work. Losses whose units read many
+numbers, and have no formula, go to their kernel.
 """
 
 from __future__ import annotations
@@ -111,14 +111,12 @@ def _to_the_compiler(
     sharp = softmax and not parameters["label_smoothing"]
     if prediction.dtype != torch.float32 or not (indices or sharp or hasattr(formulas, loss)):
         return False
-    least = LARGE_SOFTMAX if softmax else LARGE
-    if softmax and not (indices and sharp):  # more sums, which the compiler makes at once
-        least *= 2
-    if not softmax and (loss in kernels.WHOLE_ARRAY or pointwise.computes(loss)):
+    dense, least = all(array.is_contiguous() for array in arrays), LARGE
+    if softmax and dense:  # smoothed, or of distributions: more sums, which the compiler fuses
+        least = LARGE_SOFTMAX if indices and sharp else 2 * LARGE_SOFTMAX
+    elif not softmax and (loss in kernels.WHOLE_ARRAY or pointwise.computes(loss)):
         least = LARGE_COMPUTED if derived else LARGE_VALUE
-    dense = all(array.is_contiguous() for array in arrays)
-    if softmax and not dense:  # the gradient's gaps are filled in the same pass
-        least = LARGE
+    # Gaps in logits are filled in the gradient in the same pass.
     # What it reads where it lies, and what the kernel's operations do not take.
     own = reduction == "none" or pos_weight is not None or len(arrays) > 2
     # Sizes that depend on data are the kernel's.
