@@ -4,7 +4,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from lossary.kernels.triton import language, pointwise, softmax
+from lossary.kernels.pointwise import names
+from lossary.kernels.triton import pointwise, softmax
 
 TARGET = GPUTarget("cuda", 90, 32)
 
@@ -33,14 +34,16 @@ def main() -> None:
         ("poisson_nll", "float32", (1.0,)),
         ("poisson_nll_of_rates", "float64", (0.0,)),
         ("poisson_nll_of_rates", "float64", (1.0,)),
+        ("gaussian_nll", "float32", (1.0,)),
+        ("gaussian_kl", "float64", ()),
     ]:
+        inputs, _, gradients = names(loss)
+        places = ("weights", "values", "factor", *inputs, *gradients)
         code = build(
-            pointwise.kernel(dtype), dtype,
-            {"prediction_at": "real", "target_at": "real", **common, "partial_at": "double",
-             "factor_at": "real"},
+            pointwise.kernel(loss, dtype), dtype,
+            {f"{name}_at": "real" for name in places} | {"partial_at": "double"},
             ["size"],
-            {"formula": language.formula(loss, dtype), "parameters": parameters, **flags,
-             "BLOCK": pointwise.BLOCK},
+            {"parameters": parameters, **flags, "BLOCK": pointwise.BLOCK},
         )  # fmt: skip
         # Quotients are rounded once, and no exponential is the hardware's approximation.
         assert "div.full" not in code and "ex2.approx" not in code

@@ -25,6 +25,10 @@ def _binary_cross_entropy(p, t, label_smoothing=0.0, pos_weight=1.0):
     return pos_weight * yes * mp.log1p(mp.exp(-p)) + (1 - yes) * mp.log1p(mp.exp(p))
 
 
+def _priced_cross_entropy(p, t, missed, raised):
+    return missed * t * mp.log1p(mp.exp(-p)) + raised * (1 - t) * mp.log1p(mp.exp(p))
+
+
 def _focal(p, t, gamma, alpha):
     z = p if t == 1 else -p
     share = 1 if alpha is None else (alpha if t == 1 else 1 - mp.mpf(alpha))
@@ -112,6 +116,16 @@ TEXTBOOK = {
     "kl_divergence_of_log_probabilities": lambda p, t, axis: t * (mp.log(t or 1) - p),
     "binary_cross_entropy": _binary_cross_entropy,
     "binary_cross_entropy_of_probabilities": _binary_cross_entropy_of_probabilities,
+    "real_world_weight_binary_cross_entropy": (
+        lambda p, t, false_negative_cost, false_positive_cost: _priced_cross_entropy(
+            p, t, false_negative_cost, false_positive_cost
+        )
+    ),
+    "real_world_weight_multilabel_cross_entropy": (
+        lambda p, t, false_negative_costs, false_positive_costs: _priced_cross_entropy(
+            p, t, false_negative_costs, false_positive_costs
+        )
+    ),
     "binary_focal": _focal,
     "hinge_embedding": lambda p, t, margin: p if t == 1 else max(mp.mpf(0), margin - p),
     "hinge": lambda p, t, margin: max(mp.mpf(0), margin - (t or -1) * p),
@@ -151,6 +165,13 @@ PARAMETERS = {
     "binary_cross_entropy": [
         {"label_smoothing": 0.0, "pos_weight": 1.0},
         {"label_smoothing": 0.25, "pos_weight": 2.0},
+    ],
+    "real_world_weight_binary_cross_entropy": [
+        {"false_negative_cost": 8.0, "false_positive_cost": 0.25},
+        {"false_negative_cost": 0.0, "false_positive_cost": 1.0},
+    ],
+    "real_world_weight_multilabel_cross_entropy": [
+        {"false_negative_costs": 8.0, "false_positive_costs": 0.25}
     ],
     "binary_focal": [
         {"gamma": 2.0, "alpha": None},
@@ -215,7 +236,7 @@ DIGITS = {"welsch": 150, "barron": 250}
 LOSSES = sorted(
     name
     for name, _ in inspect.getmembers(formulas, inspect.isfunction)
-    if len(kernels.inputs_of(name)) == 2
+    if len(kernels.differentiated(name)) == 1
 )
 CASES = [(name, given) for name in LOSSES for given in PARAMETERS.get(name, [{}])]
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from tests.kernels import test_several as several
 from tests.kernels.test_pointwise import CASES, DIGITS, TARGETS, check_accuracy, mp
 from tests.kernels.test_softmax import assert_close, textbook
 
@@ -13,13 +14,18 @@ KERNEL = kernels.find("cross_entropy", "torch", "triton")[0]
 PLAIN = {"label_smoothing": 0.0, "axis": -1}
 
 
-def _triton(name, p, t, given):
+def _several(name, arrays, given):
     (kernel,) = kernels.find(name, "torch", "triton")
-    p, t = torch.from_numpy(p), torch.from_numpy(t)
-    assert kernel.supports(p, t, **given) is None
-    values = kernel.values(p, t, **given)
-    total, slopes = kernel.value_and_grad(p, t, factor=1.0, **given)
-    return values.numpy(), float(total), slopes.numpy()
+    arrays = [torch.from_numpy(array) for array in arrays]
+    assert kernel.supports(*arrays, **given) is None
+    values = kernel.values(*arrays, **given)
+    total, slopes = kernel.value_and_grad(*arrays, factor=1.0, **given)
+    return values.numpy(), float(total), slopes
+
+
+def _triton(name, p, t, given):
+    values, total, slopes = _several(name, (p, t), given)
+    return values, total, slopes.numpy()
 
 
 FORMULAS = [case for case in CASES if kernels.find(case[0], "torch", "triton")]
@@ -35,6 +41,12 @@ DOUBLE += ("binary_cross_entropy_of_probabilities", "poisson_nll", "poisson_nll_
 def test_value_and_slope_are_right_to_4_ulp(name, given, dtype):
     with mp.workdps(DIGITS.get(name, 50)):
         check_accuracy(name, given, dtype, TARGETS.get(name, [0.0, 0.3]), _triton)
+
+
+@pytest.mark.parametrize(("name", "given"), several.CASES)
+def test_slopes_by_several_predictions_are_right(name, given):
+    with several.mp.workdps(several.DIGITS.get(name, 50)):
+        several.check_every_slope(name, given, np.float32, _several)
 
 
 @pytest.mark.parametrize("name", ["huber", "binary_cross_entropy", "binary_focal"])

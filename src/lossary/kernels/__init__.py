@@ -100,8 +100,7 @@ def manifest() -> dict[tuple[str, str], tuple[str, ...]]:
         for library in ("numpy", "torch", "jax")
     }
     for loss in {*_formulas()} - {*WHOLE_ARRAY} | {"cross_entropy"}:
-        if len(inputs_of(loss)) == 2:
-            rows[loss, "torch"] += ("triton.on_torch",)
+        rows[loss, "torch"] += ("triton.on_torch",)
     for key in NATIVE:
         rows[key] = ("native.on_torch", *rows[key])
     for loss in CHUNKED:

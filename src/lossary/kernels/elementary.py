@@ -271,3 +271,17 @@ def surprise_at_best(y):
     log_count = log_any(y)
     least = y * ((y * gamma_of_few(s) - log_count) + 0.42278433509846714)
     return where(few, least, (0.5 * log_count + 0.9189385332046727) + t * gamma_of_many(t))
+
+
+def surprise_of_logit(z, yes, no, mass):
+    """yes log(1 + e^-z) + no log(1 + e^z), with mass = yes + no; and its slope by z."""
+    # Seen from the likelier answer: what speaks against it, and what for it.
+    positive = z > 0.0
+    against = where(positive, no, yes)
+    agreeing = where(positive, yes, no)
+    distance = absolute(z)
+    odds = exp_below(-distance)
+    # A weight of exactly zero wins over an infinite logit.
+    miss = where(against == 0.0, 0.0, against * distance)
+    pull = ratio(against - agreeing * odds, 1.0 + odds)
+    return mass * log1p_unit(odds) + miss, where(positive, pull, -pull)

@@ -62,14 +62,14 @@ def traced(
         return None
     if not (elementwise or indexed):
         return _of_rows(loss, parameters, ignore, what)
-    if len(kernels.inputs_of(loss)) > 2:
+    if len(kernels.differentiated(loss)) > 1:
         return None if ignore is not None else _of_numbers(loss, what)
     return _of_pair(loss, reduction, parameters, ignore, what)
 
 
 def where_it_runs(loss: str) -> str:
     """What ``explain`` says of graphs."""
-    several = hasattr(formulas, loss) and len(kernels.inputs_of(loss)) > 2
+    several = hasattr(formulas, loss) and len(kernels.differentiated(loss)) > 1
     if several or loss == "cross_entropy_of_log_probabilities":
         return "torch's own loops"
     if hasattr(formulas, loss) or loss in INDEXED:
@@ -231,6 +231,6 @@ def _lead(weights: Tensor | None, mask: Tensor | None, units: torch.Size) -> boo
 @functools.cache
 def _version() -> str:
     """Of what the operation is made of: compilers keep their results on disk."""
-    modules = (lowered, in_graph, in_torch, pointwise, formulas, elementary)
+    modules = (lowered, in_graph, in_torch, pointwise, *formulas.MODULES, elementary)
     text = "".join(map(inspect.getsource, modules))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -243,7 +243,10 @@ _POLYNOMIALS = {
     for name in elementary.POLYNOMIALS
 }
 # Words that are made of others; "lift" and "log_lift" are words of these.
-_COMPOSED = ("sign", "log1p_gap", "exp_gap", "log_ratio", "relative_entropy", "surprise_at_best")
+_COMPOSED = (
+    "sign", "log1p_gap", "exp_gap", "log_ratio", "relative_entropy", "surprise_at_best",
+    "surprise_of_logit",
+)  # fmt: skip
 _WORDS: dict[str, Any] = {
     "where": _where, "absolute": torch.abs, "sqrt": torch.sqrt, "ratio": torch.div,
     "exp": torch.exp, "exp_below": torch.exp, "expm1": torch.expm1, "log": torch.log,

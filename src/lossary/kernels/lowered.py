@@ -118,7 +118,8 @@ def _to_the_compiler(
         least = LARGE_COMPUTED if derived else LARGE_VALUE
     # Gaps in logits are filled in the gradient in the same pass.
     # What it reads where it lies, and what the kernel's operations do not take.
-    own = reduction == "none" or pos_weight is not None or len(arrays) > 2
+    own = reduction == "none" or pos_weight is not None
+    own = own or len(kernels.differentiated(loss)) > 1
     # Sizes that depend on data are the kernel's.
     return own or not (softmax or dense) or guard_or_false(prediction.numel() < least)
 

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lossary.kernels import elementary, formulas, inputs_of
+from lossary.kernels import differentiated, elementary, formulas, inputs_of
 
 _FUNCTIONS = {name for name, _ in inspect.getmembers(elementary, inspect.isfunction)} - {"sign"}
 
@@ -15,8 +15,16 @@ _FUNCTIONS = {name for name, _ in inspect.getmembers(elementary, inspect.isfunct
 @functools.cache
 def parameter_names(loss: str) -> tuple[str, ...]:
     """The names of a formula's parameters, in order."""
-    names = inspect.signature(getattr(formulas, loss)).parameters
-    return tuple(name for name in names if name not in inputs_of(loss))
+    taken = inspect.signature(getattr(formulas, loss)).parameters
+    return tuple(name for name in taken if name not in inputs_of(loss))
+
+
+@functools.cache
+def names(loss: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Inputs, the slopes by those that are differentiated, and the gradients these go to."""
+    inputs = inputs_of(loss)
+    by = tuple(inputs[place] for place in differentiated(loss))
+    return inputs, tuple(f"{name}_slope" for name in by), tuple(f"{name}_gradient" for name in by)
 
 
 @functools.cache
@@ -52,11 +60,11 @@ def decline(
             return f"the {name} is {dtype}, the {first} {dtypes[0]}"
         if shape != shapes[0]:
             return f"the {name} has shape {shape}, the {first} {shapes[0]}"
-    names = parameter_names(loss)
+    taken = parameter_names(loss)
     for name, value in parameters.items():
         unused = value is None or value is False
-        if name not in names and not unused:
+        if name not in taken and not unused:
             return f"{name} has no compiled form"
-        if name in names and not (unused or isinstance(value, (int, float))):
+        if name in taken and not (unused or isinstance(value, (int, float))):
             return f"{name} is {type(value).__name__}, the compiled form takes a number"
     return None

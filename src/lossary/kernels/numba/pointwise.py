@@ -1,6 +1,6 @@
 """Pointwise losses: one kernel per formula and purpose, its source written from the formula.
 
-The source text depends on ``formulas.py`` and this file alone, and the name of a kernel carries a
+The source text depends on ``formulas`` and this file alone, and the name of a kernel carries a
 hash of all that it is made of, so Numba's disk cache is found again in every process and never
 stale.
 """
@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 from numba import float64, intp
 
-from lossary.kernels import differentiated, formulas, inputs_of
+from lossary.kernels import formulas
 from lossary.kernels.numba import machine, pool, scalar, special
 from lossary.kernels.numba.memory import address
 from lossary.kernels.numba.source import inlined
-from lossary.kernels.pointwise import computes, parameter_names
+from lossary.kernels.pointwise import computes, names, parameter_names
 
 REAL = {"float32": np.float32, "float64": np.float64}
 
@@ -47,8 +47,8 @@ def _tests(loss: str) -> tuple[Any, ...]:
 
 def branches(loss: str, given: tuple[Any, ...]) -> tuple[bool, ...]:
     """Which branches of the formula these parameters take."""
-    names = dict(zip(parameter_names(loss), given, strict=True))
-    return tuple(bool(eval(test, {}, names)) for test in _tests(loss))
+    numbers = dict(zip(parameter_names(loss), given, strict=True))
+    return tuple(bool(eval(test, {}, numbers)) for test in _tests(loss))
 
 
 @functools.cache
@@ -66,7 +66,7 @@ def source(
     block; gradients the slopes times ``factor`` (and weight); ``values`` the unreduced values.
     Parameters among ``columns`` are arrays that repeat themselves after ``period`` numbers.
     """
-    inputs, slopes, gradients = _names(loss)
+    inputs, slopes, gradients = names(loss)
     arrays = [*inputs, *["weights"] * weighted, *gradients * gradient]
     parameters = parameter_names(loss)
     scalars = [name for name in parameters if name not in columns]
@@ -119,13 +119,6 @@ def source(
     return "\n".join(lines)
 
 
-def _names(loss: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """Inputs, the slopes by those that are differentiated, and the gradients these go to."""
-    inputs = inputs_of(loss)
-    by = tuple(inputs[place] for place in differentiated(loss))
-    return inputs, tuple(f"{name}_slope" for name in by), tuple(f"{name}_gradient" for name in by)
-
-
 @functools.cache
 def kernel(
     loss: str, real: type, weighted: bool, gradient: bool, values: bool, taken: tuple[bool, ...],
@@ -149,7 +142,8 @@ def kernel(
     space["formula"] = special.bind(formula, space, special.EXACT, variant)
     space["block"] = special.bind(space["block"], space, special.LOOSE, variant)
     reals = 1 + len(parameter_names(loss)) - len(columns)
-    integers = 6 + len(inputs_of(loss)) + len(differentiated(loss)) + len(columns) + bool(columns)
+    inputs, _, gradients = names(loss)
+    integers = 6 + len(inputs) + len(gradients) + len(columns) + bool(columns)
     signature = float64(*[intp] * integers, *[float64] * reals)
     return special.entry(space[loss], space, signature, variant)
 
@@ -168,10 +162,9 @@ def prepared(
     gradients and values are among them.
     """
     real, size = REAL[dtype], math.prod(shape)
-    names = parameter_names(loss)
     columns = {
         name: np.resize(np.asarray(value, real), len(value) + BLOCK[real])
-        for name, value in zip(names, parameters, strict=True)
+        for name, value in zip(parameter_names(loss), parameters, strict=True)
         if isinstance(value, tuple)
     }
     taken = branches(loss, parameters) if _tests(loss) else ()

@@ -27,7 +27,7 @@ EXACT = {"contract"}
 @functools.cache
 def fingerprint(*modules: ModuleType) -> str:
     """A short hash of the sources that a kernel is made of: part of its name in the disk cache."""
-    parts = (elementary, formulas, machine, scalar, source, sums, *modules)
+    parts = (elementary, *formulas.MODULES, machine, scalar, source, sums, *modules)
     files = [module.__file__ for module in parts] + [__file__]
     contents = b"".join(Path(str(file)).read_bytes() for file in files)
     return hashlib.sha256(contents).hexdigest()[:12]

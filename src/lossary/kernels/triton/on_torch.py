@@ -33,9 +33,9 @@ class _Triton(OnePass):
         self, arrays: Arrays, weights: Tensor | None, gradients: Arrays | None,
         values: Tensor | None, factor: float, parameters: Any,
     ) -> Tensor:  # fmt: skip
-        prediction, target = arrays
-        (gradient,) = gradients or (None,)
-        memory = (prediction.detach(), target, weights, gradient, values)
+        prediction = arrays[0]
+        into = gradients or (None,) * len(self.places)
+        memory = (*(array.detach() for array in arrays), weights, *into, values)
         # In memory, for as an argument it would arrive in single precision.
         scale = torch.full((), factor, dtype=prediction.dtype, device=prediction.device)
         partial = self.launch(memory, scale, parameters)
