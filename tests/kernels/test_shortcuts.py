@@ -102,20 +102,29 @@ def test_unreduced(name, size, dtype, no_detours):
 # -- one number for each class --------------------------------------------------------------------
 
 
+def _one_for_each_class(classes):
+    """Losses, with the parameters that have one number for each class."""
+    rise = tuple(np.linspace(0.25, 4.0, classes).tolist())
+    return {
+        "binary_cross_entropy": {"pos_weight": rise, "label_smoothing": 0.1},
+        "real_world_weight_multilabel_cross_entropy": {
+            "false_negative_costs": rise, "false_positive_costs": rise[::-1],
+        },
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("shape", [(300, 7), (5, 9, 257), (4, 5000), (3, 0)], ids=str)
 @pytest.mark.parametrize("reduction", ["mean", "none"])
-def test_a_positive_weight_for_each_class(shape, reduction):
-    numbers = tuple(np.linspace(0.25, 4.0, shape[-1]).tolist())
+@pytest.mark.parametrize("name", _one_for_each_class(1))
+def test_a_number_for_each_class(shape, reduction, name):
+    given = _one_for_each_class(shape[-1])[name]
     rng = np.random.default_rng(0)
     logits = rng.normal(size=shape).astype("float32")
     target = (rng.random(shape) > 0.5).astype("float32")
     ours, truth = (
-        Loss(
-            "binary_cross_entropy", pos_weight=numbers, label_smoothing=0.1, reduction=reduction,
-            implementation=implementation,
-        )
+        Loss(name, reduction=reduction, implementation=implementation, **given)
         for implementation in ("auto", "definition")
-    )  # fmt: skip
+    )
     np.testing.assert_allclose(ours(logits, target), truth(logits, target), rtol=3e-6)
     one, two = torch.from_numpy(logits), torch.from_numpy(target)
     torch.testing.assert_close(with_slope(ours, one, two), with_slope(truth, one, two))
