@@ -117,12 +117,13 @@ class Conventions:
         """Whether a call's inputs are not the loss's, or its values are reduced in two steps."""
         # A mean over rows of means over labels is the mean of all.
         means = self.each_label and self.reduction != "mean"
-        return means or self.time_first or self.labels_by_index
+        return means or self.time_first
 
     @property
     def prepares_inputs(self) -> bool:
         """Whether a call's inputs become the loss's by a change of each."""
-        return self.each_class or self.log_target or self.least_variance is not None
+        divergence = self.each_class or self.log_target
+        return divergence or self.labels_by_index or self.least_variance is not None
 
     @classmethod
     def of(cls, contract: Contract, key: str, given: Mapping[str, Any]) -> Conventions:
@@ -201,6 +202,7 @@ def multi_hot(target: Tensor, prediction: Tensor) -> Tensor:
     if not prediction.ndim:
         raise LossError("the prediction is one number, expected (labels,) or (batch, labels)")
     classes = prediction.shape[-1]
+    kind = prediction.dtype if prediction.itemsize > 2 else torch.float32
     written = torch.cumsum(target < 0, dim=-1) == 0
-    hot = target.new_zeros((*target.shape[:-1], classes))
-    return hot.scatter_add(-1, torch.where(written, target, 0), written.to(hot.dtype))
+    hot = prediction.new_zeros((*target.shape[:-1], classes), dtype=kind)
+    return hot.scatter_add_(-1, torch.where(written, target, 0), written.to(kind))

@@ -104,6 +104,8 @@ class LossModule(nn.Module):
             inputs = (first, target.exp())
         if self.conventions.each_class:
             inputs = (first.unsqueeze(-1), inputs[1].unsqueeze(-1))
+        if self.conventions.labels_by_index:
+            inputs = (first, conventions.multi_hot(inputs[1], first))
         soft = inputs[self._target_at].ndim == inputs[0].ndim
         way = (first.ndim > 1, soft)
         weight, positive = self._buffers.get("weight"), self._buffers.get("pos_weight")
