@@ -128,7 +128,9 @@ def write(results: dict[str, Any], folder: Path) -> None:
         "# Speed and memory",
         "",
         "Made by `make bench`; do not edit. Value and gradient, float32. In each round every "
-        "contender runs once, in random order; *lossary, compiled* is a Loss under torch.compile. "
+        "contender runs once, in random order, small ones 20 steps in a row: alone, right after "
+        "other programs, each takes 10 to 40% longer. *lossary, compiled* is a Loss under "
+        "torch.compile. "
         "Times are medians, in brackets the lowest; "
         "ratios are a contender's time over Lossary's, so above 1 Lossary is faster. *Default* "
         "is what a user sees; *no page faults* sets `MALLOC_MMAP_THRESHOLD_` and "

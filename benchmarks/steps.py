@@ -26,6 +26,7 @@ class Workload:
     title: str
     contenders: dict[str, Callable[[], Step]]
     repeats: int = 7
+    block: int = 1  # steps in a row; small ones alone would be timed with cold caches
     bytes_moved: int = 0  # what any algorithm must read and write
     small: dict[str, Callable[[], Step]] | None = None  # the same, small: measure memory too
     settings: tuple[str, ...] = ("default", "no page faults")

@@ -357,11 +357,12 @@ WORKLOADS: dict[str, Workload] = {
     },
     **{
         f"small_{loss}": Workload(
-            f"{loss}, 1280", _pointwise(loss, 1280), 400, settings=("default",)
+            f"{loss}, 1280", _pointwise(loss, 1280), 100, block=20, settings=("default",)
         )
         for loss in _PEERS
     },
     "small_ce": Workload(
-        "cross_entropy, 32 x 10", _cross_entropy(32, 10, False), 400, settings=("default",)
+        "cross_entropy, 32 x 10", _cross_entropy(32, 10, False), 100, block=20,
+        settings=("default",),
     ),
 }  # fmt: skip
