@@ -18,6 +18,7 @@ import torch
 from torch.nn import functional
 
 from lossary.contract import LossError, contract_of
+from lossary.kernels.chunked import products_torch as products
 from lossary.kernels.chunked.sliced_torch import (
     BUDGET,
     Found,
@@ -151,12 +152,13 @@ class _Sweep:
         self.scores = left.new_empty(most * len(right))
         self.by_left = torch.empty_like(left) if gradients else None
         self.by_right = torch.zeros_like(right) if gradients else None
+        self.turned = products.turned(right) if gradients else None
 
     def scored(self, part: slice) -> tuple[Tensor, Tensor]:
         """(scores of a slice, those of the queries with their own keys: a view)."""
         shape = (len(self.right), part.stop - part.start)
         scores = self.scores[: shape[0] * shape[1]].view(shape)
-        torch.mm(self.right, self.left[part].t(), out=scores)
+        products.score(self.right, self.left[part], scores)
         return scores, scores[part].diagonal()
 
     def add(self, part: slice, slopes: Tensor, ratio: Tensor | None = None) -> None:
@@ -164,11 +166,11 @@ class _Sweep:
         if self.by_left is None or self.by_right is None:
             return
         rows = self.left[part]
-        torch.mm(slopes.t(), self.right, out=self.by_left[part])
+        products.gather(slopes, self.right, self.by_left[part], self.turned)
         if ratio is not None:
             self.by_left[part] *= ratio.unsqueeze(1)
             rows = rows * ratio.unsqueeze(1)
-        self.by_right.addmm_(slopes, rows)
+        products.add(self.by_right, slopes, rows)
 
 
 def _exponentials(scores: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from lossary.contract import LossError, contract_of
+from lossary.kernels.chunked import products_torch as products
 from lossary.kernels.chunked.sliced_torch import (
     BUDGET,
     Found,
@@ -24,7 +25,9 @@ from lossary.kernels.chunked.sliced_torch import (
     slices,
 )
 
-_ROWS = 1024  # with 512, the three products took 4 to 10 % more time, with 256 another 10 %
+# With 512 MKL's three products took 4 to 10 % more time, with 256 another 10 %; oneDNN's are made
+# in blocks.
+_ROWS, _ROWS_IN_BLOCKS = 1024, 512
 
 
 def linear_cross_entropy(
@@ -154,7 +157,8 @@ class Linear(Sliced):
         budget = parameters.get("budget")
         if budget is None:
             budget = max(BUDGET, weight.numel() * wide.itemsize)
-        parts = slices(rows, classes, wide.itemsize, budget, _ROWS)
+        most = _ROWS_IN_BLOCKS if products.by_onednn(hidden, weight) else _ROWS
+        parts = slices(rows, classes, wide.itemsize, budget, most)
         out = fresh((classes * max((_length(part) for part in parts), default=0),), hidden, wide)
         wants = (*wanted.gradients, False)
         by_hidden = torch.empty_like(flat) if wants[0] else None
@@ -179,7 +183,7 @@ class Linear(Sliced):
                 logits *= slope
             narrow, column = logits.to(hidden.dtype), ratio.unsqueeze(1).to(hidden.dtype)
             if by_hidden is not None:
-                torch.mm(narrow.t(), weight, out=by_hidden[part])
+                products.gather(narrow, weight, by_hidden[part])
                 by_hidden[part] *= column
             if by_weight is not None:
                 _add_product(by_weight, narrow, inputs * column, first=part.start == 0)
@@ -205,7 +209,7 @@ def _length(part: slice) -> int:
 def _add_product(total: Tensor, one: Tensor, other: Tensor, *, first: bool) -> None:
     """``total`` plus ``one @ other``, summed in the precision of ``total``."""
     if total.dtype == one.dtype:
-        total.addmm_(one, other, beta=0 if first else 1)  # at 0, what stands there is not read
+        products.add(total, one, other, first=first)
     elif first:
         total.copy_(torch.mm(one, other))
     else:
@@ -217,7 +221,7 @@ def _score(
 ) -> Tensor | None:
     """Logits of a slice into ``out``; the derivative of the soft cap (None without one)."""
     if out.dtype == inputs.dtype:
-        torch.mm(weight, inputs.t(), out=out)
+        products.score(weight, inputs, out)
     else:
         out.copy_(torch.mm(weight, inputs.t()))
     if bias is not None:
