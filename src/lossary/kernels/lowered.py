@@ -112,11 +112,14 @@ def _to_the_compiler(
     if prediction.dtype != torch.float32 or not (indices or sharp or hasattr(formulas, loss)):
         return False
     dense, least = all(array.is_contiguous() for array in arrays), LARGE
-    if softmax and dense:  # smoothed, or of distributions: more sums, which the compiler fuses
+    last = parameters.get("axis") in (-1, prediction.ndim - 1)
+    if softmax and dense and (last or not indices):
+        # Smoothed, or of distributions: more sums, which the compiler fuses.
         least = LARGE_SOFTMAX if indices and sharp else 2 * LARGE_SOFTMAX
     elif not softmax and (loss in kernels.WHOLE_ARRAY or pointwise.computes(loss)):
         least = LARGE_COMPUTED if derived else LARGE_VALUE
-    # Gaps in logits are filled in the gradient in the same pass.
+    # Gaps in logits are filled in the gradient in the same pass, and samples whose classes lie apart
+    # are added up side by side.
     # What it reads where it lies, and what the kernel's operations do not take.
     own = reduction == "none" or pos_weight is not None
     own = own or len(kernels.differentiated(loss)) > 1
