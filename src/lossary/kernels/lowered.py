@@ -118,8 +118,8 @@ def _to_the_compiler(
         least = LARGE_SOFTMAX if indices and sharp else 2 * LARGE_SOFTMAX
     elif not softmax and (loss in kernels.WHOLE_ARRAY or pointwise.computes(loss)):
         least = LARGE_COMPUTED if derived else LARGE_VALUE
-    # Gaps in logits are filled in the gradient in the same pass, and samples whose classes lie apart
-    # are added up side by side.
+    # Gaps in logits are filled in the gradient in the same pass; where classes lie apart, samples
+    # are summed side by side.
     # What it reads where it lies, and what the kernel's operations do not take.
     own = reduction == "none" or pos_weight is not None
     own = own or len(kernels.differentiated(loss)) > 1
