@@ -44,15 +44,12 @@ def test_products_are_right_block_by_block(way, monkeypatch, sizes, turning):
     torch.testing.assert_close(total, expected, **exact)
 
 
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")  # from PyTorch's own switch
 def test_others_stay_with_mkl(way):
     assert not products.by_onednn(torch.ones(3), torch.ones(3, dtype=torch.float64))
     assert not products.by_onednn(torch.ones(3, dtype=torch.bfloat16))
-    before = torch.backends.mkldnn.enabled
-    try:
-        torch.backends.mkldnn.enabled = False  # as a user may
+    with torch.backends.mkldnn.flags(enabled=False):  # as a user may
         assert not products.by_onednn(torch.ones(3))
-    finally:
-        torch.backends.mkldnn.enabled = before
 
 
 def _gradients(compute, *arrays):
