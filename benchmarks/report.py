@@ -6,6 +6,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from benchmarks.steps import IN_A_ROW
+
 SETTINGS = ("default", "no page faults")
 COMPILED = "lossary, compiled"
 # What a reader of the README sees, where we lose too.
@@ -128,8 +130,8 @@ def write(results: dict[str, Any], folder: Path) -> None:
         "# Speed and memory",
         "",
         "Made by `make bench`; do not edit. Value and gradient, float32. In each round every "
-        "contender runs once, in random order, small ones 20 steps in a row: alone, right after "
-        "other programs, each takes 10 to 40% longer. *lossary, compiled* is a Loss under "
+        f"contender runs once, in random order, small ones {IN_A_ROW} steps in a row: alone, right "
+        "after other programs, each takes 10 to 40% longer. *lossary, compiled* is a Loss under "
         "torch.compile. "
         "Times are medians, in brackets the lowest; "
         "ratios are a contender's time over Lossary's, so above 1 Lossary is faster. *Default* "

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 Step = Callable[[], Any]
+IN_A_ROW = 20  # small steps: one alone would be timed with cold caches
 
 
 class MissingError(Exception):
@@ -26,7 +27,7 @@ class Workload:
     title: str
     contenders: dict[str, Callable[[], Step]]
     repeats: int = 7
-    block: int = 1  # steps in a row; small ones alone would be timed with cold caches
+    block: int = 1  # steps in a row
     bytes_moved: int = 0  # what any algorithm must read and write
     small: dict[str, Callable[[], Step]] | None = None  # the same, small: measure memory too
     settings: tuple[str, ...] = ("default", "no page faults")

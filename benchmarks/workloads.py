@@ -12,6 +12,7 @@ from torch.nn import functional
 from benchmarks.matrices import contrast, contrast_alone, contrast_jax, linear, linear_jax
 from benchmarks.modules import MODULES
 from benchmarks.steps import (
+    IN_A_ROW,
     MissingError,
     Step,
     Workload,
@@ -357,12 +358,12 @@ WORKLOADS: dict[str, Workload] = {
     },
     **{
         f"small_{loss}": Workload(
-            f"{loss}, 1280", _pointwise(loss, 1280), 100, block=20, settings=("default",)
+            f"{loss}, 1280", _pointwise(loss, 1280), 100, block=IN_A_ROW, settings=("default",)
         )
         for loss in _PEERS
     },
     "small_ce": Workload(
-        "cross_entropy, 32 x 10", _cross_entropy(32, 10, False), 100, block=20,
+        "cross_entropy, 32 x 10", _cross_entropy(32, 10, False), 100, block=IN_A_ROW,
         settings=("default",),
     ),
 }  # fmt: skip
