@@ -177,11 +177,15 @@ class LossModule(nn.Module):
         """The reduced loss; ``none`` keeps one value per unit."""
         if weights is None and mask is None and len(inputs) == self._quick:
             first, buffers = inputs[0], self._buffers
-            bare = buffers.get("weight") is None and buffers.get("pos_weight") is None
-            if bare and first.is_cpu and first.ndim > 1 and not torch.is_autocast_enabled("cpu"):
+            weight = buffers.get("weight")
+            bare = buffers.get("pos_weight") is None and first.is_cpu and first.ndim > 1
+            if weight is not None and bare:  # of classes, one for each, or looked at more closely
+                bare = not self.conventions.element_weight and weight.is_cpu
+                bare = bare and weight.numel() == first.shape[1]
+            if bare and not torch.is_autocast_enabled("cpu"):
                 soft = inputs[self._target_at].ndim == first.ndim
                 try:
-                    return self._losses[True, soft](*inputs)
+                    return self._losses[True, soft](*inputs, class_weights=weight)
                 except LossError as error:
                     raise TorchLossError(str(error)) from None
         return self._run(False, inputs, weights, mask)

@@ -4,10 +4,11 @@
 from typing import Any
 
 from array_api_compat.torch import *  # noqa: F403
-from torch import _C, Tensor, clamp, clone, compiler, cumsum, gather, lgamma, library, nn, ops
+from torch import Tensor, clamp, clone, compiler, cumsum, gather, lgamma, library, nn, ops
 from torch import expm1 as _expm1
 from torch import sign as _sign
 from torch import squeeze as _squeeze
+from torch._C import _are_functorch_transforms_active as _transforming
 
 _PLAIN = (Tensor, nn.Parameter)
 _DENSE = Tensor().layout
@@ -17,9 +18,9 @@ def signature(
     arrays: tuple[Any, ...], same: Any = None, beside: tuple[Any, ...] = ()
 ) -> tuple[Any, ...] | None:
     """As ``xp.signature``, for arrays of which the first is a plain tensor: every call asks."""
-    if compiler.is_compiling() or _C._are_functorch_transforms_active():
+    if compiler.is_compiling() or _transforming():
         return None
-    key: list[Any] = []
+    key: tuple[Any, ...] = ()
     for array in arrays:
         if type(array) not in _PLAIN or array.layout is not _DENSE or array.is_nested:
             return None
@@ -33,7 +34,7 @@ def signature(
             if type(array) not in _PLAIN or array.layout is not _DENSE or array.requires_grad:
                 return None
             key += (place, array.dtype, array.shape, array.is_cpu, array.is_nested)
-    return tuple(key)
+    return key
 
 
 def stop_gradient(x: Tensor) -> Tensor:
@@ -48,7 +49,7 @@ library.register_autograd("lossary::computed_once", lambda context, slope: compu
 
 
 def computed_once(x: Tensor) -> Tensor:
-    if compiler.is_compiling() and not _C._are_functorch_transforms_active():
+    if compiler.is_compiling() and not _transforming():
         return ops.lossary.computed_once(x)
     return x
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -190,7 +189,8 @@ class _OfLogProbabilities:
                 value: Tensor = _nll_loss(prediction, target, class_weights, _MEAN, index)
             except IndexError:
                 raise self.no_such_class(prediction, target, index) from None
-            if math.isnan(value.item()):  # perhaps of nothing
+            number = value.item()
+            if number != number:  # perhaps of nothing
                 total = run(prediction, target, class_weights, _SUM, index)
                 return total if total.item() == 0.0 else value
             return value

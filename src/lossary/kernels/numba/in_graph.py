@@ -68,8 +68,10 @@ def _empty(loss: str, first: Tensor, each: bool, text: str) -> Tensor:
 
 def _run(loss: str, given: tuple[Any, ...], gradients: tuple[Tensor, ...] | None) -> Tensor:
     *arrays, weights, count, each, text = given
-    shapes, dtypes = tuple(x.shape for x in arrays), tuple(x.dtype for x in arrays)
-    bound, parameters = _bound(loss, shapes, dtypes, text)
+    signature: tuple[Any, ...] = ()
+    for array in arrays:
+        signature += (array.shape, array.dtype)
+    bound, parameters = _bound(loss, text, signature)
     values = _empty(loss, arrays[0], each, text) if each else None
     total = bound.run(tuple(arrays), weights, gradients, values, 1.0 / count, parameters)
     return total if values is None else values
@@ -83,6 +85,6 @@ def unit_axes(loss: str, prediction: Tensor, parameters: Mapping[str, Any]) -> t
 
 
 @functools.lru_cache(maxsize=256)
-def _bound(loss: str, shapes: Any, dtypes: Any, text: str) -> Any:
+def _bound(loss: str, text: str, signature: tuple[Any, ...]) -> Any:
     """The kernel for tensors of these shapes and dtypes, and its parameters."""
     return on_torch.fixed(loss), json.loads(text)
