@@ -30,7 +30,7 @@ from lossary.kernels.numba.program import REAL, program
 Traced = Callable[..., Any]
 # From how many numbers the kernel's operation is worth its call where there is only the definition.
 SMALLEST = 1 << 15
-SMALLEST_ROWS = 1 << 8  # of units that read many numbers
+SMALLEST_ROWS = {"multilabel_margin": 1 << 10}  # of units that read many numbers; of others 2^8
 _operation = torch.ops.lossary.reduced.default
 
 
@@ -177,7 +177,7 @@ def _of_numbers(loss: str, what: str) -> Traced:
 def _of_rows(loss: str, parameters: Mapping[str, Any], ignore: float | None, what: str) -> Traced:
     """Of units that read many numbers: the kernel, from a few rows on."""
     inputs, places = len(kernels.inputs_of(loss)), kernels.differentiated(loss)
-    given, run = dict(parameters), program(loss)
+    given, run, fewest = dict(parameters), program(loss), SMALLEST_ROWS.get(loss, 1 << 8)
     anywhere = loss == "ctc"  # the definition reads others where they lie
 
     def call(
@@ -197,7 +197,7 @@ def _of_rows(loss: str, parameters: Mapping[str, Any], ignore: float | None, wha
         first = arrays[0]
         if ignore is not None and (inputs != 2 or arrays[1].ndim != first.ndim - 1):
             return None  # what is ignored are class indices
-        if dtypes[0] not in REAL or guard_or_false(first.numel() < SMALLEST_ROWS):
+        if dtypes[0] not in REAL or guard_or_false(first.numel() < fewest):
             return None
         if run.decline(tuple(shapes), tuple(dtypes), given) is not None:
             return None
