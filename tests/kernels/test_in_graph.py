@@ -5,6 +5,7 @@ import inspect
 import pytest
 import torch
 from tests.kernels.test_pointwise import columns, domain
+from torch import nn
 
 import lossary.torch
 from lossary import Loss, kernels
@@ -498,6 +499,20 @@ def test_ignored_classes_of_margins_come_into_the_graph():
         found.append((value.detach(), leaf.grad))
         if implementation == "auto":
             assert "lossary.multi_margin_value_and_slopes.default" in backend.targets
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("rows", [4, 400])
+def test_labels_by_index_end_at_minus_one_in_a_graph_too(rows):
+    """PyTorch's own graphs, up to 2.13, count what follows as class 0."""
+    labels = torch.tensor([[0, 2, -1, -1, -1], [1, -1, 3, 0, 2], [0, 1, 2, 3, 4], [-1] * 5])
+    prediction, labels = torch.randn(rows, 5), labels.repeat(rows // 4, 1)
+    found = []
+    for module in (torch.compile(lossary.torch.MultiLabelMarginLoss()), nn.MultiLabelMarginLoss()):
+        leaf = prediction.clone().requires_grad_()
+        value = module(leaf, labels)
+        value.backward()
+        found.append((value.detach(), leaf.grad))
     torch.testing.assert_close(*found)
 
 
