@@ -30,7 +30,11 @@ from lossary.kernels.numba.program import REAL, program
 Traced = Callable[..., Any]
 # From how many numbers the kernel's operation is worth its call where there is only the definition.
 SMALLEST = 1 << 15
-SMALLEST_ROWS = {"multilabel_margin": 1 << 10}  # of units that read many numbers; of others 2^8
+SMALLEST_ROWS = 1 << 8  # of units that read many numbers
+LATER = {  # of those whose definition the compiler makes short work of
+    "multilabel_margin": 1 << 10, "jensen_shannon": 1 << 13, "kl_divergence": 1 << 14,
+    "contrastive": 1 << 16,
+}  # fmt: skip
 _operation = torch.ops.lossary.reduced.default
 
 
@@ -177,7 +181,7 @@ def _of_numbers(loss: str, what: str) -> Traced:
 def _of_rows(loss: str, parameters: Mapping[str, Any], ignore: float | None, what: str) -> Traced:
     """Of units that read many numbers: the kernel, from a few rows on."""
     inputs, places = len(kernels.inputs_of(loss)), kernels.differentiated(loss)
-    given, run, fewest = dict(parameters), program(loss), SMALLEST_ROWS.get(loss, 1 << 8)
+    given, run, fewest = dict(parameters), program(loss), LATER.get(loss, SMALLEST_ROWS)
     anywhere = loss == "ctc"  # the definition reads others where they lie
 
     def call(
