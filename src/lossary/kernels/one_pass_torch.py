@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch.autograd import forward_ad
 
 from lossary.kernels import Kernel, definition, differentiated, inputs_of
+from lossary.kernels.transforms_torch import transformed, undisturbed
 
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
 _REAL = (torch.float32, torch.float64)
@@ -17,28 +17,6 @@ HALVES = (torch.bfloat16, torch.float16)
 Tensor = torch.Tensor
 Arrays = tuple[Tensor, ...]
 _MANY = 1 << 20  # weights beyond are read as they lie, slice by slice
-
-
-def transformed() -> str | None:
-    """Why a transformation in progress needs the definition; None if there is none."""
-    if torch.compiler.is_compiling():
-        return "torch.compile compiles the definition"
-    if torch._C._are_functorch_transforms_active():
-        return "a torch.func transformation differentiates the definition"
-    if forward_ad._current_level >= 0:
-        return "forward-mode derivatives go through the definition"
-    if torch._C._len_torch_dispatch_stack() > 0 or torch._C._get_tracing_state() is not None:
-        return "a tracing mode looks at every operation"
-    return None
-
-
-def undisturbed() -> bool:
-    """Whether nothing looks at every operation or differentiates forward."""
-    return (
-        forward_ad._current_level < 0
-        and torch._C._len_torch_dispatch_stack() == 0
-        and torch._C._get_tracing_state() is None
-    )
 
 
 class OnePass:

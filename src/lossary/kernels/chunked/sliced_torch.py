@@ -10,7 +10,7 @@ import torch
 
 from lossary.kernels import Kernel
 from lossary.kernels.numba import memory
-from lossary.kernels.one_pass_torch import transformed
+from lossary.kernels.transforms_torch import transformed
 
 Tensor = torch.Tensor
 BUDGET = 64 * 2**20  # bytes of scores that exist at a time, unless told otherwise

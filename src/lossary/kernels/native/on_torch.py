@@ -9,7 +9,7 @@ import torch
 
 from lossary.kernels import Kernel
 from lossary.kernels.numba.program import NoSuchClassError
-from lossary.kernels.one_pass_torch import transformed, undisturbed
+from lossary.kernels.transforms_torch import transformed, undisturbed
 
 Tensor = torch.Tensor
 
