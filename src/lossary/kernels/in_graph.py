@@ -171,7 +171,8 @@ def _of_numbers(loss: str, what: str) -> Traced:
                 return None
         if not first.is_floating_point() or first.dtype.itemsize > 4:
             return None
-        if not _lead(weights, mask, first.shape):
+        beside = weights is not None or mask is not None
+        if beside and not _lead(weights, mask, first.shape):
             return None
         return _operation(list(arrays), None, weights, mask, None, what)
 
@@ -205,10 +206,11 @@ def _of_rows(loss: str, parameters: Mapping[str, Any], ignore: float | None, wha
             return None
         if run.decline(tuple(shapes), tuple(dtypes), given) is not None:
             return None
-        lacking = run.unit_axes(shapes[0], given)
-        units = [length for axis, length in enumerate(shapes[0]) if axis not in lacking]
-        if not _lead(weights, mask, torch.Size(units)):
-            return None
+        if weights is not None or mask is not None:
+            lacking = run.unit_axes(shapes[0], given)
+            units = [length for axis, length in enumerate(shapes[0]) if axis not in lacking]
+            if not _lead(weights, mask, torch.Size(units)):
+                return None
         return _operation(list(arrays), None, weights, mask, None, what)
 
     return call

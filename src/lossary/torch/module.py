@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, is_autocast_enabled, nn
 
 from lossary.contract import REGISTRY, Contract, LossError, contract_of, key_of, resolve
 from lossary.cost import Total, reduce
@@ -177,17 +177,16 @@ class LossModule(nn.Module):
         """The reduced loss; ``none`` keeps one value per unit."""
         if weights is None and mask is None and len(inputs) == self._quick:
             first, buffers = inputs[0], self._buffers
-            weight = buffers.get("weight")
-            bare = buffers.get("pos_weight") is None and first.is_cpu and first.ndim > 1
-            if weight is not None and bare:  # of classes, one for each, or looked at more closely
-                bare = not self.conventions.element_weight and weight.is_cpu
-                bare = bare and weight.numel() == first.shape[1]
-            if bare and not torch.is_autocast_enabled("cpu"):
-                soft = inputs[self._target_at].ndim == first.ndim
+            weight, axes = buffers.get("weight"), first.ndim
+            bare = axes > 1 and first.is_cpu and buffers.get("pos_weight") is None
+            if weight is not None and bare:  # of classes
+                bare = weight.is_cpu and not self.conventions.element_weight
+            if bare and not is_autocast_enabled("cpu"):
+                soft = inputs[self._target_at].ndim == axes
                 try:
                     return self._losses[True, soft](*inputs, class_weights=weight)
-                except LossError as error:
-                    raise TorchLossError(str(error)) from None
+                except LossError:
+                    pass  # said below, in PyTorch's words
         return self._run(False, inputs, weights, mask)
 
     def total(
@@ -201,7 +200,7 @@ class LossModule(nn.Module):
     ) -> Any:
         device = inputs[0].device.type
         try:
-            if device == "meta" or not torch.is_autocast_enabled(device):
+            if device == "meta" or not is_autocast_enabled(device):
                 return self._compute(total, inputs, weights, mask)
             with torch.autocast(device, enabled=False):
                 return self._compute(total, tuple(map(_wide, inputs)), weights, mask)

@@ -4,11 +4,12 @@
 from typing import Any
 
 from array_api_compat.torch import *  # noqa: F403
-from torch import Tensor, clamp, clone, compiler, cumsum, gather, lgamma, library, nn, ops
+from torch import Tensor, clamp, clone, cumsum, gather, lgamma, library, nn, ops
 from torch import expm1 as _expm1
 from torch import sign as _sign
 from torch import squeeze as _squeeze
 from torch._C import _are_functorch_transforms_active as _transforming
+from torch.compiler import is_compiling
 
 _PLAIN = (Tensor, nn.Parameter)
 _DENSE = Tensor().layout
@@ -18,7 +19,7 @@ def signature(
     arrays: tuple[Any, ...], same: Any = None, beside: tuple[Any, ...] = ()
 ) -> tuple[Any, ...] | None:
     """As ``xp.signature``, for arrays of which the first is a plain tensor: every call asks."""
-    if compiler.is_compiling() or _transforming():
+    if is_compiling() or _transforming():
         return None
     key: tuple[Any, ...] = ()
     for array in arrays:
@@ -26,9 +27,12 @@ def signature(
             return None
         key += (array.dtype, array.shape, array.is_cpu, array.is_contiguous())
     if same is not None:
-        if type(same) not in _PLAIN or same.requires_grad or same.is_inference():
+        if type(same) not in _PLAIN or same.requires_grad:
             return None
-        key += (id(same), same._version)
+        try:
+            key += (id(same), same._version)
+        except RuntimeError:  # made in inference mode, where changes are not counted
+            return None
     for place, array in enumerate(beside):
         if array is not None:
             if type(array) not in _PLAIN or array.layout is not _DENSE or array.requires_grad:
@@ -49,7 +53,7 @@ library.register_autograd("lossary::computed_once", lambda context, slope: compu
 
 
 def computed_once(x: Tensor) -> Tensor:
-    if compiler.is_compiling() and not _transforming():
+    if is_compiling() and not _transforming():
         return ops.lossary.computed_once(x)
     return x
 
@@ -68,7 +72,7 @@ def expm1(x: Tensor) -> Tensor:
 
     There (e^x - 1) x / log(e^x) (Kahan), whose roundings of e^x cancel, with the derivative e^x.
     """
-    if not compiler.is_compiling():
+    if not is_compiling():
         return _expm1(x)
     power = exp(x)
     rounded = power.detach()

@@ -106,15 +106,13 @@ class _OfLogProbabilities:
     # Reading one number from anywhere, and clearing the gradient: by then several threads pay.
     below, counted = 1 << 14, "samples and 256ths of numbers"
     device: str | None = "cpu"
+    ready = staticmethod(undisturbed)
 
     def __init__(self, loss: str) -> None:
         self.loss = loss.partition("_of_")[0]
 
     def size(self, prediction: Tensor, target: Tensor) -> int:
         return target.numel() + prediction.numel() // 256
-
-    def ready(self, prediction: Tensor, target: Tensor) -> bool:
-        return undisturbed()
 
     def supports(self, prediction: Tensor, target: Tensor, **parameters: Any) -> str | None:
         last = parameters.get("axis", -1) in (-1, 1)
