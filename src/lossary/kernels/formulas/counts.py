@@ -12,9 +12,10 @@ def poisson_nll(prediction, target, full):
         value = rate - where(plain, 0.0, target * prediction)
     else:
         plain = (target == 0.0) | (rate == infinity)
+        rise = rate / target
         # Far down the rate has lost its digits, far from the target nothing cancels.
-        low = prediction < -80.0
-        log_rise = where(low, prediction - log_any(target), log_ratio(rate, target))
+        apart = (prediction < -80.0) | (rise < smallest) | (rise == infinity)
+        log_rise = where(apart, prediction - log_any(target), log(rise))
         value = relative_entropy(target, rate, log_rise) + surprise_at_best(target)
         value = where(plain, rate - target, value)
     return value, rate - target
