@@ -67,7 +67,7 @@ def _find(kind: type) -> ModuleType:
         if home == "lossary.xp.torch":  # a statement, which torch.compile can trace
             from lossary.xp import torch as found
 
-            if not found.compiler.is_compiling():
+            if not found.is_compiling():
                 _FOUND[kind] = found
             return found
         if home:
