@@ -6,7 +6,7 @@ A step is value and gradient. Contenders that cannot run are left out by raising
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
@@ -27,10 +27,11 @@ class Workload:
     title: str
     contenders: dict[str, Callable[[], Step]]
     repeats: int = 7
-    block: int = 1  # steps in a row
     bytes_moved: int = 0  # what any algorithm must read and write
     small: dict[str, Callable[[], Step]] | None = None  # the same, small: measure memory too
+    _: KW_ONLY
     settings: tuple[str, ...] = ("default", "no page faults")
+    block: int = 1  # steps in a row
 
 
 def torch_step(function: Callable[..., torch.Tensor], *leaves: torch.Tensor) -> Step:
