@@ -14,6 +14,8 @@ import torch
 
 Step = Callable[[], Any]
 IN_A_ROW = 20  # small steps: one alone would be timed with cold caches
+# The machine's rates that the traffic of a loss is held against.
+BYTES_PER_NUMBER = {"copy": 8, "two reads, one write": 12}
 
 
 class MissingError(Exception):

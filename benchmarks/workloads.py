@@ -12,6 +12,7 @@ from torch.nn import functional
 from benchmarks.matrices import contrast, contrast_alone, contrast_jax, linear, linear_jax
 from benchmarks.modules import MODULES
 from benchmarks.steps import (
+    BYTES_PER_NUMBER,
     IN_A_ROW,
     MissingError,
     Step,
@@ -302,8 +303,11 @@ def _limits() -> dict[str, Callable[[], Step]]:
     }  # fmt: skip
 
 
+_LIMITS = _limits()
+# What the traffic of a loss is held against; measured in its rounds.
+RATES = {name: _LIMITS[name] for name in BYTES_PER_NUMBER}
 WORKLOADS: dict[str, Workload] = {
-    "limits": Workload("the machine, 2^24 numbers", _limits(), 15),
+    "limits": Workload("the machine, 2^24 numbers", _LIMITS, 15),
     **{
         loss: Workload(f"{loss}, 2^24", _pointwise(loss, LARGE), 11, 12 * LARGE)
         for loss in _PEERS
