@@ -24,10 +24,10 @@ from lossary.kernels.numba import in_graph
 from lossary.kernels.one_pass_torch import led
 
 Tensor = torch.Tensor
-# From how many numbers the kernel's operations are worth their calls. Formulas that little is
-# computed for: where the C library keeps no buffers (above 32 MiB), so that each of the compiler's
-# is new. Formulas that much is computed for, with slopes and without. Softmax, with and without.
-LARGE, LARGE_COMPUTED, LARGE_VALUE, LARGE_SOFTMAX = 1 << 23, 1 << 20, 1 << 18, 5 << 14
+# From how many numbers the kernel's operations are worth their calls, with slopes and without:
+# formulas that little is computed for (with slopes, where the C library keeps no buffers, so that
+# each of the compiler's is new), formulas that much is computed for, softmax.
+LARGE, LARGE_COMPUTED, LARGE_SOFTMAX = (1 << 23, 1 << 21), (1 << 18, 1 << 17), 1 << 18
 INDEXED = ("cross_entropy", "cross_entropy_of_log_probabilities")  # of class indices
 
 
@@ -111,13 +111,13 @@ def _to_the_compiler(
     sharp = softmax and not parameters["label_smoothing"]
     if prediction.dtype != torch.float32 or not (indices or sharp or hasattr(formulas, loss)):
         return False
-    dense, least = all(array.is_contiguous() for array in arrays), LARGE
+    dense, least = all(array.is_contiguous() for array in arrays), LARGE[not derived]
     last = parameters.get("axis") in (-1, prediction.ndim - 1)
     if softmax and dense and (last or not indices):
         # Smoothed, or of distributions: more sums, which the compiler fuses.
         least = LARGE_SOFTMAX if indices and sharp else 2 * LARGE_SOFTMAX
     elif not softmax and (loss in kernels.WHOLE_ARRAY or pointwise.computes(loss)):
-        least = LARGE_COMPUTED if derived else LARGE_VALUE
+        least = LARGE_COMPUTED[not derived]
     # Gaps in logits are filled in the gradient in the same pass; where classes lie apart, samples
     # are summed side by side.
     # What it reads where it lies, and what the kernel's operations do not take.
