@@ -33,14 +33,14 @@ INDEXED = ("cross_entropy", "cross_entropy_of_log_probabilities")  # of class in
 
 def _reduced(
     arrays: list[Tensor], class_weights: Tensor | None, weights: Tensor | None,
-    mask: Tensor | None, pos_weight: Tensor | None, what: str,
+    mask: Tensor | None, pos_weight: Tensor | None, what: str, converted: bool = False,
 ) -> Tensor:  # fmt: skip
     """What the compiler takes ``lossary::reduced`` apart into."""
     prediction, target, *more = arrays
     if prediction.dtype.itemsize == 2:
         wide = [array.float() if array.is_floating_point() else array for array in arrays]
         beside = (class_weights, weights, mask, pos_weight)
-        return _reduced(wide, *beside, what).to(prediction.dtype)
+        return _reduced(wide, *beside, what, converted=True).to(prediction.dtype)
     loss, reduction, parameters, ignore, _ = json.loads(what)
     places, derived = kernels.differentiated(loss), False
     for place in places:
@@ -52,7 +52,7 @@ def _reduced(
         loss, reduction, ignore, prediction, target, shape, class_weights, weights, mask, indices
     )
     to_the_compiler = _to_the_compiler(
-        loss, reduction, parameters, arrays, indices, derived, pos_weight
+        loss, reduction, parameters, arrays, indices, derived, pos_weight, converted
     )
     if to_the_compiler and loss in INDEXED:
         if indices:
@@ -99,7 +99,7 @@ def _reduced(
 
 def _to_the_compiler(
     loss: str, reduction: str, parameters: Mapping[str, Any], arrays: list[Tensor], indices: bool,
-    derived: bool, pos_weight: Tensor | None,
+    derived: bool, pos_weight: Tensor | None, converted: bool,
 ) -> bool:  # fmt: skip
     """Whether the compiler's own loops are to compute the formula."""
     # Loaded with the compiler, which is the only one to come here.
@@ -120,8 +120,9 @@ def _to_the_compiler(
         least = LARGE_COMPUTED[not derived]
     # Gaps in logits are filled in the gradient in the same pass; where classes lie apart, samples
     # are summed side by side.
-    # What it reads where it lies, and what the kernel's operations do not take.
-    own = reduction == "none" or pos_weight is not None
+    # What it reads where it lies or converts as it reads, and what the kernel's operations do not
+    # take.
+    own = converted or reduction == "none" or pos_weight is not None
     own = own or len(kernels.differentiated(loss)) > 1
     # Sizes that depend on data are the kernel's.
     return own or not (softmax or dense) or guard_or_false(prediction.numel() < least)
